@@ -1,0 +1,61 @@
+// swift-tools-version: 6.2
+// fos: a factored operating system. Layers, lowest first; an arrow only ever points down (docs/architecture.md).
+import PackageDescription
+
+/// Warnings are errors everywhere; a hot path that regresses to a warning is a regression.
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+let c: [CSetting] = [.unsafeFlags(["-std=gnu17", "-Wall", "-Wextra", "-Werror"])]
+
+let package = Package(
+    name: "fos",
+    products: [.executable(name: "fos", targets: ["fos"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // Layer 0: C headers and what Swift cannot call directly.
+        .target(name: "CFosWire", cSettings: c),
+        .target(name: "CPlatform", dependencies: ["CFosWire"], cSettings: c),
+        .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+        .systemLibrary(name: "CHwloc", pkgConfig: "hwloc", providers: [.apt(["libhwloc-dev"])]),
+        .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
+        // Layer 1: mailboxes, message views, the Kernel and Server interfaces.
+        .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
+        // Layer 2: what fleets share, then one pure module a service.
+        .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
+        .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileStorage", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        // Layer 3: the live host.
+        .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
+        // Layer 4: the FUSE front end over the message proxy library.
+        .target(name: "FuseMount", dependencies: ["CFosProxy", "CFosWire", "CFuse", "CPlatform"], swiftSettings: strict),
+        // Layer 5: putting together, and the command.
+        .target(
+            name: "Instance",
+            dependencies: [
+                "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
+                "CFosProxy", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "fos",
+            dependencies: [
+                "Instance", "CFosProxy", "CFosWire", "CPlatform",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+        // Tests: units beside each module, the contract suite, hostile clients.
+        .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
+        .testTarget(name: "MessagingTests", dependencies: ["Messaging", "CFosWire"]),
+        .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
+        .testTarget(name: "NameServiceTests", dependencies: ["NameService", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
+        .testTarget(name: "FileServiceTests", dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform"]),
+        .testTarget(name: "ContractTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
+        .testTarget(name: "HostileTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
+    ]
+)

@@ -1,0 +1,35 @@
+// Atomic access to words in shared memory, as static inline functions that both C and Swift call.
+//
+// Swift does not import structs with _Atomic fields, so shared words are plain integers and every access to
+// one goes through here. Each name says its memory order; there is no relaxed store on a word that publishes data.
+#ifndef FOS_ATOMIC_H
+#define FOS_ATOMIC_H
+
+#include <stdint.h>
+
+static inline uint32_t fos_load_acquire_u32(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline uint64_t fos_load_acquire_u64(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline uint32_t fos_load_relaxed_u32(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+static inline uint64_t fos_load_relaxed_u64(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+static inline void fos_store_release_u32(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+static inline void fos_store_release_u64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+static inline void fos_store_relaxed_u32(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+static inline void fos_store_relaxed_u64(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+static inline uint64_t fos_exchange_u64(uint64_t *word, uint64_t value) { return __atomic_exchange_n(word, value, __ATOMIC_ACQ_REL); }
+static inline uint64_t fos_fetch_or_u64(uint64_t *word, uint64_t bits) { return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST); }
+static inline uint32_t fos_fetch_add_u32(uint32_t *word, uint32_t amount) { return __atomic_fetch_add(word, amount, __ATOMIC_SEQ_CST); }
+static inline uint64_t fos_fetch_add_u64(uint64_t *word, uint64_t amount) { return __atomic_fetch_add(word, amount, __ATOMIC_SEQ_CST); }
+static inline int fos_compare_exchange_u32(uint32_t *word, uint32_t expected, uint32_t desired) {
+    return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+// The full fence of the sleep protocol: publish, fence, look at the other side's parked flag.
+static inline void fos_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void fos_spin_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,120 @@
+// Shared memory between one client process and the cores: its segment, and the board of all cores.
+//
+// Segment: one memfd a client process, sealed against any change of size, written by both sides. A client can
+// corrupt only its own segment. Its parts, in order: header, doorbells (a line a core), notice rings (one a core),
+// channel controls, bulk areas. A channel carries one request at a time: a thread owns one or more channels.
+//
+//   request:  client writes channel.request (and bulk), stores request_sequence = n (release),
+//             sets its bit in bell[core] (seq_cst), fences, and wakes the core if board.core[core].parked.
+//   reply:    a core writes channel.reply (and bulk), stores reply_sequence = n (release), fences, and wakes the
+//             client (futex on reply_sequence) if client_parked. The slot was reserved by the request, so a reply
+//             never fails.
+//   notice:   a core writes notice ring[core] slot, stores head (release), increments notice_bell, and wakes
+//             (futex on notice_bell) if notice_parked. The client answers a notice with FOS_OP_LEASE_ACK.
+//
+// The cores keep their own copies of every index they depend on; what a client writes is copied, then checked.
+//
+// Board: one memfd an instance, which clients can map read-only (F_SEAL_FUTURE_WRITE). It holds per core the
+// parked flag (also the futex word), the CPU, and the slot table hint.
+#ifndef FOS_CHANNEL_H
+#define FOS_CHANNEL_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fos/limits.h>
+#include <fos/message.h>
+
+#define FOS_SEGMENT_MAGIC UINT64_C(0x31746e656d676573)  // "segment1"
+#define FOS_BOARD_MAGIC UINT64_C(0x31302d6472616f62)    // "board-01"
+
+struct fos_segment_header {  // written by the microkernel before the client sees it, never read back
+    uint64_t magic;
+    uint32_t version;
+    uint32_t client;        // client index, for messages and logs
+    uint32_t cores;
+    uint32_t channels;
+    uint64_t bells_offset;     // cores × struct fos_bell
+    uint64_t notices_offset;   // one struct fos_notice_control, then cores × struct fos_notice_ring
+    uint64_t channels_offset;  // channels × struct fos_channel
+    uint64_t bulk_offset;      // channels × FOS_BULK_BYTES
+    uint64_t bytes;            // of the whole segment
+};
+
+struct fos_bell {  // one line: a client sets bits, the core takes them
+    uint64_t bits[FOS_BELL_WORDS];
+    uint64_t reserved[8 - FOS_BELL_WORDS];
+};
+static_assert(sizeof(struct fos_bell) == FOS_CACHE_LINE, "a doorbell is one cache line");
+
+struct fos_channel {
+    uint32_t request_sequence;  // client: number of the request in `request`, never 0
+    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence
+    uint8_t reserved0[FOS_CACHE_LINE - 8];
+    uint32_t reply_sequence;    // core: number of the request that `reply` answers
+    uint8_t reserved1[FOS_CACHE_LINE - 4];
+    struct fos_message request;
+    uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
+    struct fos_message reply;
+    uint8_t reply_payload[FOS_PAYLOAD_BYTES_MAX];
+};
+static_assert(sizeof(struct fos_channel) == 2048, "a channel control is half a page");
+static_assert(offsetof(struct fos_channel, request) == 128, "channel layout");
+static_assert(offsetof(struct fos_channel, reply) == 1088, "channel layout");
+
+enum fos_notice_kind {
+    FOS_NOTICE_INODE_ATTRIBUTES = 1,  // cached attributes of `inode` are void
+    FOS_NOTICE_INODE_PAGES = 2,       // write back dirty pages of `inode`, then drop its pages and attributes
+    FOS_NOTICE_ENTRY = 3,             // cached entry `name` (positive or negative) of directory `inode` is void
+    FOS_NOTICE_DIRECTORY = 4,         // cached listing and attributes of directory `inode` are void
+    FOS_NOTICE_SHUTDOWN = 5,          // the instance ends
+};
+struct fos_notice {
+    uint32_t kind;
+    uint32_t name_length;
+    uint64_t inode;
+    uint64_t child;        // with FOS_NOTICE_ENTRY: the inode the entry led to, 0 if none
+    uint64_t cookie;       // repeated in the acknowledgement
+    fos_mailbox reply_to;  // the server that awaits the acknowledgement
+    uint32_t want_ack;
+    uint64_t offset, length;  // of pages; length 0 = to the end
+    uint8_t name[FOS_NAME_BYTES_MAX + 1];
+    uint8_t reserved[8];
+};
+static_assert(sizeof(struct fos_notice) == 320, "a notice is five cache lines");
+
+struct fos_notice_control {
+    uint32_t notice_bell;    // core: incremented after each notice; the client's futex word
+    uint32_t notice_parked;  // client: 1 while it sleeps
+    uint8_t reserved[FOS_CACHE_LINE - 8];
+};
+struct fos_notice_ring {
+    uint32_t head;  // core: notices ever written
+    uint8_t reserved0[FOS_CACHE_LINE - 4];
+    uint32_t tail;  // client: notices ever taken (a wrong value only loses the client's own notices)
+    uint8_t reserved1[FOS_CACHE_LINE - 4];
+    struct fos_notice slots[FOS_NOTICES];
+};
+
+struct fos_board_core {
+    uint32_t parked;  // 1 while the core sleeps; futex word
+    int32_t cpu;      // the CPU it is pinned to, -1 if none
+    uint32_t epoch;   // counts restarts of the core
+    uint32_t reserved0;
+    uint64_t beats;   // run-loop turns, best effort
+    uint8_t reserved[FOS_CACHE_LINE - 24];
+};
+static_assert(sizeof(struct fos_board_core) == FOS_CACHE_LINE, "a board core is one cache line");
+
+struct fos_board {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t cores;
+    uint32_t down;             // 1 once the instance is ending: clients fail at once
+    uint32_t slot_epoch;       // counts changes of slot_owner
+    uint8_t reserved[FOS_CACHE_LINE - 24];
+    struct fos_board_core core[FOS_CORES_MAX];
+    fos_mailbox slot_owner[FOS_SLOTS];  // hint: the file server that owns a slot; a wrong one only costs a forward
+};
+
+#endif

@@ -1,0 +1,171 @@
+// File service messages: request and reply payloads of operations 300 to 399.
+//
+// Routing: `inode` in the header names the inode that owns the operation (for a directory operation the parent).
+// Names follow the fixed part of a payload, without NUL; their lengths are fields. Replies with status < 0 have
+// no payload. An inode number is index × FOS_SLOTS + slot; 1 × FOS_SLOTS + 0 is not special: the root is FOS_ROOT_INODE.
+#ifndef FOS_FILE_H
+#define FOS_FILE_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fos/limits.h>
+
+enum { FOS_ROOT_INODE = 1 };  // slot 1, index 0; the number FUSE gives the root
+
+struct fos_time {
+    int64_t seconds;
+    uint32_t nanoseconds;  // 0 ..< 1_000_000_000
+    uint32_t reserved;
+};
+
+struct fos_attributes {  // 128 bytes, as stat(2) has them
+    uint64_t inode;
+    uint64_t size;
+    uint64_t blocks;      // of 512 bytes
+    struct fos_time accessed, modified, changed, born;
+    uint32_t mode;        // type and permission bits
+    uint32_t links;
+    uint32_t uid, gid;
+    uint32_t device;      // of a device node, as the kernel's 32-bit encoding (new_encode_dev)
+    uint32_t generation;
+    uint64_t version;     // counts changes of data or attributes
+};
+static_assert(sizeof(struct fos_attributes) == 24 + 64 + 24 + 8, "attributes layout");
+
+// LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
+// as do MKNOD, MKDIR, SYMLINK, LINK, CREATE, TMPFILE and each entry of READDIR with FOS_READDIR_PLUS (but "." and "..").
+// An absent name: -ENOENT; from the kernel-cache client that also grants a lease on the absence.
+// Names "." and ".." are answered (".." from the directory's parent).
+
+// GETATTR: no payload. Reply: fos_attributes.
+
+enum fos_set_attribute {
+    FOS_SET_MODE = 1, FOS_SET_UID = 2, FOS_SET_GID = 4, FOS_SET_SIZE = 8,
+    FOS_SET_ACCESSED = 16, FOS_SET_MODIFIED = 32, FOS_SET_ACCESSED_NOW = 64, FOS_SET_MODIFIED_NOW = 128,
+    FOS_SET_CHANGED = 256,
+    FOS_SET_KILL_PRIVILEGE = 512,  // drop setuid and setgid bits as a truncate or chown must
+};
+struct fos_setattr_request {  // SETATTR. Reply: fos_attributes
+    uint32_t valid;  // enum fos_set_attribute
+    uint32_t mode, uid, gid;
+    uint64_t size;
+    struct fos_time accessed, modified, changed;
+};
+
+// READLINK: no payload. Reply: target in bulk, bulk_length its bytes.
+
+struct fos_symlink_request {  // SYMLINK; name follows; target in bulk. Reply: fos_attributes
+    uint32_t name_length, target_length;
+};
+
+struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none for TMPFILE). Reply: fos_attributes
+    uint32_t mode;         // type (MKNOD) and permission bits, before umask
+    uint32_t umask;
+    uint32_t device;       // MKNOD of a device
+    uint32_t open_flags;   // CREATE, TMPFILE: open(2) flags; O_EXCL, O_TRUNC are honoured; reply flag below
+    uint32_t name_length;
+    uint32_t take_reference;  // CREATE, TMPFILE: 1 = as OPEN, count a reference for this client
+};
+enum fos_create_reply_flag { FOS_CREATED = 1 };  // in message.flags: the file is new
+
+// UNLINK, RMDIR: payload = name. Empty reply.
+
+struct fos_rename_request {  // RENAME; header inode = old parent; old name then new name follow. Empty reply
+    uint64_t new_parent;
+    uint32_t flags;          // RENAME_NOREPLACE 1, RENAME_EXCHANGE 2; others -EINVAL
+    uint32_t old_length, new_length;
+    uint32_t reserved;
+};
+
+struct fos_link_request {  // LINK; header inode = parent of the new name; name follows. Reply: fos_attributes
+    uint64_t target;
+    uint32_t name_length;
+    uint32_t reserved;
+};
+
+struct fos_io_request {  // READ, WRITE: bulk_length bytes at `offset` through bulk. Reply: see below
+    uint64_t offset;
+    uint64_t owner;        // lock owner (mandatory locks are not a thing; kept for traces)
+    uint32_t flags;        // enum fos_io_flag
+    uint32_t open_flags;   // open(2) flags of the descriptor
+};
+enum fos_io_flag {
+    FOS_IO_APPEND = 1,          // WRITE: at the end, atomically
+    FOS_IO_KILL_PRIVILEGE = 2,  // WRITE: drop setuid and setgid bits
+    FOS_IO_WRITEBACK = 4,       // WRITE from the kernel's page cache (a dirty mapped page): never extends the file
+    FOS_IO_DIRECT = 8,          // O_DIRECT: the kernel keeps no page of it
+};
+struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file)
+    uint64_t offset;    // where it happened (APPEND)
+    uint64_t size;      // of the file afterwards
+};
+
+struct fos_statfs_reply {
+    uint64_t blocks, blocks_free, blocks_available;  // of FOS_PAGE_BYTES
+    uint64_t files, files_free;
+    uint32_t name_max, block_bytes;
+};
+
+// FSYNC: payload none; message.flags 1 = data only. Empty reply.
+
+struct fos_xattr_request {  // SETXATTR (value in bulk), GETXATTR, REMOVEXATTR; name follows
+    uint32_t flags;         // XATTR_CREATE 1, XATTR_REPLACE 2
+    uint32_t name_length;
+    uint32_t value_length;  // SETXATTR: bytes in bulk; GETXATTR, LISTXATTR: room, 0 asks for the size
+    uint32_t reserved;
+};
+struct fos_xattr_reply { uint64_t bytes; };  // GETXATTR, LISTXATTR: size of the value; value or list in bulk if room > 0
+
+struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them
+    uint64_t cookie;          // 0 = from the start; else the `next` of the last record taken
+    uint32_t flags;           // enum fos_readdir_flag
+    uint32_t reserved;
+};
+enum fos_readdir_flag { FOS_READDIR_PLUS = 1 };
+struct fos_directory_entry {  // then name, then zeros to a multiple of 8
+    uint64_t inode;
+    uint64_t next;            // cookie of the entry after this one
+    uint32_t record_length;   // of all, padding too
+    uint16_t name_length;
+    uint8_t type;             // DT_*
+    uint8_t has_attributes;   // 1: `attributes` holds the entry's own (FOS_READDIR_PLUS, and the owner was this server)
+    struct fos_attributes attributes;  // zero if not
+};
+static_assert(offsetof(struct fos_directory_entry, attributes) == 24, "entry layout");
+
+struct fos_fallocate_request { uint64_t offset, length; uint32_t mode, reserved; };  // mode as fallocate(2). Empty reply
+struct fos_lseek_request { uint64_t offset; uint32_t whence, reserved; };            // SEEK_DATA 3, SEEK_HOLE 4
+struct fos_lseek_reply { uint64_t offset; };
+
+struct fos_copy_request {  // COPY_RANGE; header inode = destination
+    uint64_t source, source_offset, offset, length;
+    uint32_t flags, reserved;
+};
+struct fos_copy_reply { uint64_t bytes; };
+
+// ACCESS: message.flags = R_OK 4, W_OK 2, X_OK 1. Empty reply.
+
+enum fos_lock_kind { FOS_LOCK_READ = 0, FOS_LOCK_WRITE = 1, FOS_LOCK_UNLOCK = 2 };
+struct fos_lock_request {  // GETLK, SETLK. Reply of GETLK: the conflicting lock, or kind FOS_LOCK_UNLOCK
+    uint64_t owner;          // POSIX: process; OFD: open file description
+    uint64_t start, end;     // end inclusive; UINT64_MAX >> 1 = to the end of file
+    uint32_t kind;           // enum fos_lock_kind
+    uint32_t pid;
+    uint32_t wait;           // SETLK: 1 = wait for it (F_SETLKW); the reply comes when granted, -EDEADLK or -EINTR
+    uint32_t reserved;
+};
+struct fos_flock_request { uint64_t owner; uint32_t kind, wait; };  // FLOCK
+struct fos_cancel_request { uint32_t channel, sequence; };          // CANCEL: end a waiting request of the same client with -EINTR
+
+struct fos_forget_item { uint64_t inode, count; };  // FORGET: payload = array of these; empty reply. Mixed owners allowed
+
+struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
+    uint32_t open_flags, reserved;
+};
+struct fos_release_request { uint64_t owner; uint32_t flags, count; };  // RELEASE: `count` references; also drops flocks of owner if flags & 1
+struct fos_flush_request { uint64_t owner; };             // FLUSH: drop POSIX locks of owner on the inode
+
+struct fos_lease_ack { uint64_t cookie; };                // LEASE_ACK: to notice.reply_to. Empty reply
+
+#endif

@@ -1,0 +1,61 @@
+// Connect: what a client and the instance say to each other over the Unix socket, before shared memory.
+//
+// The endpoint of a mount is found from the mount table alone: the mount source is "fos:NAME" and the option
+// user_id is UID, so the abstract SOCK_SEQPACKET address is "\0fos/UID/NAME". The client checks with SO_PEERCRED
+// that UID or root listens there; the instance takes the client's identity from SO_PEERCRED and a pidfd.
+#ifndef FOS_HANDSHAKE_H
+#define FOS_HANDSHAKE_H
+
+#include <assert.h>
+#include <stdint.h>
+#include <fos/limits.h>
+#include <fos/message.h>
+#include <fos/channel.h>
+
+#define FOS_HELLO_MAGIC UINT64_C(0x316f6c6c65682d73)
+
+enum fos_hello_flag {
+    FOS_HELLO_FRONT_END = 1,  // asks for FOS_RIGHT_ACT_AS and KERNEL_CACHE; granted to the instance's own process only
+};
+struct fos_hello {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t flags;
+    uint64_t layout_hash;
+    uint32_t channels;  // wanted, 1 to FOS_CHANNELS_MAX
+    uint32_t reserved;
+};
+static_assert(sizeof(struct fos_hello) == 32, "hello layout");
+
+struct fos_welcome {  // with SCM_RIGHTS: the segment memfd, then the board memfd; none if status != 0
+    uint64_t magic;
+    int32_t status;       // 0 or a negative errno: -EPROTO version or layout, -EACCES identity, -EAGAIN too many clients
+    uint32_t version;
+    uint64_t layout_hash;
+    uint64_t segment_bytes;
+    uint64_t board_bytes;
+    uint32_t client;
+    uint32_t rights;      // enum fos_right
+    uint32_t name_servers;         // fixed point: how many of the mailboxes below are set
+    fos_mailbox name_server[4];    // mailboxes of the name fleet
+    uint32_t name_server_epoch[4];
+    uint32_t reserved;
+};
+
+// FNV-1a over the sizes and offsets that both sides must agree on; constant-folded by both compilers.
+static inline uint64_t fos_layout_hash(void) {
+    const uint64_t parts[] = {
+        FOS_WIRE_VERSION, sizeof(struct fos_message), sizeof(struct fos_letter), sizeof(struct fos_channel),
+        sizeof(struct fos_bell), sizeof(struct fos_notice), sizeof(struct fos_notice_ring), sizeof(struct fos_board),
+        sizeof(struct fos_segment_header), sizeof(struct fos_hello), sizeof(struct fos_welcome),
+        offsetof(struct fos_channel, reply), offsetof(struct fos_board, slot_owner), FOS_BULK_BYTES, FOS_CHANNELS_MAX,
+        FOS_NOTICES, FOS_SLOTS,
+    };
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        hash = (hash ^ parts[i]) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+#endif

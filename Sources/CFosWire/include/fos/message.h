@@ -1,0 +1,86 @@
+// A message: a 64-byte header and a payload whose layout its operation defines.
+//
+// The same struct is a request and a reply. The receiver's microkernel copies it once out of shared memory, then
+// validates it; identity (client, credentials) is never read from it but from the envelope the microkernel adds.
+#ifndef FOS_MESSAGE_H
+#define FOS_MESSAGE_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fos/limits.h>
+
+// A mailbox address is a capability: core index in the high 16 bits, mailbox index on that core in the low 16.
+typedef uint32_t fos_mailbox;
+enum { FOS_MAILBOX_NONE = 0 };  // core 0 mailbox 0 is the microkernel's own, never a destination for clients
+
+struct fos_message {
+    uint16_t operation;    // enum fos_operation
+    uint16_t flags;        // of the operation
+    uint32_t length;       // payload bytes that follow the header, at most FOS_PAYLOAD_BYTES_MAX
+    fos_mailbox destination;
+    uint32_t epoch;        // the mailbox's epoch as the sender's name cache has it; another one is refused as stale
+    int32_t status;        // in a reply: 0, a negative errno, or a positive enum fos_transport_status
+    uint32_t sequence;     // the channel's request number, repeated in the reply
+    uint32_t bulk_offset;  // bytes from the start of the channel's bulk area
+    uint32_t bulk_length;  // request: bytes offered or wanted; reply: bytes transferred
+    uint64_t inode;        // the inode the operation is routed by; 0 if none
+    uint32_t uid, gid;     // acting user, honoured from clients with FOS_RIGHT_ACT_AS only (the FUSE front end)
+    uint32_t pid;          // acting process, for lock owners and traces; same rule
+    uint32_t reserved0;
+    uint64_t reserved1;
+};
+static_assert(sizeof(struct fos_message) == FOS_MESSAGE_HEADER_BYTES, "a header is one cache line");
+static_assert(offsetof(struct fos_message, inode) == 32, "header layout");
+static_assert(offsetof(struct fos_message, reserved1) == 56, "header layout");
+
+static inline void *fos_payload(struct fos_message *message) { return message + 1; }
+static inline const void *fos_payload_const(const struct fos_message *message) { return message + 1; }
+
+// Outcomes of sending that are not errors of the operation. The proxy handles all of them; programs never see one.
+enum fos_transport_status {
+    FOS_TRANSPORT_RETRY = 1,  // the request met a transaction in progress; send it again
+    FOS_TRANSPORT_STALE = 2,  // the mailbox's epoch has changed; look the name up again
+    FOS_TRANSPORT_FULL = 3,   // the mailbox was full; send again after a pause
+    FOS_TRANSPORT_DENIED = 4, // the privilege fleet does not let this client send there
+};
+
+// What the receiving microkernel knows about a message. Lives in server memory only.
+enum fos_sender_kind {
+    FOS_SENDER_NONE = 0,    // one-way, nobody to reply to
+    FOS_SENDER_CLIENT = 1,  // a client's channel
+    FOS_SENDER_SERVER = 2,  // a server's continuation
+    FOS_SENDER_KERNEL = 3,  // a microkernel (privilege and name questions, lifecycle news)
+};
+enum fos_right {
+    FOS_RIGHT_ACT_AS = 1,       // may name another uid, gid and pid in its requests
+    FOS_RIGHT_KERNEL_CACHE = 2, // is the FUSE front end: holds kernel leases, has done default_permissions checks
+    FOS_RIGHT_ADMIN = 4,        // instance owner or root: may shut down, resize, change privileges
+};
+struct fos_envelope {
+    uint8_t sender_kind;      // enum fos_sender_kind
+    uint8_t reserved0;
+    uint16_t rights;          // enum fos_right, of the client
+    uint32_t client;          // client index, if a client began this request (kept across forwards)
+    uint32_t channel;         // of the client
+    uint32_t sequence;        // the client's request number, for the reserved reply slot
+    fos_mailbox from;         // sending server's mailbox, if FOS_SENDER_SERVER
+    uint32_t continuation;    // sending server's continuation, if FOS_SENDER_SERVER
+    uint32_t uid, gid, pid;   // acting credentials, already decided
+    uint32_t client_generation;  // a reused client index never takes another client's reply
+    uint32_t hops;            // forwards so far
+    uint32_t reserved1;
+    uint64_t reserved2;
+    uint64_t arrived;         // monotonic ns when the microkernel took it in
+};
+static_assert(sizeof(struct fos_envelope) == 64, "an envelope is one cache line");
+
+// A mailbox slot: envelope and message together, 1 KiB.
+struct fos_letter {
+    struct fos_envelope envelope;
+    struct fos_message message;
+    uint8_t payload[FOS_PAYLOAD_BYTES_MAX];
+};
+static_assert(sizeof(struct fos_letter) == 1024, "a letter is 1 KiB");
+
+#endif

@@ -1,0 +1,47 @@
+// Name service messages: operations 100 to 199. Mailboxes have symbolic names; a name may have many members.
+#ifndef FOS_NAME_H
+#define FOS_NAME_H
+
+#include <assert.h>
+#include <stdint.h>
+#include <fos/limits.h>
+#include <fos/message.h>
+
+struct fos_name_member {
+    fos_mailbox mailbox;
+    uint32_t epoch;      // of the mailbox; refused by the receiver when it has changed
+    uint32_t core;
+    uint32_t load;       // best effort: queue length when last told
+    uint32_t distance;   // from the asking core to this member
+    uint32_t alive;      // 0: being steered away from
+};
+static_assert(sizeof(struct fos_name_member) == 24, "member layout");
+
+// LOOKUP: payload = fos_name_request + name. Reply: fos_name_reply, then up to 32 members, best first.
+// -ENOENT: no such name. A redirected name is followed; `redirects` counts how often (at most 8, then -ELOOP).
+struct fos_name_request {
+    uint32_t name_length;
+    uint32_t target_length;  // REDIRECT: the name that follows `name`; else 0
+    uint32_t from_core;      // for distances
+    uint32_t flags;          // enum fos_name_flag
+    struct fos_name_member member;  // REGISTER, DEREGISTER, MEMBER_DEAD, LOAD
+};
+enum fos_name_flag {
+    FOS_NAME_MANY = 1,       // REGISTER: join a one-to-many name, do not demand to be its only member
+};
+struct fos_name_reply {
+    uint32_t members;
+    uint32_t redirects;
+    uint64_t version;        // of the name: grows with each change
+};
+// REGISTER: -EEXIST a name with one member is taken; -EACCES a protected prefix ("/sys/") or another user's name.
+// LIST: message.flags 0. Reply: bulk = records of fos_name_record. Names other members hold are gathered by the server asked.
+struct fos_name_record {
+    uint32_t record_length;  // of all, padded to 8
+    uint16_t name_length, target_length;
+    uint32_t members;        // fos_name_member each, directly after this struct; then name, then target
+    uint32_t owner_uid;
+};
+// Distance on a machine: 0 same core, 10 same cache, 20 same package, 40 another package (from hwloc in the live system).
+
+#endif

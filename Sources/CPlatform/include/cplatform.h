@@ -1,0 +1,1 @@
+#include <fos/wire.h>

@@ -1,0 +1,96 @@
+// The Kernel interface: all that a server can ask of the core it runs on.
+//
+// Role: the one seam between servers and their host. The live microkernel (pinned threads, shared memory) and the
+// simulator (virtual cores, virtual time) both conform; servers are generic over it, bound statically, so the same
+// server code runs in both worlds. After the paper's section 3.1: the microkernel portion of each core.
+// Protocol: a kernel value is trivially copyable (a pointer to its core's state), handed to a server with every
+// message. A server has no other source of time, chance, memory of others, or I/O.
+// Invariants: no call here blocks; none allocates after start; replies never fail.
+
+public import CFosWire
+
+/// Outcome of a send. A full mailbox is the sender's to handle; nothing is queued elsewhere.
+public enum SendResult: UInt8, Sendable {
+    case sent
+    /// The destination's request mailbox is full (paper 3.2: a send to a full mailbox returns an error).
+    case full
+    /// No such mailbox, or its epoch has changed.
+    case stale
+}
+
+/// A mailbox address: core in the high 16 bits, mailbox index on that core in the low 16 bits.
+public struct MailboxAddress: RawRepresentable, Hashable, Sendable {
+    public let rawValue: fos_mailbox
+    @inlinable public init(rawValue: fos_mailbox) { self.rawValue = rawValue }
+    @inlinable public init(core: Int, index: Int) { rawValue = fos_mailbox(core) << 16 | fos_mailbox(index) }
+    @inlinable public var core: Int { Int(rawValue >> 16) }
+    @inlinable public var index: Int { Int(rawValue & 0xffff) }
+}
+
+/// A pending transaction of one server, named by slab index and generation so a late reply cannot meet a reused one.
+public struct ContinuationID: RawRepresentable, Hashable, Sendable {
+    public let rawValue: UInt32
+    @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
+    /// Marks a send that expects no reply.
+    public static var none: ContinuationID { ContinuationID(rawValue: 0) }
+}
+
+/// Wall-clock time as file times need it.
+public struct Timestamp: Equatable, Sendable {
+    public var seconds: Int64
+    public var nanoseconds: UInt32
+    @inlinable public init(seconds: Int64, nanoseconds: UInt32) {
+        self.seconds = seconds
+        self.nanoseconds = nanoseconds
+    }
+}
+
+public protocol Kernel {
+    /// Wall-clock time (virtual in the simulator).
+    var now: Timestamp { get }
+    /// Nanoseconds since some start; never goes back.
+    var monotonic: UInt64 { get }
+    /// A seeded stream in the simulator.
+    func random() -> UInt64
+    /// The mailbox of the server being run.
+    var mailbox: MailboxAddress { get }
+    /// The core it runs on.
+    var core: Int { get }
+
+    /// Sends a request to another server. With a continuation, a slot for the response is reserved in the sender's
+    /// response mailbox, and `Server.resume` is called with it later. `envelope` hands on the client identity and
+    /// credentials on whose behalf this is sent (nil: the server itself).
+    func send(
+        _ message: UnsafePointer<fos_message>, to destination: MailboxAddress, expecting continuation: ContinuationID,
+        onBehalfOf envelope: UnsafePointer<fos_envelope>?
+    ) -> SendResult
+
+    /// Passes a request on unchanged to the server that owns it; that one replies to the original sender.
+    func forward(_ letter: UnsafePointer<fos_letter>, to destination: MailboxAddress) -> SendResult
+
+    /// A core-private scratch message (header zeroed, length 0) to build a reply or request in, valid until the
+    /// next call of `scratch`, `send`, `forward` or `reply` on this kernel value's core.
+    func scratch() -> UnsafeMutablePointer<fos_message>
+
+    /// Answers a request. The slot was reserved with it, so this cannot fail; a dead client's reply is dropped.
+    /// Copies header and `message.length` payload bytes; sets the reply's sequence from the envelope.
+    func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>)
+
+    /// The bulk bytes a request names, as the client's shared memory: `count` bytes at `offset` of the bulk area of
+    /// the channel in `envelope`, also when the request was forwarded. nil if the range is not inside the area, or
+    /// the client is gone. The client may change them at any time: copy once, and validate only the copy.
+    func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer?
+
+    /// Free slots in this core's notice ring to a client; 0 if it is gone.
+    func noticeRoom(client: UInt32) -> Int
+    /// Puts a notice into the ring of a client. False when it is full or the client gone.
+    func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool
+    /// The client that holds FOS_RIGHT_KERNEL_CACHE (the FUSE front end), if one is connected.
+    var kernelCacheClient: UInt32? { get }
+
+    /// Publishes the owner of an inode slot on the board, as a hint for clients.
+    func publish(slot: Int, owner: MailboxAddress)
+
+    /// Records into the running server's trace ring (static, a few nanoseconds).
+    func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32)
+}

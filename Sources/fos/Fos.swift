@@ -1,0 +1,1 @@
+@main struct Fos { static func main() {} }
