@@ -1,1 +1,68 @@
-// Placeholder.
+// LoopKernel: the `Kernel` value that a loop host hands to a server with each message.
+//
+// Invariants: a send only enqueues, so no server runs inside another's call. `scratch` is overwritten by every call
+// that the interface says ends its life, so a server that uses it too long fails its tests instead of the live system.
+
+public import CFosWire
+public import Messaging
+
+/// One server's view of a `LoopHost`. The host outlives every value of it.
+public struct LoopKernel: Kernel {
+    unowned(unsafe) let host: LoopHost
+    public let mailbox: MailboxAddress
+
+    public var now: Timestamp { host.now }
+    public var monotonic: UInt64 { host.monotonic }
+    public func random() -> UInt64 { host.random.next() }
+    public var core: Int { mailbox.core }
+
+    public func send(
+        _ message: UnsafePointer<fos_message>, to destination: MailboxAddress, expecting continuation: ContinuationID,
+        onBehalfOf envelope: UnsafePointer<fos_envelope>?
+    ) -> SendResult {
+        defer { host.poisonScratch() }
+        return host.send(message, from: mailbox, to: destination, expecting: continuation, onBehalfOf: envelope)
+    }
+
+    public func forward(_ letter: UnsafePointer<fos_letter>, to destination: MailboxAddress) -> SendResult {
+        defer { host.poisonScratch() }
+        return host.forward(letter, from: mailbox, to: destination)
+    }
+
+    public func scratch() -> UnsafeMutablePointer<fos_message> { host.freshScratch() }
+
+    public func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
+        host.reply(from: mailbox, to: envelope, message)
+        host.poisonScratch()
+    }
+
+    public func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
+        guard let client = host.client(of: envelope.pointee), envelope.pointee.channel < UInt32(client.channels.count) else { return nil }
+        return client.channels[Int(envelope.pointee.channel)].bulk(offset: offset, count: count)
+    }
+
+    public func noticeRoom(client: UInt32) -> Int {
+        guard let client = host.liveClient(client) else { return 0 }
+        return max(0, host.options.noticeCapacity - client.noticesUnderWay(to: mailbox.core))
+    }
+
+    public func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool {
+        guard noticeRoom(client: client) > 0 else { return false }
+        host.sendNotice(notice, from: mailbox, client: client)
+        return true
+    }
+
+    public var kernelCacheClient: UInt32? { host.kernelCacheClient }
+
+    public func publish(slot: Int, owner: MailboxAddress) {
+        precondition(slot >= 0 && slot < Int(FOS_SLOTS), "a server publishes a slot that does not exist")
+        host.slotOwner[slot] = owner
+    }
+
+    public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
+        host.trace(
+            mailbox,
+            fos_trace_record(
+                time: host.monotonic, operation: operation, kind: kind, status: status, inode: inode, client: client, detail: detail))
+    }
+}

@@ -1,0 +1,77 @@
+// Membership: which servers make up a fleet, and which of them are alive.
+//
+// Role: each server of a fleet holds one, filled at start and changed by lifecycle news; it names its peers by member
+// index (0 ..< count), never by mailbox. Issue: elastic fleets append members and mark them dead, indices stay.
+// Invariants: at most FOS_FLEET_MEMBERS_MAX members; an index, once given, means that member for good; lookups are
+// O(1) loads without reference counting, and nothing is allocated after `init`.
+
+import CFosWire
+public import Messaging
+
+/// The members of one fleet, by index.
+public struct Membership: ~Copyable {
+    @usableFromInline let mailboxes: UnsafeMutablePointer<MailboxAddress>
+    @usableFromInline let alive: UnsafeMutablePointer<Bool>
+    public private(set) var count: Int
+    public private(set) var aliveCount: Int
+    /// Counts changes: a member added, lost, or back.
+    public private(set) var epoch: UInt32 = 1
+
+    /// - Parameter members: mailboxes in order of index; 1 to FOS_FLEET_MEMBERS_MAX, all different.
+    public init(_ members: some Collection<MailboxAddress>) {
+        precondition(!members.isEmpty && members.count <= Int(FOS_FLEET_MEMBERS_MAX), "a fleet has 1 to 256 members")
+        precondition(Set(members).count == members.count, "a fleet lists a mailbox twice")
+        mailboxes = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
+        alive = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
+        mailboxes.initialize(repeating: MailboxAddress(rawValue: 0), count: Int(FOS_FLEET_MEMBERS_MAX))
+        alive.initialize(repeating: false, count: Int(FOS_FLEET_MEMBERS_MAX))
+        count = 0
+        aliveCount = 0
+        for member in members {
+            mailboxes[count] = member
+            alive[count] = true
+            count += 1
+        }
+        aliveCount = count
+    }
+
+    deinit {
+        mailboxes.deallocate()
+        alive.deallocate()
+    }
+
+    /// The mailbox of a member. Traps on an index that is none.
+    @inlinable public subscript(_ member: Int) -> MailboxAddress {
+        precondition(member >= 0 && member < count, "no such fleet member")
+        return mailboxes[member]
+    }
+
+    @inlinable public func isAlive(_ member: Int) -> Bool { member >= 0 && member < count && alive[member] }
+
+    /// The member with a mailbox; nil if it is of another fleet. O(members); for checks and lifecycle news.
+    @inlinable public func index(of mailbox: MailboxAddress) -> Int? {
+        for member in 0..<count where mailboxes[member] == mailbox { return member }
+        return nil
+    }
+
+    /// A member joins. Its index, or nil when the fleet is full or has it already.
+    public mutating func append(_ mailbox: MailboxAddress) -> Int? {
+        guard count < Int(FOS_FLEET_MEMBERS_MAX), index(of: mailbox) == nil else { return nil }
+        mailboxes[count] = mailbox
+        alive[count] = true
+        count += 1
+        aliveCount += 1
+        epoch &+= 1
+        return count - 1
+    }
+
+    /// Marks a member dead or alive again. False if there is no such member or nothing changes.
+    @discardableResult
+    public mutating func set(_ member: Int, alive isAlive: Bool) -> Bool {
+        guard member >= 0, member < count, alive[member] != isAlive else { return false }
+        alive[member] = isAlive
+        aliveCount += isAlive ? 1 : -1
+        epoch &+= 1
+        return true
+    }
+}
