@@ -14,6 +14,10 @@
 //
 // The cores keep their own copies of every index they depend on; what a client writes is copied, then checked.
 //
+// Waking a core: the board is read-only to clients, so a client cannot change the futex word `parked`, and a wake
+// that comes between the core's last look at the bells and its sleep finds nobody. The client therefore repeats:
+// while parked is 1 and its own bell bit is still set, futex wake until one sleeper was woken.
+//
 // Board: one memfd an instance, which clients can map read-only (F_SEAL_FUTURE_WRITE). It holds per core the
 // parked flag (also the futex word), the CPU, and the slot table hint.
 #ifndef FOS_CHANNEL_H
