@@ -56,7 +56,14 @@ struct fos_client {
     uint32_t gone;                           // 1 once the instance is known to be gone
     uint32_t names_lock;                     // the name cache is written rarely; guarded by a sequence count
     struct fos_name_entry names[FOS_PROXY_NAMES];
-    uint32_t spin_ns;        // how long a call spins before it parks; 0 = park at once
+    uint32_t spin_ns;        // longest that a call spins before it parks; 0 = park at once. Adapts down by channel
+    uint32_t timed;          // 1 = take the times of each call (costs some clock readings; off by default)
+    uint32_t slot_epoch_seen;                  // of the board, when the file fleet was last looked up
+    uint32_t notice_next;                      // ring that fos_notice_take looks at first, for fairness
+    uint64_t channels_draining[FOS_BELL_WORDS];  // released while a request was in flight: usable once it is answered
+    struct fos_channel_state *state;           // array, private to the process (call.c)
+    uint32_t *notice_tails;                    // array by core: the client's own copy of each ring's tail
+    size_t private_bytes;                      // of the mapping behind `state`
 };
 
 // How each step of the last call on a channel went, for traces (monotonic ns; 0 = did not happen).
@@ -92,11 +99,18 @@ int fos_call(struct fos_client *client, int channel);
 int fos_call_mailbox(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
 // The same, to the best member of a symbolic name (looked up and cached).
 int fos_call_name(struct fos_client *client, int channel, const char *name);
-// Posts without waiting, and waits for what was posted; for callers that keep many requests in flight.
+// Posts without waiting, and waits for what was posted; for callers that keep many requests in flight. 0, or -EBUSY:
+// the channel's last request is not answered yet; -EINVAL no such channel or core; -ENOTCONN.
 int fos_post(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
-// 1 = the reply is there, 0 = not yet (never blocks); or waits at most timeout_ns (UINT64_MAX = without limit): -ETIMEDOUT.
+// The same, to the file server that owns request.inode.
+int fos_post_owner(struct fos_client *client, int channel);
+// 1 = the reply is there, 0 = not yet (never blocks); or waits at most timeout_ns (UINT64_MAX = without limit): 1 or
+// -ETIMEDOUT (the request stays in flight). Both: -ENOTCONN, -EPERM denied, -ESTALE the mailbox named in fos_post is
+// gone. The outcome of the operation itself is fos_reply()->status.
 int fos_poll(struct fos_client *client, int channel);
 int fos_wait(struct fos_client *client, int channel, uint64_t timeout_ns);
+// The times of the last call on a channel, if client.timed was set before fos_request.
+void fos_call_timing(const struct fos_client *client, int channel, struct fos_call_times *times);
 
 // Members of a symbolic name, best first, from the cache or the name fleet. Returns how many were stored, or -errno.
 int fos_lookup(struct fos_client *client, int channel, const char *name, struct fos_name_member *members, int room, int refresh);
@@ -109,7 +123,8 @@ int fos_notice_take(struct fos_client *client, struct fos_notice *notice, uint64
 int fos_notice_acknowledge(struct fos_client *client, int channel, const struct fos_notice *notice);
 
 // Finds the instance of a mount in /proc/self/mountinfo by the path of its mount point (or any path below it):
-// fills uid and name. -ENOENT: not on a fos mount.
+// fills uid and name. The path is absolute and free of symbolic links, "." and ".." (realpath(3)): it is compared as
+// text. -ENOENT: not on a fos mount (or on a bind mount of only a part of one); -ENAMETOOLONG: no room.
 int fos_find_mount(const char *path, uid_t *uid, char *name, size_t name_room, char *mount_point, size_t mount_room);
 
 #ifdef __cplusplus

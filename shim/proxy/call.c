@@ -1,0 +1,277 @@
+// Calling: post a request, wait for its reply, and handle the transport's own outcomes.
+//
+// Post: write the header, publish the sequence (release), ring the bell of the destination's core (seq_cst), fence,
+// and only if that core is parked make the system call that wakes it.
+// Wait: spin a while, then announce the sleep (client_parked), fence, look again, and sleep on reply_sequence.
+// A client on the server's own CPU parks at once: as long as it spins, the server cannot run.
+//
+// One wake can miss: clients see the board read-only, so the futex word of a core does not change when they ring, and
+// a core that has announced its sleep but not begun it does not notice a wake. FUTEX_WAKE says how many it woke; after
+// a miss the bell is repeated while the core still says parked, also from within the client's own sleep.
+//
+// RETRY and FULL are sent again after a randomised, exponentially growing pause (up to 1 ms); STALE after a look-up.
+#define _GNU_SOURCE
+#include "proxy.h"
+
+static uint32_t core_of(fos_mailbox mailbox) { return mailbox >> 16; }
+
+// Wakes the core if it is parked. Notes a miss in the channel's state.
+static void ring(struct fos_client *client, struct fos_channel_state *state) {
+    const uint32_t *parked = &client->board->core[core_of(state->destination)].parked;
+    state->wake_missed = 0;
+    for (int attempt = 0; fos_load_acquire_u32(parked) != 0; attempt++) {
+        if (fos_futex_wake(parked) > 0) return;
+        if (attempt == 3) {
+            state->wake_missed = 1;
+            return;
+        }
+        for (int pause = 0; pause < 20; pause++) fos_spin_pause();
+    }
+}
+
+void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+    struct fos_channel *shared = &client->channel[channel];
+    struct fos_channel_state *state = &client->state[channel];
+    if (++state->sequence == 0) state->sequence = 1;
+    state->destination = destination;
+    state->epoch = epoch;
+    state->in_flight = 1;
+    state->resend = 0;
+    shared->request.destination = destination;
+    shared->request.epoch = epoch;
+    shared->request.sequence = state->sequence;
+    shared->request.status = 0;
+    fos_store_release_u32(&shared->request_sequence, state->sequence);
+    fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
+    fos_fence();
+    ring(client, state);
+    if (client->timed) state->times.posted = fos_clock();
+}
+
+// Readies a channel for a new request. 0 or -errno.
+static int begin(struct fos_client *client, int channel, uint32_t route) {
+    if (fos_load_relaxed_u32(&client->gone)) return -ENOTCONN;
+    if (!fos_channel_valid(client, channel)) return -EINVAL;
+    if (client->state[channel].in_flight) return -EBUSY;
+    client->state[channel].route = route;
+    client->state[channel].attempts = client->state[channel].stale = 0;
+    return 0;
+}
+
+int fos_post(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+    int result = begin(client, channel, FOS_ROUTE_MAILBOX);
+    if (result != 0) return result;
+    if (!fos_destination_valid(client, destination)) return -EINVAL;
+    if (client->timed && client->state[channel].times.resolved == 0) client->state[channel].times.resolved = fos_clock();
+    fos_publish(client, channel, destination, epoch);
+    return 0;
+}
+
+int fos_post_owner(struct fos_client *client, int channel) {
+    int result = begin(client, channel, FOS_ROUTE_OWNER);
+    if (result != 0) return result;
+    fos_mailbox destination;
+    uint32_t epoch;
+    result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 0, &destination, &epoch);
+    if (result != 0) return result;
+    client->state[channel].route = FOS_ROUTE_OWNER;  // a look-up on this channel has changed it
+    client->state[channel].attempts = client->state[channel].stale = 0;
+    if (client->timed) client->state[channel].times.resolved = fos_clock();
+    fos_publish(client, channel, destination, epoch);
+    return 0;
+}
+
+static int replied(const struct fos_client *client, int channel) {
+    return fos_load_acquire_u32(&client->channel[channel].reply_sequence) == client->state[channel].sequence;
+}
+
+// Puts a request that met a transaction or a full mailbox aside until a random moment of the next interval.
+static void back_off(struct fos_channel_state *state) {
+    uint64_t x = state->random;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    state->random = x;
+    uint32_t shift = ++state->attempts < 10 ? state->attempts : 10;
+    state->resend_at = fos_clock() + x % (UINT64_C(1000) << shift);
+    state->resend = 1;
+    if (state->times.retries != UINT32_MAX) state->times.retries++;
+}
+
+// Takes a reply that has come: 1 for the caller, 0 to be sent again, or -errno.
+static int settle(struct fos_client *client, int channel) {
+    struct fos_channel_state *state = &client->state[channel];
+    const struct fos_message *reply = &client->channel[channel].reply;
+    int32_t status = reply->status;
+    if (client->timed) state->times.replied = fos_clock();
+    if (status == FOS_TRANSPORT_RETRY || status == FOS_TRANSPORT_FULL) {
+        back_off(state);
+        return 0;
+    }
+    state->in_flight = 0;
+    if (status <= 0) return reply->length <= FOS_PAYLOAD_BYTES_MAX && reply->bulk_length <= FOS_BULK_BYTES ? 1 : -EPROTO;
+    if (status == FOS_TRANSPORT_DENIED) return -EPERM;
+    if (status != FOS_TRANSPORT_STALE) return -EPROTO;
+    if (state->route != FOS_ROUTE_OWNER) return -ESTALE;
+    uint32_t attempts = state->attempts, stale = state->stale + 1;
+    fos_mailbox destination;
+    uint32_t epoch;
+    int result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 1, &destination, &epoch);
+    if (result != 0) return result;
+    state->route = FOS_ROUTE_OWNER;
+    state->attempts = attempts;
+    state->stale = stale;
+    state->destination = destination;
+    state->epoch = epoch;
+    state->in_flight = 1;
+    // The first time at once; should the names lag behind the mailboxes, then with pauses.
+    back_off(state);
+    if (stale == 1) state->resend_at = 0;
+    return 0;
+}
+
+static void resend(struct fos_client *client, int channel) {
+    fos_publish(client, channel, client->state[channel].destination, client->state[channel].epoch);
+}
+
+int fos_poll(struct fos_client *client, int channel) {
+    if (!fos_channel_valid(client, channel) || !client->state[channel].in_flight) return -EINVAL;
+    if (client->state[channel].resend) {
+        if (fos_clock() < client->state[channel].resend_at) return 0;
+        resend(client, channel);
+    }
+    if (!replied(client, channel)) return fos_is_gone(client) ? fos_lost(client) : 0;
+    return settle(client, channel);
+}
+
+// True if the reply must come from a server on the CPU that this thread runs on.
+static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
+    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
+    return cpu >= 0 && sched_getcpu() == cpu;
+}
+
+// Spins for the reply. 1 it came, 0 the time is up. The clock is read only every 32 looks: a quick reply costs none.
+static int spin(struct fos_client *client, int channel, uint64_t nanoseconds) {
+    uint64_t start = 0;
+    for (;;) {
+        for (int look = 0; look < 32; look++) {
+            if (replied(client, channel)) return 1;
+            fos_spin_pause();
+        }
+        uint64_t now = fos_clock();
+        if (start == 0) start = now;
+        else if (now - start >= nanoseconds) return 0;
+    }
+}
+
+// Keeps a channel's spinning at what pays: replies that come later than the longest spin would have caught are waited
+// for asleep. Windows of 16 calls; halves after a mostly late one, doubles after a mostly early one.
+static void adapt(struct fos_client *client, struct fos_channel_state *state, int late) {
+    state->late += (uint32_t)late;
+    if (++state->calls < 16) return;
+    if (state->late >= 12) state->spin_ns /= 2;
+    else if (state->late <= 4) state->spin_ns = state->spin_ns * 2;
+    if (state->spin_ns < FOS_SPIN_LEAST_NS) state->spin_ns = FOS_SPIN_LEAST_NS;
+    if (state->spin_ns > client->spin_ns) state->spin_ns = client->spin_ns;
+    state->calls = state->late = 0;
+}
+
+// Sleeps until the reply, the deadline, or the instance's end. 0, -ETIMEDOUT or -ENOTCONN.
+static int park(struct fos_client *client, int channel, uint64_t deadline) {
+    struct fos_channel *shared = &client->channel[channel];
+    struct fos_channel_state *state = &client->state[channel];
+    uint64_t start = fos_clock(), checked = start;
+    int result = 0;
+    state->times.parked = 1;
+    for (;;) {
+        fos_store_release_u32(&shared->client_parked, 1);
+        fos_fence();
+        uint32_t seen = fos_load_acquire_u32(&shared->reply_sequence);
+        if (seen == state->sequence) break;
+        uint64_t now = fos_clock();
+        if (now >= deadline) {
+            result = -ETIMEDOUT;
+            break;
+        }
+        uint64_t nap = state->wake_missed ? 100000 : FOS_CHECK_NS;
+        if (nap > deadline - now) nap = deadline - now;
+        fos_futex_wait(&shared->reply_sequence, seen, nap);
+        if (replied(client, channel)) break;
+        if (state->wake_missed) ring(client, state);
+        now = fos_clock();
+        if (now - checked >= FOS_CHECK_NS) {
+            checked = now;
+            if (!fos_client_alive(client)) {
+                result = -ENOTCONN;
+                break;
+            }
+            // Cheap insurance against a core that went to sleep with the bell rung.
+            ring(client, state);
+        }
+    }
+    fos_store_release_u32(&shared->client_parked, 0);
+    if (result == 0) adapt(client, state, fos_clock() - start > client->spin_ns);
+    return result;
+}
+
+static int await(struct fos_client *client, int channel, uint64_t deadline) {
+    struct fos_channel_state *state = &client->state[channel];
+    if (replied(client, channel)) return 0;
+    if (fos_is_gone(client)) return fos_lost(client);
+    uint64_t nanoseconds = state->spin_ns < client->spin_ns ? state->spin_ns : client->spin_ns;
+    if (nanoseconds != 0 && !shares_cpu(client, state)) {
+        if (spin(client, channel, nanoseconds)) {
+            adapt(client, state, 0);
+            return 0;
+        }
+    }
+    return park(client, channel, deadline);
+}
+
+// Waits out a back-off. -ETIMEDOUT if the deadline comes first.
+static int pause_until_resend(struct fos_client *client, struct fos_channel_state *state, uint64_t deadline) {
+    for (;;) {
+        uint64_t now = fos_clock();
+        if (now >= state->resend_at) return fos_is_gone(client) ? fos_lost(client) : 0;
+        if (now >= deadline) return -ETIMEDOUT;
+        if (state->resend_at - now > 30000 || shares_cpu(client, state)) fos_sleep(state->resend_at - now);
+        else fos_spin_pause();
+    }
+}
+
+int fos_wait(struct fos_client *client, int channel, uint64_t timeout_ns) {
+    if (!fos_channel_valid(client, channel) || !client->state[channel].in_flight) return -EINVAL;
+    struct fos_channel_state *state = &client->state[channel];
+    uint64_t deadline = UINT64_MAX;
+    if (timeout_ns != UINT64_MAX) {
+        uint64_t now = fos_clock();
+        deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+    }
+    for (;;) {
+        int result = 0;
+        if (state->resend) {
+            result = pause_until_resend(client, state, deadline);
+            if (result == 0) resend(client, channel);
+        }
+        if (result == 0) result = await(client, channel, deadline);
+        if (result == 0) result = settle(client, channel);
+        if (result != 0) return result;
+    }
+}
+
+// Waits for what was posted and returns the operation's status.
+static int finish(struct fos_client *client, int channel) {
+    int result = fos_wait(client, channel, UINT64_MAX);
+    if (client->timed) client->state[channel].times.returned = fos_clock();
+    return result == 1 ? client->channel[channel].reply.status : result;
+}
+
+int fos_call_mailbox(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+    int result = fos_post(client, channel, destination, epoch);
+    return result == 0 ? finish(client, channel) : result;
+}
+
+int fos_call(struct fos_client *client, int channel) {
+    int result = fos_post_owner(client, channel);
+    return result == 0 ? finish(client, channel) : result;
+}

@@ -1,0 +1,73 @@
+// What the files of the proxy share, and its users do not see.
+#ifndef FOS_PROXY_INTERNAL_H
+#define FOS_PROXY_INTERNAL_H
+
+#include <assert.h>
+#include <errno.h>
+#include "fos_proxy.h"
+#include "system.h"
+
+#define FOS_FILE_FLEET "/sys/file"
+
+enum {
+    FOS_SPIN_DEFAULT_NS = 50000,  // about twice what a wake across CPUs costs
+    FOS_SPIN_LEAST_NS = 2000,
+    FOS_CHECK_NS = 50000000,      // a parked client looks this often whether the instance still lives
+    FOS_LOOKUP_MEMBERS_MAX = 32,  // in one reply of NAME_LOOKUP
+};
+
+// How the destination of a request is found again when its mailbox turns out stale.
+enum fos_route {
+    FOS_ROUTE_MAILBOX = 0,  // named by the caller: it is told -ESTALE
+    FOS_ROUTE_OWNER = 1,    // the file server that owns request.inode
+};
+
+// One channel's client-side state. A cache line pair of its own: channels belong to different threads.
+struct fos_channel_state {
+    uint32_t sequence;     // of the last request posted
+    uint32_t in_flight;    // 1 from post until the reply has been taken
+    uint32_t resend;       // 1 = answered RETRY or FULL; goes out again at resend_at
+    uint32_t route;        // enum fos_route
+    uint64_t resend_at;    // monotonic ns
+    fos_mailbox destination;
+    uint32_t epoch;
+    uint32_t attempts;     // resends of this request so far, for the exponential back-off
+    uint32_t stale;        // how many of them because of a stale mailbox
+    uint32_t spin_ns;      // what this channel spins at present; at most client.spin_ns
+    uint32_t calls, late;  // of the present window of the adaptation
+    uint32_t wake_missed;  // the core was on its way to sleep when it was woken: wake it again soon
+    uint64_t random;       // xorshift state
+    struct fos_call_times times;
+    uint8_t reserved[16];
+};
+static_assert(sizeof(struct fos_channel_state) == 128, "whole cache lines");
+
+// call.c
+// Publishes what is in the channel's request. The destination's core has been checked.
+void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
+
+// names.c
+// The epoch of a file server's mailbox as the cache has it. 1 found, 0 not.
+int fos_cached_epoch(const struct fos_client *client, fos_mailbox mailbox, uint32_t *epoch);
+// Where a request on `inode` goes now. Leaves the channel's request intact. 0 or -errno.
+int fos_resolve_owner(struct fos_client *client, int channel, uint64_t inode, int refresh, fos_mailbox *destination, uint32_t *epoch);
+
+// connect.c
+// Notes that the instance is gone; returns -ENOTCONN.
+int fos_lost(struct fos_client *client);
+
+// mount.c
+// fos_find_mount over a given mount table; tests have their own.
+int fos_find_mount_in(const char *table, const char *path, uid_t *uid, char *name, size_t name_room, char *mount_point, size_t mount_room);
+
+static inline int fos_channel_valid(const struct fos_client *client, int channel) {
+    return channel >= 0 && (uint32_t)channel < client->channels;
+}
+static inline int fos_destination_valid(const struct fos_client *client, fos_mailbox destination) {
+    return destination >> 16 < client->cores;
+}
+static inline int fos_is_gone(const struct fos_client *client) {
+    return fos_load_relaxed_u32(&client->gone) != 0 || fos_load_acquire_u32(&client->board->down) != 0;
+}
+
+#endif
