@@ -7,7 +7,8 @@
 //
 // One wake can miss: clients see the board read-only, so the futex word of a core does not change when they ring, and
 // a core that has announced its sleep but not begun it does not notice a wake. FUTEX_WAKE says how many it woke; after
-// a miss the bell is repeated while the core still says parked, also from within the client's own sleep.
+// a miss the wake is repeated while the core says parked and the bell bit is still set, also from within the client's
+// own sleep.
 //
 // RETRY and FULL are sent again after a randomised, exponentially growing pause (up to 1 ms); STALE after a look-up.
 #define _GNU_SOURCE
@@ -15,11 +16,15 @@
 
 static uint32_t core_of(fos_mailbox mailbox) { return mailbox >> 16; }
 
-// Wakes the core if it is parked. Notes a miss in the channel's state.
-static void ring(struct fos_client *client, struct fos_channel_state *state) {
-    const uint32_t *parked = &client->board->core[core_of(state->destination)].parked;
+// Wakes the core if it is parked and has not taken the channel's bell. Notes a miss in the channel's state.
+static void ring(struct fos_client *client, int channel) {
+    struct fos_channel_state *state = &client->state[channel];
+    uint32_t core = core_of(state->destination);
+    const uint32_t *parked = &client->board->core[core].parked;
+    const uint64_t *bell = &client->bells[core].bits[channel / 64];
     state->wake_missed = 0;
     for (int attempt = 0; fos_load_acquire_u32(parked) != 0; attempt++) {
+        if ((fos_load_relaxed_u64(bell) >> (channel % 64) & 1) == 0) return;
         if (fos_futex_wake(parked) > 0) return;
         if (attempt == 3) {
             state->wake_missed = 1;
@@ -44,7 +49,7 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
     fos_store_release_u32(&shared->request_sequence, state->sequence);
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
     fos_fence();
-    ring(client, state);
+    ring(client, channel);
     if (client->timed) state->times.posted = fos_clock();
 }
 
@@ -197,7 +202,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
         if (nap > deadline - now) nap = deadline - now;
         fos_futex_wait(&shared->reply_sequence, seen, nap);
         if (replied(client, channel)) break;
-        if (state->wake_missed) ring(client, state);
+        if (state->wake_missed) ring(client, channel);
         now = fos_clock();
         if (now - checked >= FOS_CHECK_NS) {
             checked = now;
@@ -206,7 +211,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
                 break;
             }
             // Cheap insurance against a core that went to sleep with the bell rung.
-            ring(client, state);
+            ring(client, channel);
         }
     }
     fos_store_release_u32(&shared->client_parked, 0);
