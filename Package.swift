@@ -39,22 +39,25 @@ let package = Package(
                 "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
                 "CFosProxy", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
+        .target(name: "CCommand", cSettings: c),
+        .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CFosWire"], swiftSettings: strict),
         .executableTarget(
             name: "fos",
             dependencies: [
-                "Instance", "CFosProxy", "CFosWire", "CPlatform",
+                "FosCommand", "Instance", "CCommand", "CFosWire", "CPlatform",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         // Tests: units beside each module, the contract suite, hostile clients.
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
-        .testTarget(name: "MessagingTests", dependencies: ["Messaging", "CFosWire"]),
+        .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(name: "FileServiceTests", dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform"]),
+        .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CFosWire"]),
         .testTarget(name: "ContractTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
         .testTarget(name: "HostileTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
     ]
