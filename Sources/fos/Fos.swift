@@ -1,1 +1,96 @@
-@main struct Fos { static func main() {} }
+// The fos command: one subcommand a file; this one holds the root and the way out.
+//
+// Protocol: messages to standard error are "fos: COMMAND: what happened, to what; what to do"; exit codes are those of
+// mount(8): 0 success, 1 wrong use, 32 a mount or unmount that failed.
+
+import ArgumentParser
+import FosCommand
+import Glibc
+
+let fosVersion = "0.1.0"
+
+struct Fos: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fos",
+        abstract: "A factored operating system's file service, mounted like any file system.",
+        discussion: """
+            fos serves files from fleets of single-threaded servers, each bound to a core, that talk only by messages. \
+            Any program can use a fos mount; nothing is written to a disk, so its content ends with the mount.
+
+            Examples:
+              fos mount ~/scratch          start a fos filesystem and mount it
+              fos status                   what is mounted, and how it does
+              fos umount ~/scratch         end it
+
+            Shell completions: fos --generate-completion-script bash (or zsh, fish) prints a script for your shell.
+            """,
+        version: fosVersion,
+        subcommands: [
+            MountCommand.self, UnmountCommand.self, StatusCommand.self, NamesCommand.self, SuperviseCommand.self, ServeCommand.self,
+        ])
+}
+
+@main
+enum Main {
+    static func main() {
+        let program = CommandLine.arguments[0].split(separator: "/").last.map(String.init) ?? "fos"
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        if MountHelperCall.programNames.contains(program) {
+            finish(command: "mount") { () throws(CommandFailure) in try mountAsHelper(arguments) }
+        }
+        do {
+            var command = try Fos.parseAsRoot(arguments)
+            try command.run()
+            exit(ExitStatus.success)
+        } catch let failure as CommandFailure {
+            complain("\(subcommand(arguments)): \(failure.description)")
+            exit(failure.exitStatus)
+        } catch let code as ExitCode {
+            exit(code.rawValue)
+        } catch {
+            let text = Fos.fullMessage(for: error)
+            // Help, the version and completions arrive here too, as successes.
+            if Fos.exitCode(for: error).isSuccess {
+                print(text)
+                exit(ExitStatus.success)
+            }
+            let message = text.hasPrefix("Error: ") ? "fos: " + text.dropFirst(7) : "fos: " + text
+            writeError(message + "\n")
+            exit(ExitStatus.usage)
+        }
+    }
+
+    private static func subcommand(_ arguments: [String]) -> String {
+        let first = arguments.first ?? "fos"
+        return ["supervise", "serve"].contains(first) ? "mount" : first
+    }
+}
+
+/// Runs the body, reports its failure, and exits.
+func finish(command: String, _ body: () throws(CommandFailure) -> Void) -> Never {
+    do throws(CommandFailure) {
+        try body()
+        exit(ExitStatus.success)
+    } catch {
+        complain("\(command): \(error.description)")
+        exit(error.exitStatus)
+    }
+}
+
+/// One line to standard error: "fos: …".
+func complain(_ line: String) { writeError("fos: \(line)\n") }
+
+func writeError(_ text: String) {
+    var bytes = Array(text.utf8)[...]
+    while !bytes.isEmpty {
+        let count = bytes.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress!, $0.count) }
+        if count < 0, errno == EINTR { continue }
+        guard count > 0 else { return }
+        bytes = bytes.dropFirst(count)
+    }
+}
+
+/// Bytes of physical memory.
+func physicalMemory() -> UInt64 {
+    UInt64(max(0, sysconf(Int32(_SC_PHYS_PAGES)))) * UInt64(max(0, sysconf(Int32(_SC_PAGESIZE))))
+}

@@ -1,0 +1,143 @@
+// Questions to a running instance, over the message proxy as any client asks them.
+//
+// Invariant: every answer is awaited for a limited time, so an instance that hangs is reported and not waited for.
+
+import CFosProxy
+import CFosWire
+import Glibc
+
+/// One name of the live namespace.
+public struct NameRecord: Sendable {
+    public let name: String
+    /// The name it is redirected to; empty if it is not.
+    public let target: String
+    public let ownerID: UInt32
+    public let members: [fos_name_member]
+
+    /// Reads the records of a FOS_OP_NAME_LIST reply (struct fos_name_record in fos/name.h). Stops at a malformed one.
+    public static func list(parsing bytes: UnsafeRawBufferPointer) -> [NameRecord] {
+        var records: [NameRecord] = []
+        var offset = 0
+        let head = MemoryLayout<fos_name_record>.size
+        let memberBytes = MemoryLayout<fos_name_member>.stride
+        while bytes.count - offset >= head {
+            let record = bytes.loadUnaligned(fromByteOffset: offset, as: fos_name_record.self)
+            let length = Int(record.record_length)
+            let names = head + Int(record.members) * memberBytes
+            guard length >= names + Int(record.name_length) + Int(record.target_length), length <= bytes.count - offset else { break }
+            let members = (0..<Int(record.members)).map {
+                bytes.loadUnaligned(fromByteOffset: offset + head + $0 * memberBytes, as: fos_name_member.self)
+            }
+            let start = offset + names
+            let middle = start + Int(record.name_length)
+            records.append(
+                NameRecord(
+                    name: String(decoding: bytes[start..<middle], as: UTF8.self),
+                    target: String(decoding: bytes[middle..<middle + Int(record.target_length)], as: UTF8.self),
+                    ownerID: record.owner_uid, members: members))
+            offset += length
+        }
+        return records
+    }
+}
+
+public final class InstanceClient {
+    private let client: UnsafeMutablePointer<fos_client>
+    private let channel: Int32
+    private let timeout: UInt64
+
+    /// Connects to an instance. The failure says in a few words why it cannot be asked.
+    /// - Parameter seconds: how long to wait for each answer.
+    public init(uid: UInt32, name: String, seconds: Double = 3) throws(CommandFailure) {
+        timeout = UInt64(seconds * 1e9)
+        client = .allocate(capacity: 1)
+        memset(client, 0, MemoryLayout<fos_client>.size)
+        let connected = fos_client_connect(client, uid_t(uid), name, 1, 0)
+        guard connected == 0 else {
+            client.deallocate()
+            throw Self.failure(-connected)
+        }
+        channel = fos_channel_acquire(client)
+        guard channel >= 0 else {
+            fos_client_disconnect(client)
+            client.deallocate()
+            throw Self.failure(-channel)
+        }
+    }
+
+    deinit {
+        fos_client_disconnect(client)
+        client.deallocate()
+    }
+
+    private static func failure(_ error: Int32) -> CommandFailure {
+        switch error {
+        case ECONNREFUSED, ENOENT, ENOTCONN: .usage("its daemon is gone")
+        case EACCES, EPERM: .usage("not permitted; ask as the user who mounted it, or as root")
+        case EPROTO: .usage("it speaks another version of the protocol; use the fos that mounted it")
+        case ETIMEDOUT: .usage("its daemon does not answer")
+        default: .usage(errorText(error))
+        }
+    }
+
+    /// The CPU of each core, -1 for one that is not pinned.
+    public var coreCPUs: [Int] {
+        let cores = UnsafeRawPointer(client.pointee.board!) + MemoryLayout<fos_board>.offset(of: \.core)!
+        return (0..<Int(client.pointee.cores)).map { index in
+            Int((cores + index * MemoryLayout<fos_board_core>.stride).load(as: fos_board_core.self).cpu)
+        }
+    }
+
+    /// Sends what `build` puts into a request, and waits. A transaction in the way, or a full mailbox, is tried again.
+    private func call(
+        _ operation: fos_operation, to mailbox: fos_mailbox, epoch: UInt32, inode: UInt64 = 0,
+        build: (UnsafeMutablePointer<fos_message>) -> Void = { _ in }
+    ) throws(CommandFailure) -> UnsafePointer<fos_message> {
+        for _ in 0..<1_000 {
+            guard let request = fos_request(client, channel, UInt16(operation.rawValue), inode) else { throw Self.failure(ENOTCONN) }
+            build(request)
+            var status = fos_post(client, channel, mailbox, epoch)
+            if status >= 0 { status = fos_wait(client, channel, timeout) }
+            guard status >= 0, let reply = fos_reply(client, channel) else { throw Self.failure(-status) }
+            switch reply.pointee.status {
+            case 0: return reply
+            case ..<0: throw Self.failure(-reply.pointee.status)
+            case Int32(FOS_TRANSPORT_DENIED.rawValue): throw Self.failure(EPERM)
+            case Int32(FOS_TRANSPORT_STALE.rawValue): throw Self.failure(ESTALE)
+            default: usleep(1_000)
+            }
+        }
+        throw Self.failure(ETIMEDOUT)
+    }
+
+    /// The live namespace, in order of names.
+    public func names() throws(CommandFailure) -> [NameRecord] {
+        let (mailbox, epoch) = (client.pointee.name_server.0, client.pointee.name_server_epoch.0)
+        let reply = try call(FOS_OP_NAME_LIST, to: mailbox, epoch: epoch) { request in
+            request.pointee.bulk_offset = 0
+            request.pointee.bulk_length = UInt32(FOS_TRANSFER_BYTES_MAX)
+        }
+        let length = min(Int(reply.pointee.bulk_length), Int(FOS_TRANSFER_BYTES_MAX))
+        let bytes = UnsafeRawBufferPointer(start: fos_bulk(client, channel), count: length)
+        return NameRecord.list(parsing: bytes).sorted { $0.name < $1.name }
+    }
+
+    /// The counters of one server.
+    public func statistics(of member: fos_name_member) throws(CommandFailure) -> fos_statistics {
+        let reply = try call(FOS_OP_STATISTICS, to: member.mailbox, epoch: member.epoch)
+        return try payload(of: reply)
+    }
+
+    /// The size and fill of the file system.
+    public func fileSystem(_ fileServer: fos_name_member) throws(CommandFailure) -> fos_statfs_reply {
+        let root = UInt64(FOS_ROOT_INODE)
+        var owner = fos_owner(client, root)
+        if owner == FOS_MAILBOX_NONE { owner = fileServer.mailbox }
+        return try payload(of: call(FOS_OP_STATFS, to: owner, epoch: fileServer.epoch, inode: root))
+    }
+
+    private func payload<Value: BitwiseCopyable>(of reply: UnsafePointer<fos_message>) throws(CommandFailure) -> Value {
+        guard Int(reply.pointee.length) >= MemoryLayout<Value>.size else { throw Self.failure(EPROTO) }
+        return UnsafeRawPointer(fos_payload_const(reply)!).loadUnaligned(as: Value.self)
+    }
+}
