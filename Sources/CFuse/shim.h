@@ -1,6 +1,73 @@
-// libfuse3's low-level API (Debian 12: 3.14), and the kernel's own protocol header for flags that 3.14 does not name.
+// libfuse3's low-level API (Debian 12: 3.14), and the kernel's own protocol header for what 3.14 does not name.
+//
+// struct fuse_file_info has bit-fields, which Swift does not import, so its bits are read and set through the static
+// inline functions below. They hold no state, so it does not matter that each object file gets its own copy.
+#ifndef FOS_CFUSE_SHIM_H
+#define FOS_CFUSE_SHIM_H
 #ifndef FUSE_USE_VERSION
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 14)
 #endif
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static inline void fos_fuse_set_keep_cache(struct fuse_file_info *info) { info->keep_cache = 1; }
+static inline int fos_fuse_is_writepage(const struct fuse_file_info *info) { return info->writepage; }
+static inline int fos_fuse_is_flock_release(const struct fuse_file_info *info) { return info->flock_release; }
+
+// Affinity, thread ids and tgkill by system call: a module that Swift imports beside others must not define
+// _GNU_SOURCE, which changes the layout of types that they share.
+enum { FOS_FUSE_CPUS = 1024 };
+
+// Confines the calling thread to `cpus`. 0 or an errno.
+static inline int fos_fuse_confine(const int *cpus, int count) {
+    unsigned long set[FOS_FUSE_CPUS / (8 * sizeof(unsigned long))] = {0};
+    const int bits = 8 * sizeof(unsigned long);
+    for (int i = 0; i < count; i++)
+        if (cpus[i] >= 0 && cpus[i] < FOS_FUSE_CPUS) set[cpus[i] / bits] |= 1ul << (cpus[i] % bits);
+    return syscall(SYS_sched_setaffinity, 0, sizeof set, set) >= 0 ? 0 : errno;
+}
+
+// The CPUs that the calling thread may use, in order; how many were stored.
+static inline int fos_fuse_allowed_cpus(int *cpus, int room) {
+    unsigned long set[FOS_FUSE_CPUS / (8 * sizeof(unsigned long))] = {0};
+    const int bits = 8 * sizeof(unsigned long);
+    int count = 0;
+    if (syscall(SYS_sched_getaffinity, 0, sizeof set, set) < 0) return 0;
+    for (int i = 0; i < FOS_FUSE_CPUS && count < room; i++)
+        if (set[i / bits] >> (i % bits) & 1) cpus[count++] = i;
+    return count;
+}
+
+// Names that fcntl.h and stdio.h keep for _GNU_SOURCE.
+enum { FOS_O_DIRECT = __O_DIRECT, FOS_SEEK_DATA = 3 };
+
+// Names the calling thread, at most 15 bytes, for ps and top.
+static inline void fos_fuse_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+static inline int fos_fuse_thread_id(void) { return (int)syscall(SYS_gettid); }
+// Sends a signal to one thread of this process; harmless when it has ended.
+static inline void fos_fuse_signal_thread(int thread, int signal) { syscall(SYS_tgkill, getpid(), thread, signal); }
+// A real-time signal of our own.
+static inline int fos_fuse_wake_signal(void) { return SIGRTMIN + 5; }
+
+static inline void fos_fuse_ignore(int signal) { (void)signal; }
+// Lets `signal` interrupt a blocking read: a handler that does nothing, without SA_RESTART.
+static inline void fos_fuse_make_interrupting(int signal) {
+    struct sigaction action = {.sa_handler = fos_fuse_ignore};
+    sigemptyset(&action.sa_mask);
+    sigaction(signal, &action, NULL);
+}
+
+// umount2(2): 0 or an errno. Lazy detaches the mount now and ends it when its last user goes.
+static inline int fos_fuse_umount(const char *path, int lazy) {
+    return umount2(path, lazy ? MNT_DETACH : 0) == 0 ? 0 : errno;
+}
+
+#endif

@@ -1,0 +1,123 @@
+// The state that all threads of one mount share, and the record each worker keeps for itself.
+//
+// Role: what fuse_req_userdata points to. It is allocated once per mount and reached by pointer, so that serving a
+// request touches no reference count; the cold parts (introspection, lock waiters) hang off it as classes.
+
+import CFosProxy
+import CFosWire
+import CFuse
+import Glibc
+
+/// How many threads and channels a mount uses.
+enum FrontEndLimits {
+    /// Workers that serve requests; the first two start with the mount, the rest when all are busy.
+    static let workersAtStart = 2
+    static let workers = 48
+    /// Programs that may sleep in F_SETLKW or flock at once when the file fleet keeps locks; more get ENOLCK.
+    static let lockWaiters = 64
+    /// Workers, waiters, the notice thread, and one channel to spare.
+    static let channels = workers + lockWaiters + 2
+    /// The largest listing answered at once.
+    static let listingBytes = 128 * 1024
+}
+
+/// Where things lie in a worker's bulk area. The request is read to its start, so a WRITE's payload is already in
+/// shared memory when the message that names it is built; replies use the rest.
+enum BulkLayout {
+    /// The kernel wants room for its header and max_write; libfuse uses the same sum.
+    static let requestRoom = Int(FOS_TRANSFER_BYTES_MAX) + 4096
+    /// Where READ and listings put their bytes. The request itself has been consumed by then.
+    static let replyOffset = 4096
+}
+
+/// What one thread that talks to the service owns. BitwiseCopyable; reached through the thread's specific pointer.
+struct Worker {
+    let front: UnsafeMutablePointer<FrontEnd>
+    let client: UnsafeMutablePointer<fos_client>
+    let channel: Int32
+    let bulk: UnsafeMutablePointer<UInt8>
+    /// For listings on their way from the service's layout to the kernel's; allocated at the first listing.
+    var listing: UnsafeMutableRawPointer?
+    /// Requests by FUSE opcode, read by others for `.fos/` and status.
+    let counts: UnsafeMutablePointer<UInt64>
+    /// `valid` of the SETATTR being served, as the kernel wrote it: libfuse 3.14 masks bits it does not know.
+    var setattrValid: UInt32 = 0
+    /// The kernel's number of the thread, 0 until it runs.
+    var thread: Int32 = 0
+    /// The INIT being served offers FUSE_HANDLE_KILLPRIV_V2; its reply is to accept it.
+    var acceptsPrivilege = false
+
+    static let opcodes = 64
+
+    init?(front: UnsafeMutablePointer<FrontEnd>) {
+        let client = front.pointee.client
+        let channel = fos_channel_acquire(client)
+        guard channel >= 0 else { return nil }
+        self.front = front
+        self.client = client
+        self.channel = channel
+        bulk = fos_bulk(client, channel)!
+        counts = .allocate(capacity: Worker.opcodes)
+        counts.initialize(repeating: 0, count: Worker.opcodes)
+    }
+
+    func count(_ opcode: UInt32) {
+        let slot = counts + Int(min(opcode, UInt32(Worker.opcodes - 1)))
+        fos_store_relaxed_u64(slot, fos_load_relaxed_u64(slot) &+ 1)
+    }
+}
+
+/// All threads' common state.
+struct FrontEnd {
+    let client: UnsafeMutablePointer<fos_client>
+    /// pthread key of each thread's Worker.
+    let key: pthread_key_t
+    /// OPEN, OPENDIR, FLUSH and CREATE are answered ENOSYS, and the kernel keeps locks itself.
+    let keepsNoOpens: Bool
+    var session: OpaquePointer?
+    var device: Int32 = -1
+    /// FUSE_HANDLE_KILLPRIV_V2 was agreed on at INIT. Written once, before any other request is served.
+    var handlesPrivilege = false
+    let introspection: IntrospectionTree
+    let log: @Sendable (String) -> Void
+
+    /// Workers that wait for a request, workers that exist, whether the notice thread runs, 1 once the mount ends.
+    let idle = SharedWord()
+    let live = SharedWord()
+    let notices = SharedWord()
+    let ending = SharedWord()
+    /// FORGETs served; a full service looks whether memory may be on its way back.
+    let forgets = SharedWord()
+    /// Places of the worker records ever started, for counting. Never removed while the mount lives.
+    let workers: UnsafeMutablePointer<UnsafeMutablePointer<Worker>?>
+    let started = SharedWord()
+    let lockWaiters = SharedWord()
+    /// CPUs the workers may run on; empty leaves it to the scheduler.
+    let cpus: UnsafeMutableBufferPointer<Int32>
+    /// Called once by the last thread of the session to end.
+    let ended: @Sendable () -> Void
+    /// Called when the instance has ended before the mount: takes the mount away.
+    let instanceGone: @Sendable () -> Void
+
+    var words: [SharedWord] { [idle, live, notices, ending, forgets, started, lockWaiters] }
+}
+
+extension UnsafeMutablePointer where Pointee == FrontEnd {
+    /// The record of the calling thread; nil on a thread that is not one of the mount's.
+    var currentWorker: UnsafeMutablePointer<Worker>? {
+        pthread_getspecific(pointee.key)?.assumingMemoryBound(to: Worker.self)
+    }
+
+    /// Makes and enters a record for a new worker. nil when there is no channel or no place left.
+    func addWorker() -> UnsafeMutablePointer<Worker>? {
+        let index = Int(pointee.started.add(1)) - 1
+        guard index < FrontEndLimits.workers, let record = Worker(front: self) else {
+            pointee.started.subtract(1)
+            return nil
+        }
+        let worker = UnsafeMutablePointer<Worker>.allocate(capacity: 1)
+        worker.initialize(to: record)
+        pointee.workers[index] = worker
+        return worker
+    }
+}

@@ -1,0 +1,159 @@
+// Operations on the data of a file: opens, reads, writes, and what the kernel leaves to the service.
+//
+// A WRITE's bytes lie in the bulk area since the request was read; a READ's bytes are put there by the service and
+// copied to the kernel from there. Neither is copied by the front end.
+
+import CFosProxy
+import CFosWire
+import CFuse
+import Glibc
+
+extension Operation {
+    func open(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+        // ENOSYS is remembered by the kernel for the life of the mount, and means that opens need no message.
+        guard !front.pointee.keepsNoOpens, let info else { return answer(-ENOSYS) }
+        fos_fuse_set_keep_cache(info)
+        if IntrospectionTree.owns(inode) {
+            fuse_reply_open(request, info)
+            return
+        }
+        let message = message(FOS_OP_OPEN, inode)
+        message.append(fos_open_request(open_flags: UInt32(bitPattern: info.pointee.flags), reserved: 0))
+        let status = call()
+        guard status == 0 else { return answer(status) }
+        if fuse_reply_open(request, info) == -ENOENT { worker.release(inode, owner: 0, flags: 0) }
+    }
+
+    func release(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+        if !front.pointee.keepsNoOpens, !IntrospectionTree.owns(inode), let info {
+            let drops: UInt32 = fos_fuse_is_flock_release(info) != 0 ? 1 : 0
+            worker.release(inode, owner: info.pointee.lock_owner, flags: drops)
+        }
+        answer(0)
+    }
+
+    func flush(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+        guard !front.pointee.keepsNoOpens, let info else { return answer(-ENOSYS) }
+        if IntrospectionTree.owns(inode) { return answer(0) }
+        let message = message(FOS_OP_FLUSH, inode)
+        message.append(fos_flush_request(owner: info.pointee.lock_owner))
+        answer(call())
+    }
+
+    func read(_ inode: UInt64, _ size: Int, _ offset: off_t, _ info: UnsafeMutablePointer<fuse_file_info>?) {
+        if IntrospectionTree.owns(inode) { return readIntrospection(inode, size, offset) }
+        guard offset >= 0 else { return answer(-EINVAL) }
+        let flags = info?.pointee.flags ?? 0
+        let room = min(size, Int(FOS_TRANSFER_BYTES_MAX))
+        let message = message(FOS_OP_READ, inode)
+        var fields = fos_io_request()
+        fields.offset = UInt64(offset)
+        fields.owner = info?.pointee.lock_owner ?? 0
+        fields.flags = flags & Int32(FOS_O_DIRECT) != 0 ? FOS_IO_DIRECT.rawValue : 0
+        fields.open_flags = UInt32(bitPattern: flags)
+        message.append(fields)
+        message.pointee.bulk_offset = UInt32(BulkLayout.replyOffset)
+        message.pointee.bulk_length = UInt32(room)
+        let status = call()
+        guard status == 0 else { return answer(status) }
+        let count = min(Int(reply.pointee.bulk_length), room)
+        let bytes = UnsafeRawPointer(worker.pointee.bulk + BulkLayout.replyOffset).assumingMemoryBound(to: CChar.self)
+        fuse_reply_buf(request, bytes, count)
+    }
+
+    func write(
+        _ inode: UInt64, _ bytes: UnsafePointer<CChar>?, _ size: Int, _ offset: off_t, _ info: UnsafeMutablePointer<fuse_file_info>?
+    ) {
+        guard !IntrospectionTree.owns(inode) else { return answer(-EROFS) }
+        guard offset >= 0, size <= Int(FOS_TRANSFER_BYTES_MAX), let bytes, let info else { return answer(-EINVAL) }
+        let openFlags = info.pointee.flags
+        let message = message(FOS_OP_WRITE, inode)
+        var fields = fos_io_request()
+        fields.offset = UInt64(offset)
+        fields.owner = info.pointee.lock_owner
+        fields.open_flags = UInt32(bitPattern: openFlags)
+        if fos_fuse_is_writepage(info) != 0 {
+            fields.flags |= FOS_IO_WRITEBACK.rawValue
+        } else if openFlags & O_APPEND != 0 {
+            fields.flags |= FOS_IO_APPEND.rawValue
+        }
+        if writeFlags(before: bytes) & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0 { fields.flags |= FOS_IO_KILL_PRIVILEGE.rawValue }
+        if openFlags & Int32(FOS_O_DIRECT) != 0 { fields.flags |= FOS_IO_DIRECT.rawValue }
+        message.append(fields)
+        message.pointee.bulk_offset = bulkOffset(bytes)
+        message.pointee.bulk_length = UInt32(size)
+        let status = callTakingMemory()
+        guard status == 0 else { return answer(status) }
+        let written = min(Int(reply.pointee.bulk_length), size)
+        let place = payload(fos_io_reply.self)?.offset ?? UInt64(offset)
+        let session = front.pointee.session
+        fuse_reply_write(request, written)
+        // An append goes to the true end of the file, which another client may have moved since the kernel last
+        // looked. The kernel then has the bytes in its cache at the wrong place: drop all it has of the file.
+        if place != UInt64(offset) && fields.flags & FOS_IO_APPEND.rawValue != 0 {
+            fuse_lowlevel_notify_inval_inode(session, inode, 0, 0)
+        }
+    }
+
+    /// `write_flags` of the struct fuse_write_in that precedes the data of the request being served.
+    private func writeFlags(before data: UnsafePointer<CChar>) -> UInt32 {
+        let start = UnsafeRawPointer(worker.pointee.bulk)
+        let header = MemoryLayout<fuse_in_header>.size
+        guard UnsafeRawPointer(data) - start == header + MemoryLayout<fuse_write_in>.size else { return 0 }
+        return start.load(fromByteOffset: header, as: fuse_write_in.self).write_flags
+    }
+
+    func fsync(_ inode: UInt64, dataOnly: Bool) {
+        if IntrospectionTree.owns(inode) { return answer(0) }
+        let message = message(FOS_OP_FSYNC, inode)
+        message.pointee.flags = dataOnly ? 1 : 0
+        answer(call())
+    }
+
+    func fallocate(_ inode: UInt64, _ mode: Int32, _ offset: off_t, _ length: off_t) {
+        if IntrospectionTree.owns(inode) { return answer(-EROFS) }
+        guard offset >= 0, length > 0 else { return answer(-EINVAL) }
+        let message = message(FOS_OP_FALLOCATE, inode)
+        message.append(
+            fos_fallocate_request(offset: UInt64(offset), length: UInt64(length), mode: UInt32(bitPattern: mode), reserved: 0))
+        answer(callTakingMemory())
+    }
+
+    func lseek(_ inode: UInt64, _ offset: off_t, _ whence: Int32) {
+        if IntrospectionTree.owns(inode) { return seekIntrospection(inode, offset, whence) }
+        guard offset >= 0 else { return answer(-ENXIO) }
+        let message = message(FOS_OP_LSEEK, inode)
+        message.append(fos_lseek_request(offset: UInt64(offset), whence: UInt32(bitPattern: whence), reserved: 0))
+        let status = call()
+        guard status == 0 else { return answer(status) }
+        guard let result = payload(fos_lseek_reply.self) else { return answer(-EIO) }
+        fuse_reply_lseek(request, off_t(truncatingIfNeeded: result.offset))
+    }
+
+    func copyRange(_ source: UInt64, _ sourceOffset: off_t, _ inode: UInt64, _ offset: off_t, _ length: Int, _ flags: Int32) {
+        // EOPNOTSUPP makes the kernel copy by reading and writing.
+        if IntrospectionTree.owns(source) || IntrospectionTree.owns(inode) { return answer(-EOPNOTSUPP) }
+        guard sourceOffset >= 0, offset >= 0 else { return answer(-EINVAL) }
+        let message = message(FOS_OP_COPY_RANGE, inode)
+        var fields = fos_copy_request()
+        fields.source = source
+        fields.source_offset = UInt64(sourceOffset)
+        fields.offset = UInt64(offset)
+        fields.length = UInt64(length)
+        fields.flags = UInt32(bitPattern: flags)
+        message.append(fields)
+        let status = callTakingMemory()
+        guard status == 0 else { return answer(status) }
+        guard let result = payload(fos_copy_reply.self) else { return answer(-EIO) }
+        fuse_reply_write(request, min(Int(truncatingIfNeeded: result.bytes), length))
+    }
+}
+
+extension UnsafeMutablePointer where Pointee == Worker {
+    /// Gives one open back. Flag 1 also drops the flocks of `owner`.
+    func release(_ inode: UInt64, owner: UInt64, flags: UInt32) {
+        let message = message(FOS_OP_RELEASE, inode)
+        message.append(fos_release_request(owner: owner, flags: flags, count: 1))
+        _ = call()
+    }
+}
