@@ -52,7 +52,7 @@ let package = Package(
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
-        .testTarget(name: "NameServiceTests", dependencies: ["NameService", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(name: "FileServiceTests", dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),

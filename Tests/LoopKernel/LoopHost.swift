@@ -169,18 +169,23 @@ public final class LoopHost {
 
     // MARK: The microkernel's own messages
 
-    /// Sends a request as the microkernel and runs until its reply is there.
+    /// Sends a request as the microkernel and runs until its reply is there. RETRY is sent again.
     public func kernelCall(_ call: LoopCall, to destination: MailboxAddress) throws(LoopStuck) -> LoopReply {
-        kernelContinuation += 1
-        let number = kernelContinuation
         var message = fos_message()
         message.operation = call.operation
         message.flags = call.flags
         message.inode = call.inode
-        kernelSend(message, call.payload, to: destination, continuation: number)
-        run { self.kernelReplies[number] != nil }
-        guard let reply = kernelReplies.removeValue(forKey: number) else { throw .noReply(operation: call.operation, seed: options.seed) }
-        return reply
+        var status: Int32 = 0
+        for _ in 0..<options.retriesMax {
+            kernelContinuation += 1
+            let number = kernelContinuation
+            kernelSend(message, call.payload, to: destination, continuation: number)
+            run { self.kernelReplies[number] != nil }
+            guard let reply = kernelReplies.removeValue(forKey: number) else { throw .noReply(operation: call.operation, seed: options.seed) }
+            guard reply.status > 0 else { return reply }
+            status = reply.status
+        }
+        throw .retriesWithoutEnd(operation: call.operation, status: status, seed: options.seed)
     }
     /// Sends one-way news as the microkernel.
     public func kernelPost(_ call: LoopCall, to destination: MailboxAddress) {

@@ -19,6 +19,7 @@ static_assert(sizeof(struct fos_name_member) == 24, "member layout");
 
 // LOOKUP: payload = fos_name_request + name. Reply: fos_name_reply, then up to 32 members, best first.
 // -ENOENT: no such name. A redirected name is followed; `redirects` counts how often (at most 8, then -ELOOP).
+// message.flags of a LOOKUP counts the redirects followed before (0 from the asker; servers forward it with the count).
 struct fos_name_request {
     uint32_t name_length;
     uint32_t target_length;  // REDIRECT: the name that follows `name`; else 0
@@ -36,6 +37,7 @@ struct fos_name_reply {
 };
 // REGISTER: -EEXIST a name with one member is taken; -EACCES a protected prefix ("/sys/") or another user's name.
 // LIST: message.flags 0. Reply: bulk = records of fos_name_record. Names other members hold are gathered by the server asked.
+// message.inode is a cookie: 0 to begin; in the reply what to ask on with, 0 = that was all. -ERANGE: room for not one record.
 struct fos_name_record {
     uint32_t record_length;  // of all, padded to 8
     uint16_t name_length, target_length;

@@ -1,0 +1,253 @@
+// NameServer: a member of the name fleet, which leads from symbolic names to mailboxes (paper, section 3.2).
+//
+// Role: names are sharded over the fleet by hash; any member can be sent any request and forwards what it does not own.
+// Protocol: <fos/name.h>. LOOKUP, REGISTER, DEREGISTER, REDIRECT and LOAD of a name run at its owner in one
+// transaction. LIST and a MEMBER_DEAD without a name visit the whole fleet, one member after the other, with a
+// continuation. A client's REGISTER and REDIRECT wait for the privilege fleet's word if there is one.
+// Invariants: a name is kept by its owner only; names under /sys/ change by kernel messages only; what a client made
+// ends with it, also when its last request arrives after the news of its death; lookups allocate nothing.
+// Authority: a kernel may do all. Others register for themselves, and change what their own uid made, or, as root
+// or with FOS_RIGHT_ADMIN, anything outside /sys/.
+
+public import CFosWire
+public import Fleet
+public import Messaging
+import Glibc
+
+/// A name that exists from the start, such as the services' own.
+public struct InitialName {
+    public var name: String
+    /// Joinable by further members.
+    public var isMany: Bool
+    public var members: [fos_name_member]
+    public init(_ name: String, isMany: Bool = false, members: [fos_name_member]) {
+        self.name = name
+        self.isMany = isMany
+        self.members = members
+    }
+    /// A name for mailboxes, each of epoch `epoch` and alive; their cores are those of the addresses.
+    public init(_ name: String, isMany: Bool = false, mailboxes: [MailboxAddress], epoch: UInt32 = 1) {
+        self.init(
+            name, isMany: isMany,
+            members: mailboxes.map {
+                fos_name_member(mailbox: $0.rawValue, epoch: epoch, core: UInt32($0.core), load: 0, distance: 0, alive: 1)
+            })
+    }
+}
+
+/// What a continuation waits for.
+enum NameWait: UInt8 {
+    /// A listing: the next part from member `position`.
+    case list
+    /// The privilege fleet's answer to a registration or redirect.
+    case check
+    /// A removal from all shards: member `position` is at it.
+    case dead
+}
+
+struct NameContinuation: BitwiseCopyable {
+    var wait: NameWait
+    var position: UInt32
+    /// LIST: bytes written to the client's bulk so far.
+    var bytes: UInt32
+}
+
+public struct NameServer: Server, ~Copyable {
+    let member: Int
+    let membership: Membership
+    let matrix: DistanceMatrix
+    let distances: DistanceView
+    let privilege: MailboxAddress?
+    var table: NameTable
+    var continuations: ContinuationSlab<NameContinuation>
+    /// The letter each continuation will answer, by the index part of its id.
+    let letters: UnsafeMutablePointer<fos_letter>
+    /// Clients known to be dead, by index modulo the size: (client, generation).
+    let graves: UnsafeMutablePointer<(client: UInt32, generation: UInt32)>
+    static var graveCount: UInt32 { 1_024 }
+    var statistics = fos_statistics()
+
+    /// - Parameters:
+    ///   - member: this server's index in the fleet.
+    ///   - members: mailboxes of all name servers, in order of index.
+    ///   - distances: between the cores, for the order of members in lookup replies.
+    ///   - privilege: a member of the privilege fleet to ask before a client's registration; nil: only the rules above.
+    ///   - initial: names that exist from the start; each server takes those it owns, so all get the same list.
+    public init(
+        member: Int, members: [MailboxAddress], distances: DistanceMatrix, privilege: MailboxAddress? = nil,
+        initial: [InitialName] = [], limits: NameLimits = NameLimits()
+    ) {
+        precondition(member >= 0 && member < members.count, "a name server is not in its own fleet")
+        self.member = member
+        membership = Membership(members)
+        matrix = distances
+        self.distances = distances.view
+        self.privilege = privilege
+        table = NameTable(limits)
+        continuations = ContinuationSlab(capacity: limits.continuations)
+        letters = .allocate(capacity: limits.continuations)
+        graves = .allocate(capacity: Int(Self.graveCount))
+        graves.initialize(repeating: (0, 0), count: Int(Self.graveCount))
+        for name in initial { insert(name) }
+    }
+
+    deinit {
+        letters.deallocate()
+        graves.deallocate()
+    }
+
+    private mutating func insert(_ initial: InitialName) {
+        precondition(initial.isMany || initial.members.count == 1, "a name that is not one-to-many has one member")
+        let bytes = Array(initial.name.utf8)
+        bytes.withUnsafeBufferPointer { buffer in
+            guard let base = buffer.baseAddress else { preconditionFailure("an initial name is empty") }
+            let name = NameView(bytes: base, count: buffer.count)
+            precondition(NameRequest.isWellFormed(name), "an initial name is malformed")
+            guard owner(name.hash) == member else { return }
+            precondition(table.find(name, hash: name.hash) == NameTable.none, "an initial name is given twice")
+            let entry = table.insert(name, hash: name.hash, ownerUID: 0, isMany: initial.isMany)
+            precondition(entry != NameTable.none && !initial.members.isEmpty, "an initial name has no room or no member")
+            for member in initial.members {
+                precondition(table.addMember(entry, member, ownerUID: 0, client: 0, generation: 0), "too many initial members")
+            }
+        }
+    }
+
+    /// The member that owns names of a hash.
+    func owner(_ hash: UInt64) -> Int { Int((hash >> 32) % UInt64(membership.count)) }
+
+    // MARK: Requests
+
+    public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
+        statistics.requests &+= 1
+        switch UInt32(request.operation) {
+        case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
+        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue: change(request, kernel)
+        case FOS_OP_NAME_DEREGISTER.rawValue: deregister(request, kernel)
+        case FOS_OP_NAME_LIST.rawValue: list(request, kernel)
+        case FOS_OP_NAME_MEMBER_DEAD.rawValue: memberDead(request, kernel)
+        case FOS_OP_NAME_LOAD.rawValue: load(request, kernel)
+        case FOS_OP_CLIENT_GONE.rawValue: clientGone(request.envelope)
+        case FOS_OP_TICK.rawValue: break
+        case FOS_OP_PING.rawValue: answer(request.envelope, 0, kernel)
+        case FOS_OP_STATISTICS.rawValue: answerStatistics(request.envelope, kernel)
+        default: answer(request.envelope, -ENOSYS, kernel)
+        }
+    }
+
+    public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
+        let id = response.continuation
+        guard let state = continuations.state(id) else { return }
+        switch state.pointee.wait {
+        case .check: finishCheck(response, id, kernel)
+        case .list: continueList(response, id, kernel)
+        case .dead: continueDead(response, id, kernel)
+        }
+    }
+
+    public func describe(_ statistics: inout fos_statistics) {
+        statistics.service = FOS_SERVICE_NAME.rawValue
+        statistics.member = UInt32(member)
+        statistics.requests = self.statistics.requests
+        statistics.replies = self.statistics.replies
+        statistics.forwards = self.statistics.forwards
+        statistics.retries = self.statistics.retries
+        statistics.errors = self.statistics.errors
+        statistics.sent = self.statistics.sent
+        statistics.continuations_now = UInt64(continuations.count)
+        statistics.continuations_peak = UInt64(continuations.peak)
+        statistics.names = UInt64(table.count)
+    }
+
+    // MARK: Answers
+
+    /// An empty reply.
+    mutating func answer<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ status: Int32, _ kernel: K) {
+        let message = kernel.scratch()
+        message.pointee.status = status
+        reply(envelope, message, kernel)
+    }
+    mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
+        if message.pointee.status < 0 { statistics.errors &+= 1 }
+        if message.pointee.status > 0 { statistics.retries &+= 1 }
+        guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
+        statistics.replies &+= 1
+        kernel.reply(to: envelope, message)
+    }
+    private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
+        var filled = fos_statistics()
+        describe(&filled)
+        filled.core = UInt32(kernel.core)
+        filled.mailbox = kernel.mailbox.rawValue
+        let message = kernel.scratch()
+        message.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
+        payload(of: message).storeBytes(of: filled, as: fos_statistics.self)
+        reply(envelope, message, kernel)
+    }
+    func payload(of message: UnsafeMutablePointer<fos_message>) -> UnsafeMutableRawPointer {
+        UnsafeMutableRawPointer(message) + MemoryLayout<fos_message>.size
+    }
+
+    /// Passes a request on to the member that owns its name.
+    mutating func forward<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
+        // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
+        guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
+        switch kernel.forward(request.letter, to: membership[owner]) {
+        case .sent: statistics.forwards &+= 1
+        case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
+        }
+    }
+
+    /// Keeps a request until a response comes. nil when the slab is full.
+    mutating func suspend(_ request: Request, _ state: NameContinuation) -> ContinuationID? {
+        guard let id = continuations.insert(state) else { return nil }
+        UnsafeMutableRawPointer(letter(id)).copyMemory(from: request.letter, byteCount: MemoryLayout<fos_letter>.size)
+        return id
+    }
+    func letter(_ id: ContinuationID) -> UnsafeMutablePointer<fos_letter> { letters + Int(id.rawValue & 0xffff) }
+
+    // MARK: Authority
+
+    func isKernel(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue
+    }
+    /// Another name server, asking in the fleet's own business.
+    func isPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        let kind = UInt32(envelope.pointee.sender_kind)
+        return kind == FOS_SENDER_SERVER.rawValue && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
+    }
+    /// May change a name or member that `uid` made.
+    func mayChange(_ uid: UInt32, _ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        isKernel(envelope) || envelope.pointee.uid == uid || envelope.pointee.uid == 0
+            || UInt32(envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0
+    }
+
+    // MARK: Deaths of clients
+
+    private mutating func clientGone(_ envelope: UnsafePointer<fos_envelope>) {
+        // Only microkernels say so; one-way sends come from servers and microkernels only.
+        let kind = UInt32(envelope.pointee.sender_kind)
+        guard kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue else { return }
+        let client = envelope.pointee.client, generation = envelope.pointee.client_generation
+        graves[Int(client % Self.graveCount)] = (client, generation)
+        for index in 0..<table.membersUsed
+        where table.members[Int(index)].entry != NameTable.none && table.members[Int(index)].client == client
+            && table.members[Int(index)].clientGeneration == generation
+        {
+            table.removeMember(index)
+        }
+        for index in 0..<table.entriesUsed
+        where table.entries[Int(index)].isUsed && table.entries[Int(index)].targetLength > 0
+            && table.entries[Int(index)].client == client && table.entries[Int(index)].clientGeneration == generation
+        {
+            table.remove(index)
+        }
+    }
+    /// The request is of a client whose death is known: it was forwarded, and the news was faster.
+    func isDead(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        let grave = graves[Int(envelope.pointee.client % Self.graveCount)]
+        return UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue
+            && grave.client == envelope.pointee.client && grave.generation == envelope.pointee.client_generation
+    }
+}
