@@ -110,16 +110,22 @@ public final class InstanceClient {
         throw Self.failure(ETIMEDOUT)
     }
 
-    /// The live namespace, in order of names.
+    /// The live namespace, in order of names. A listing that does not fit in one reply is asked for in parts.
     public func names() throws(CommandFailure) -> [NameRecord] {
         let (mailbox, epoch) = (client.pointee.name_server.0, client.pointee.name_server_epoch.0)
-        let reply = try call(FOS_OP_NAME_LIST, to: mailbox, epoch: epoch) { request in
-            request.pointee.bulk_offset = 0
-            request.pointee.bulk_length = UInt32(FOS_TRANSFER_BYTES_MAX)
-        }
-        let length = min(Int(reply.pointee.bulk_length), Int(FOS_TRANSFER_BYTES_MAX))
-        let bytes = UnsafeRawBufferPointer(start: fos_bulk(client, channel), count: length)
-        return NameRecord.list(parsing: bytes).sorted { $0.name < $1.name }
+        var records: [NameRecord] = []
+        var cookie: UInt64 = 0
+        repeat {
+            let reply = try call(FOS_OP_NAME_LIST, to: mailbox, epoch: epoch, inode: cookie) { request in
+                request.pointee.bulk_length = UInt32(FOS_TRANSFER_BYTES_MAX)
+            }
+            let length = min(Int(reply.pointee.bulk_length), Int(FOS_TRANSFER_BYTES_MAX))
+            records += NameRecord.list(parsing: UnsafeRawBufferPointer(start: fos_bulk(client, channel), count: length))
+            // An instance that lists without end would keep us here.
+            guard reply.pointee.inode != cookie, records.count < 1_000_000 else { break }
+            cookie = reply.pointee.inode
+        } while cookie != 0
+        return records.sorted { $0.name < $1.name }
     }
 
     /// The counters of one server.

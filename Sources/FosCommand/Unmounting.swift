@@ -1,6 +1,5 @@
 // Taking a mount away: by umount2(2) as root, by fusermount3 as an ordinary user, as FUSE demands.
 
-import CCommand
 import Glibc
 
 public enum UnmountOutcome: Equatable, Sendable {
@@ -35,26 +34,4 @@ public func unmount(_ path: String, lazy: Bool) -> UnmountOutcome {
     guard waitForExit(of: pid) != 0 else { return .unmounted }
     let text = String(decoding: said, as: UTF8.self).trimmed
     return text.contains("busy") ? .busy : .failed(text.isEmpty ? "fusermount3 failed" : text)
-}
-
-/// Starts a program; see fos_command_spawn. Returns its pid or a negative errno.
-public func spawn(_ path: String, _ arguments: [String], output: Int32 = -1, passing: Int32 = -1, newSession: Bool = false) -> Int32 {
-    var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
-    argv.append(nil)
-    defer { for argument in argv { free(argument) } }
-    return fos_command_spawn(path, argv, output, passing, newSession ? 1 : 0)
-}
-
-/// Waits for a child; its exit code, or 128 plus the signal that ended it.
-@discardableResult
-public func waitForExit(of pid: Int32) -> Int32 {
-    var status: Int32 = 0
-    while waitpid(pid, &status, 0) < 0 { guard errno == EINTR else { return 128 } }
-    return exitCode(ofStatus: status)
-}
-
-/// The exit code in a wait status, or 128 plus the signal.
-public func exitCode(ofStatus status: Int32) -> Int32 {
-    let signal = status & 0x7f
-    return signal == 0 ? (status >> 8) & 0xff : 128 + signal
 }

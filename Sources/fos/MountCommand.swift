@@ -62,7 +62,7 @@ func performMount(_ request: MountRequest, foreground: Bool) throws(CommandFailu
     guard pipe(&ends) == 0 else { throw .mount("pipe: \(errorText(errno))") }
     defer { close(ends[0]) }
     let pid = spawn(
-        "/proc/self/exe", ["fos", "supervise"] + arguments, output: log.descriptor, passing: ends[1], newSession: true)
+        ownExecutable(), ["fos", "supervise"] + arguments, output: log.descriptor, passing: ends[1], newSession: true)
     close(ends[1])
     guard pid > 0 else { throw .mount("\(mount.directory): the daemon cannot be started: \(errorText(-pid))") }
     try awaitReady(ends[0], mount: mount, log: log.path)

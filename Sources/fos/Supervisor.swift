@@ -43,7 +43,7 @@ struct Supervisor {
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] { sigaddset(&signals, signal) }
         // Blocked before the daemon starts, so its end cannot be missed.
         sigprocmask(SIG_BLOCK, &signals, nil)
-        let daemon = spawn("/proc/self/exe", ["fos", "serve"] + arguments, passing: ready)
+        let daemon = spawn(ownExecutable(), ["fos", "serve"] + arguments, passing: ready)
         if ready >= 0 { close(ready) }
         guard daemon > 0 else {
             logger.critical("the daemon of '\(name)' cannot be started: \(errorText(-daemon))")
