@@ -19,7 +19,7 @@ public enum SendResult: UInt8, Sendable {
 }
 
 /// A mailbox address: core in the high 16 bits, mailbox index on that core in the low 16 bits.
-public struct MailboxAddress: RawRepresentable, Hashable, Sendable {
+public struct MailboxAddress: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     public let rawValue: fos_mailbox
     @inlinable public init(rawValue: fos_mailbox) { self.rawValue = rawValue }
     @inlinable public init(core: Int, index: Int) { rawValue = fos_mailbox(core) << 16 | fos_mailbox(index) }
@@ -28,7 +28,7 @@ public struct MailboxAddress: RawRepresentable, Hashable, Sendable {
 }
 
 /// A pending transaction of one server, named by slab index and generation so a late reply cannot meet a reused one.
-public struct ContinuationID: RawRepresentable, Hashable, Sendable {
+public struct ContinuationID: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     public let rawValue: UInt32
     @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
     /// Marks a send that expects no reply.
@@ -36,7 +36,7 @@ public struct ContinuationID: RawRepresentable, Hashable, Sendable {
 }
 
 /// Wall-clock time as file times need it.
-public struct Timestamp: Equatable, Sendable {
+public struct Timestamp: Equatable, Sendable, BitwiseCopyable {
     public var seconds: Int64
     public var nanoseconds: UInt32
     @inlinable public init(seconds: Int64, nanoseconds: UInt32) {

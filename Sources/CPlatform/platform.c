@@ -1,1 +1,0 @@
-#include <fos/wire.h>

@@ -1,0 +1,355 @@
+// The acceptor: the one thread that lets clients in, and notices when they die.
+//
+// Role: listens on the instance's abstract socket, answers hellos, makes and seals segments, owns the client table's
+// life cycle, and watches each client's socket and pidfd. It is the only writer of client entries and control rings.
+// Protocol: fos/handshake.h. A connection has two seconds to say hello. After the welcome a client never writes to its
+// socket; whatever comes then (data or hang-up) ends it, as does the death of its process.
+// Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
+// spare descriptor is kept to refuse connections with when descriptors run out. No path here waits for a client.
+
+import CFosWire
+import CPlatform
+import Glibc
+import Messaging
+
+/// A connected client as status commands show it.
+public struct ClientStatus: Sendable {
+    public var client: UInt32
+    public var uid: UInt32
+    public var gid: UInt32
+    public var pid: UInt32
+    public var channels: UInt32
+    /// enum fos_right.
+    public var rights: UInt32
+}
+
+final class Acceptor: @unchecked Sendable {
+    private enum Key: UInt64 {
+        case listener = 0
+        case event = 1
+        case pending = 2
+        case socket = 3
+        case process = 4
+    }
+    private struct Pending {
+        var socket: Int32
+        var deadline: UInt64
+    }
+    private struct Connection {
+        var socket: Int32 = -1
+        var pidfd: Int32 = -1
+        var retiring = false
+    }
+    static let pendingMax = 64
+    private static let helloTime: UInt64 = 2_000_000_000
+
+    private let configuration: MicrokernelConfiguration
+    private let fabric: Fabric
+    private let boardDescriptor: Int32
+    private let boardBytes: UInt64
+    private let layoutCores: Int
+    private let poll: Int32
+    private var listener: Int32 = -1
+    private var spare: Int32 = -1
+    private var pending: [Int: Pending] = [:]
+    private var nextPending = 0
+    private var connections: [Connection]
+    private var free: [UInt32]
+    private var retiring = 0
+
+    // Shared with other threads, under `lock`.
+    private var lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private var handed: [Int32] = []
+    private var stopped = false
+    private var listed: [UInt32: ClientStatus] = [:]
+
+    init(configuration: MicrokernelConfiguration, fabric: Fabric, boardDescriptor: Int32, boardBytes: UInt64) throws(MicrokernelError) {
+        self.configuration = configuration
+        self.fabric = fabric
+        self.boardDescriptor = boardDescriptor
+        self.boardBytes = boardBytes
+        layoutCores = fabric.coreCount
+        connections = Array(repeating: Connection(), count: configuration.clientsMax)
+        free = (0..<UInt32(configuration.clientsMax)).reversed()
+        pthread_mutex_init(lock, nil)
+        poll = fos_platform_poll_create()
+        guard poll >= 0 else { throw .system("epoll_create1", errno: -poll) }
+        spare = fos_platform_spare_descriptor()
+        _ = fos_platform_poll_add(poll, fabric.acceptorEvent, Key.event.rawValue << 32)
+        if configuration.listens {
+            listener = configuration.name.withCString { fos_platform_listen(configuration.ownerUID, $0, 128) }
+            if listener == -EADDRINUSE { throw .alreadyRunning }
+            guard listener >= 0 else { throw .system("cannot listen on the instance's socket", errno: -listener) }
+            _ = fos_platform_poll_add(poll, listener, Key.listener.rawValue << 32)
+        }
+    }
+
+    deinit {
+        fos_platform_close(poll)
+        fos_platform_close(listener)
+        fos_platform_close(spare)
+        pthread_mutex_destroy(lock)
+        lock.deallocate()
+    }
+
+    private func locked<R>(_ body: () -> R) -> R {
+        pthread_mutex_lock(lock)
+        defer { pthread_mutex_unlock(lock) }
+        return body()
+    }
+
+    // MARK: called from any thread
+
+    /// Takes over a connected socket, as if it had come through the listener.
+    func hand(_ socket: Int32) {
+        let taken = locked {
+            if !stopped { handed.append(socket) }
+            return !stopped
+        }
+        if taken { fos_platform_event_signal(fabric.acceptorEvent) } else { fos_platform_close(socket) }
+    }
+
+    func stop() {
+        locked { stopped = true }
+        fos_platform_event_signal(fabric.acceptorEvent)
+    }
+
+    var clients: [ClientStatus] { locked { listed.values.sorted { $0.client < $1.client } } }
+
+    // MARK: the thread
+
+    func run() {
+        var ready = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
+        while true {
+            let count = fos_platform_poll_wait(poll, &ready, Int32(ready.count), pending.isEmpty ? -1 : 500)
+            for item in ready.prefix(max(0, Int(count))) { handle(item) }
+            expire()
+            reclaim()
+            let (sockets, stop) = locked {
+                let sockets = handed
+                handed = []
+                return (sockets, stopped)
+            }
+            for socket in sockets { expect(socket) }
+            if stop { break }
+        }
+        for (_, waiting) in pending { fos_platform_close(waiting.socket) }
+        pending = [:]
+        fos_platform_close(listener)
+        listener = -1
+    }
+
+    private func handle(_ item: fos_platform_ready) {
+        let number = Int(item.key & 0xffff_ffff)
+        switch Key(rawValue: item.key >> 32) {
+        case .listener: accept()
+        case .event: fos_platform_event_clear(fabric.acceptorEvent)
+        case .pending: hello(number)
+        case .socket, .process: depart(number)
+        case nil: break
+        }
+    }
+
+    private func accept() {
+        for _ in 0..<16 {
+            let socket = fos_platform_accept(listener)
+            if socket >= 0 {
+                expect(socket)
+            } else if socket == -EMFILE || socket == -ENFILE {
+                // Out of descriptors: take the connection with the spare one and hang up, rather than spin on the listener.
+                fos_platform_close(spare)
+                fos_platform_close(fos_platform_accept(listener))
+                spare = fos_platform_spare_descriptor()
+                if spare < 0 { usleep(10_000) }
+                return
+            } else {
+                return
+            }
+        }
+    }
+
+    private func expect(_ socket: Int32) {
+        if pending.count >= Self.pendingMax, let oldest = pending.min(by: { $0.value.deadline < $1.value.deadline }) {
+            drop(pending: oldest.key)
+        }
+        let number = nextPending
+        nextPending = (nextPending + 1) & 0x7fff_ffff
+        guard fos_platform_poll_add(poll, socket, Key.pending.rawValue << 32 | UInt64(number)) == 0 else {
+            return fos_platform_close(socket)
+        }
+        pending[number] = Pending(socket: socket, deadline: fos_platform_monotonic_ns() + Self.helloTime)
+    }
+
+    private func drop(pending number: Int) {
+        guard let waiting = pending.removeValue(forKey: number) else { return }
+        fos_platform_close(waiting.socket)
+    }
+
+    private func expire() {
+        guard !pending.isEmpty else { return }
+        let now = fos_platform_monotonic_ns()
+        for (number, waiting) in pending where waiting.deadline < now { drop(pending: number) }
+    }
+
+    /// Reads a hello and answers it.
+    private func hello(_ number: Int) {
+        guard let waiting = pending[number] else { return }
+        var hello = fos_hello()
+        let size = MemoryLayout<fos_hello>.size
+        let got = fos_platform_receive(waiting.socket, &hello, size)
+        if got == -Int64(EAGAIN) { return }
+        guard got > 0 else { return drop(pending: number) }
+        pending[number] = nil
+        _ = fos_platform_poll_remove(poll, waiting.socket)
+        guard got == Int64(size), hello.magic == fos_wire_hello_magic(), hello.version == UInt32(FOS_WIRE_VERSION),
+            hello.layout_hash == fos_layout_hash()
+        else { return refuse(waiting.socket, -EPROTO) }
+        var peer = fos_platform_peer()
+        guard fos_platform_peer(waiting.socket, &peer) == 0 else { return refuse(waiting.socket, -EACCES) }
+        let isOwner = peer.uid == configuration.ownerUID || peer.uid == 0
+        guard isOwner || configuration.allowOther else {
+            fos_platform_close(peer.pidfd)
+            return refuse(waiting.socket, -EACCES)
+        }
+        var rights: UInt32 = isOwner ? FOS_RIGHT_ADMIN.rawValue : 0
+        if hello.flags & FOS_HELLO_FRONT_END.rawValue != 0, peer.pid == getpid() {
+            rights |= FOS_RIGHT_ACT_AS.rawValue
+            if fos_load_acquire_u32(fabric.kernelCacheClient) == 0 { rights |= FOS_RIGHT_KERNEL_CACHE.rawValue }
+        }
+        admit(waiting.socket, peer, rights: rights, channels: Int(hello.channels))
+    }
+
+    private func refuse(_ socket: Int32, _ status: Int32) {
+        var welcome = fos_welcome()
+        welcome.magic = fos_wire_hello_magic()
+        welcome.status = status
+        welcome.version = UInt32(FOS_WIRE_VERSION)
+        welcome.layout_hash = fos_layout_hash()
+        _ = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, nil, 0)
+        fos_platform_close(socket)
+    }
+
+    /// Makes a segment and an entry, tells the cores, and welcomes the client.
+    private func admit(_ socket: Int32, _ peer: fos_platform_peer, rights: UInt32, channels wanted: Int) {
+        let channels = min(max(wanted, 1), configuration.channelsMax)
+        let layout = SegmentLayout(cores: layoutCores, channels: channels)
+        guard let index = free.last else {
+            fos_platform_close(peer.pidfd)
+            return refuse(socket, -EAGAIN)
+        }
+        let segment = fos_platform_memfd("fos-segment", UInt64(layout.bytes))
+        guard segment >= 0, fos_platform_seal_size(segment) == 0,
+            let base = fos_platform_map_shared(segment, UInt64(layout.bytes))
+        else {
+            fos_platform_close(segment)
+            fos_platform_close(peer.pidfd)
+            return refuse(socket, segment < 0 ? segment : -ENOMEM)
+        }
+        free.removeLast()
+        let entry = fabric.clients + Int(index)
+        let generation = entry.pointee.generation == UInt32.max ? 1 : entry.pointee.generation + 1
+        var fresh = ClientEntry.empty
+        fresh.generation = generation
+        fresh.rights = rights
+        fresh.uid = peer.uid
+        fresh.gid = peer.gid
+        fresh.pid = UInt32(max(peer.pid, 0))
+        fresh.lay(base, layout: layout, index: index, cores: layoutCores, channels: channels)
+        let record = UnsafeMutablePointer<UInt64>.allocate(capacity: channels)
+        record.initialize(repeating: 0, count: channels)
+        fresh.state = record
+        entry.pointee = fresh
+        fos_store_release_u32(Fabric.liveWord(entry), generation)
+        if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
+        // No wake: the client's first bell wakes its core, which reads this news before it looks at bells.
+        for core in 0..<fabric.coreCount { fabric.controls[core].post(.attached, client: index) }
+
+        connections[Int(index)] = Connection(socket: socket, pidfd: peer.pidfd)
+        let status = ClientStatus(
+            client: index, uid: peer.uid, gid: peer.gid, pid: entry.pointee.pid, channels: UInt32(channels), rights: rights)
+        locked { listed[index] = status }
+
+        var welcome = fos_welcome()
+        welcome.magic = fos_wire_hello_magic()
+        welcome.version = UInt32(FOS_WIRE_VERSION)
+        welcome.layout_hash = fos_layout_hash()
+        welcome.segment_bytes = UInt64(layout.bytes)
+        welcome.board_bytes = boardBytes
+        welcome.client = index
+        welcome.rights = rights
+        welcome.name_servers = UInt32(min(4, fabric.nameServerCount))
+        for server in 0..<welcome.name_servers {
+            let address = fabric.nameServers[Int(server)]
+            fos_welcome_name_server(&welcome, server).pointee = address.rawValue
+            fos_welcome_name_server_epoch(&welcome, server).pointee = fabric.port(address)?.pointee.epoch ?? 0
+        }
+        let sent = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, [segment, boardDescriptor], 2)
+        fos_platform_close(segment)
+        let watched =
+            fos_platform_poll_add(poll, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
+            && (peer.pidfd < 0 || fos_platform_poll_add(poll, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
+        if sent != 0 || !watched { depart(Int(index)) }
+    }
+
+    /// A client has gone: from now on its entry is dead to every core, and each is told.
+    private func depart(_ index: Int) {
+        guard connections.indices.contains(index), connections[index].socket >= 0, !connections[index].retiring else { return }
+        let entry = fabric.clients + index
+        fos_store_release_u32(Fabric.liveWord(entry), 0)
+        if fos_load_acquire_u32(fabric.kernelCacheClient) == UInt32(index + 1) { fos_store_release_u32(fabric.kernelCacheClient, 0) }
+        fos_platform_close(connections[index].socket)
+        fos_platform_close(connections[index].pidfd)
+        connections[index] = Connection(socket: -1, pidfd: -1, retiring: true)
+        retiring += 1
+        locked { listed[UInt32(index)] = nil }
+        for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
+        fos_fence()
+        for core in 0..<fabric.coreCount { fabric.wake(core: core) }
+    }
+
+    /// Takes back the segments of clients that every core has forgotten.
+    private func reclaim() {
+        guard retiring > 0 else { return }
+        for index in connections.indices where connections[index].retiring {
+            let entry = fabric.clients + index
+            guard fos_load_acquire_u32(Fabric.farewellWord(entry)) == UInt32(fabric.coreCount) else { continue }
+            connections[index].retiring = false
+            retiring -= 1
+            dispose(entry)
+            free.insert(UInt32(index), at: 0)
+        }
+    }
+
+    private func dispose(_ entry: UnsafeMutablePointer<ClientEntry>) {
+        if let segment = entry.pointee.segment { fos_platform_unmap(segment, entry.pointee.segmentBytes) }
+        entry.pointee.state?.deallocate()
+        let generation = entry.pointee.generation
+        entry.pointee = .empty
+        entry.pointee.generation = generation
+    }
+
+    /// After all cores and this thread have ended: wakes whoever still sleeps in a segment, and frees them all.
+    func dismiss() {
+        for index in connections.indices {
+            let entry = fabric.clients + index
+            guard entry.pointee.segment != nil else { continue }
+            for channel in 0..<Int(entry.pointee.channels) {
+                let shared = entry.pointee.channel! + channel
+                if fos_load_relaxed_u32(fos_channel_client_parked(shared)) != 0 {
+                    _ = fos_platform_futex_wake(fos_channel_reply_sequence(shared), Int32.max)
+                }
+            }
+            _ = fos_platform_futex_wake(fos_notice_control_bell(entry.pointee.noticeControl!), Int32.max)
+            fos_platform_close(connections[index].socket)
+            fos_platform_close(connections[index].pidfd)
+            connections[index] = Connection()
+            dispose(entry)
+        }
+        let left = locked {
+            let left = handed
+            handed = []
+            return left
+        }
+        for socket in left { fos_platform_close(socket) }
+    }
+}

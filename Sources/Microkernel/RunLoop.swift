@@ -1,0 +1,78 @@
+// The run loop of one core (paper, figure 6): responses before requests, then look for news, spin, park.
+//
+// A turn: forget clients that died, take what clients' bells announce, run each server that has letters, run the
+// microkernel's own mailbox. A turn without work spins; after the parking budget the core sleeps on its board word.
+// Generic over the group of servers that share the core, and inlinable, so that a release build binds every server
+// call statically in the module that puts servers together.
+
+import CFosWire
+public import Messaging
+
+/// What the run loop does with a request.
+@usableFromInline enum Handling: UInt8 {
+    /// Hand it to the server.
+    case serve
+    /// The microkernel has answered or dropped it.
+    case done
+    /// Answer with the server's counters.
+    case statistics
+}
+
+extension CoreKernel {
+    /// Letters one server handles before the next has its turn.
+    @usableFromInline static var batch: Int { 64 }
+
+    /// Runs a core until the instance stops.
+    @inlinable func run<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) {
+        let servers = group.pointee.count
+        precondition(servers == serverCount, "a core's group and its placements differ in number")
+        while beginTurn() {
+            while let client = nextDeparture() {
+                for server in 0..<servers {
+                    group.pointee.receive(server: server, news(FOS_OP_CLIENT_GONE, to: server, client: client), self)
+                }
+                finishDeparture(client)
+            }
+            var worked = gather()
+            for server in 0..<servers where hasLetters(server) {
+                worked = true
+                serve(server, group)
+            }
+            worked = serveMicrokernel() || worked
+            if worked {
+                if tickIsDue() { tick(group) }
+            } else if shouldPark() {
+                if tickBeforeParking() { tick(group) }
+                park()
+            }
+        }
+    }
+
+    @inlinable func serve<Group: ServerGroup & ~Copyable>(_ server: Int, _ group: UnsafeMutablePointer<Group>) {
+        for _ in 0..<Self.batch {
+            let slot = takeResponse(server)
+            if slot >= 0 {
+                group.pointee.resume(server: server, response(server, slot), self)
+                releaseResponse(server, slot)
+                continue
+            }
+            guard let taken = takeRequest(server) else { return }
+            switch begin(server, taken) {
+            case .serve: group.pointee.receive(server: server, Request(letter: taken.letter), self)
+            case .done: break
+            case .statistics:
+                var statistics = statistics(of: server)
+                group.pointee.describe(server: server, &statistics)
+                reply(taken, statistics)
+            }
+            release(server, taken)
+        }
+    }
+
+    @inlinable func tick<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) {
+        for server in 0..<group.pointee.count {
+            group.pointee.receive(server: server, news(FOS_OP_TICK, to: server, client: UInt32.max), self)
+        }
+        ticked()
+    }
+}
