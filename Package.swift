@@ -59,6 +59,8 @@ let package = Package(
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform"]),
         .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CFosWire"]),
         .testTarget(name: "ContractTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
-        .testTarget(name: "HostileTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
+        // The processes that HostileTests starts: the helper here, and the command.
+        .executableTarget(name: "fos-hostile", dependencies: ["CFosProxy", "CFosWire"], path: "Tests/HostileClient", cSettings: c),
+        .testTarget(name: "HostileTests"),
     ]
 )
