@@ -1,0 +1,97 @@
+#!/usr/bin/env bats
+# stress-ng's file stressors, each with --verify, each a few seconds. A stressor that fails on the mount is run on the
+# local disk too: what fails or is skipped there as well says nothing about the mount.
+load helper
+
+SECONDS_EACH=2
+
+setup() { need stress-ng; [ "$FOS_LONG" != 1 ] || SECONDS_EACH=20; }
+
+# stress STRESSOR [OPTIONS]: two instances on the mount.
+stress() {
+    local name=$1 dir out
+    shift
+    dir=$(fresh "$MOUNT")
+    if out=$(run_stressor "$dir" "$name" "$@"); then
+        # Whatever ran left nothing behind.
+        [ -z "$(ls -A "$dir")" ] || { echo "left behind: $(ls -A "$dir")"; return 1; }
+        rm -rf "$dir"
+        case $out in *skipped:*1*|*"skipped as"*) skip "stress-ng: $(grep -m 1 -o 'skipp.*' <<< "$out")" ;; esac
+        return 0
+    fi
+    echo "$out" | tail -n 30
+    rm -rf "$dir" || true
+    dir=$(fresh "$LOCAL")
+    if run_stressor "$dir" "$name" "$@" > /dev/null; then rm -rf "$dir"; return 1; fi
+    skip "stress-ng $name fails on the local disk too"
+}
+
+run_stressor() {
+    local dir=$1 name=$2 out status=0
+    shift 2
+    out=$(as_user stress-ng --temp-path "$dir" "--$name" 2 --timeout "${SECONDS_EACH}s" --verify --no-rand-seed "$@" 2>&1) || status=$?
+    echo "$out"
+    # 0 success, 3 no resources, 4 not implemented: the last two come with a line that says so.
+    [ "$status" = 0 ] || return 1
+    ! grep -q 'fail:\|FAILED' <<< "$out"
+}
+
+@test "stress-ng access" { stress access; }
+@test "stress-ng aio" { stress aio; }
+@test "stress-ng chattr" { stress chattr; }
+@test "stress-ng chdir" { stress chdir --chdir-dirs 256; }
+@test "stress-ng chmod" { stress chmod; }
+@test "stress-ng chown" { stress chown; }
+@test "stress-ng copy-file" { stress copy-file --copy-file-bytes 128m; }
+@test "stress-ng dentry" { stress dentry --dentries 1024; }
+@test "stress-ng dir" { stress dir --dir-dirs 512; }
+@test "stress-ng dirdeep" { stress dirdeep --dirdeep-inodes 2000; }
+@test "stress-ng dirmany" { stress dirmany; }
+@test "stress-ng dup" { stress dup; }
+@test "stress-ng fallocate" { stress fallocate --fallocate-bytes 32m; }
+@test "stress-ng fcntl" { stress fcntl; }
+@test "stress-ng fiemap is refused politely" { stress fiemap --fiemap-bytes 16m; }
+@test "stress-ng file-ioctl" { stress file-ioctl; }
+@test "stress-ng filename" { stress filename; }
+@test "stress-ng flock" { stress flock; }
+@test "stress-ng fpunch" { stress fpunch; }
+@test "stress-ng fsize" { stress fsize; }
+@test "stress-ng fstat" { stress fstat; }
+@test "stress-ng getdent" { stress getdent; }
+@test "stress-ng hdd" { stress hdd --hdd-bytes 32m; }
+@test "stress-ng hdd with direct, sync and vectored writes" { stress hdd --hdd-bytes 8m --hdd-opts direct,dsync,iovec,wr-rnd,rd-rnd; }
+@test "stress-ng inode-flags" { stress inode-flags; }
+@test "stress-ng inotify" { stress inotify; }
+@test "stress-ng io" { stress io; }
+@test "stress-ng iomix" { stress iomix --iomix-bytes 32m; }
+@test "stress-ng lease" { stress lease; }
+@test "stress-ng link" { stress link; }
+@test "stress-ng locka" { stress locka; }
+@test "stress-ng lockf" { stress lockf; }
+@test "stress-ng lockofd" { stress lockofd; }
+@test "stress-ng mknod" { stress mknod; }
+@test "stress-ng mmap of files" { stress mmap --mmap-file --mmap-bytes 16m; }
+@test "stress-ng msync" { stress msync --msync-bytes 8m; }
+@test "stress-ng open" { stress open; }
+@test "stress-ng readahead" { stress readahead --readahead-bytes 16m; }
+@test "stress-ng rename" { stress rename; }
+@test "stress-ng seek" { stress seek --seek-size 16m; }
+@test "stress-ng seek with holes punched" { stress seek --seek-size 16m --seek-punch; }
+@test "stress-ng sendfile" { stress sendfile --sendfile-size 2m; }
+@test "stress-ng splice" { stress splice; }
+@test "stress-ng symlink" { stress symlink; }
+@test "stress-ng sync-file" { stress sync-file --sync-file-bytes 8m; }
+@test "stress-ng tee" { stress tee; }
+@test "stress-ng touch" { stress touch; }
+@test "stress-ng utime" { stress utime --utime-fsync; }
+@test "stress-ng xattr" { stress xattr; }
+
+@test "stress-ng: all of these at once" {
+    local dir
+    dir=$(fresh "$MOUNT")
+    as_user stress-ng --temp-path "$dir" --verify --timeout "$((SECONDS_EACH * 4))s" --dentry 1 --dentries 512 --rename 1 --link 1 \
+        --symlink 1 --dir 1 --dir-dirs 256 --hdd 1 --hdd-bytes 16m --flock 1 --lockf 1 --getdent 1 --touch 1 --utime 1 --xattr 1 \
+        > "$BASE/results/all" 2>&1 || { tail -n 30 "$BASE/results/all"; return 1; }
+    ! grep 'fail:' "$BASE/results/all"
+    rm -rf "$dir"
+}
