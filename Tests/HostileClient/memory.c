@@ -9,11 +9,10 @@
 #include "client.h"
 
 static void must_not_resize(int fd, off_t length, const char *what) {
-    if (ftruncate(fd, length) == 0) violation("%s could be resized to %lld", what, (long long)length);
-    if (fallocate(fd, 0, length, 4096) == 0 && length > 0) {
-        off_t size = lseek(fd, 0, SEEK_END);
-        if (size > length) violation("%s could be extended to %lld", what, (long long)size);
-    }
+    off_t size = lseek(fd, 0, SEEK_END);
+    if (length != size && ftruncate(fd, length) == 0) violation("%s could be resized to %lld", what, (long long)length);
+    fallocate(fd, 0, length, 4096);  // inside the size it may allocate
+    if (lseek(fd, 0, SEEK_END) != size) violation("%s changed its size", what);
 }
 
 static void must_not_map_writable(int fd, size_t bytes, const char *what) {
