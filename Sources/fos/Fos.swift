@@ -54,10 +54,19 @@ enum Main {
                 print(text)
                 exit(ExitStatus.success)
             }
-            let message = text.hasPrefix("Error: ") ? "fos: " + text.dropFirst(7) : "fos: " + text
-            writeError(message + "\n")
+            complain(oneLine(text))
             exit(ExitStatus.usage)
         }
+    }
+
+    /// The parser's error and its hint as one line: "Unknown option '--x'; see 'fos mount --help'".
+    private static func oneLine(_ text: String) -> String {
+        let lines = text.split(separator: "\n").map(String.init)
+        var message = lines.first ?? "wrong arguments"
+        if message.hasPrefix("Error: ") { message.removeFirst(7) }
+        let hint = lines.last?.split(separator: "'", omittingEmptySubsequences: false)
+        guard let hint, hint.count == 3, hint[1].hasSuffix("--help") else { return message }
+        return message + "; see '\(hint[1])'"
     }
 
     private static func subcommand(_ arguments: [String]) -> String {
