@@ -1,0 +1,354 @@
+// Clients that come, die and misbehave; privilege; sleep; allocation; crash reports.
+
+import CAllocationCounter
+import CFosProxy
+import CFosWire
+import CPlatform
+import Glibc
+import Messaging
+import Testing
+
+@testable import Microkernel
+
+extension MicrokernelTests {
+    @Suite(.serialized) struct LifecycleTests {
+        @Test func deathIsToldToEveryServerAndTheIndexIsReused() throws {
+            let instance = try TestInstance(cores: 2, servers: 2)
+            let stays = try TestClient(instance.kernel)
+            for round in 1...5 {
+                let client = try TestClient(instance.kernel)
+                let channel = client.channel()
+                #expect(client.call(channel, Do.echo, to: TestInstance.mailbox(1, 1)) == 0)
+                client.build(channel, Do.never)
+                #expect(fos_post(client.client, channel, TestInstance.mailbox(0, 1).rawValue, 1) == 0)
+                let index = client.client.pointee.client
+                client.disconnect()
+                #expect(eventually { instance.probe[.gone] == UInt64(4 * round) })
+                #expect(instance.probe[.goneClient] == UInt64(index))
+                #expect(eventually { instance.kernel.clients.count == 1 })
+            }
+            let channel = stays.channel()
+            #expect(stays.call(channel, Do.echo, to: TestInstance.mailbox(0, 2), inode: 1) == 0)
+        }
+
+        @Test func indicesAreReusedWhenAllAreTaken() throws {
+            let instance = try TestInstance { $0.clientsMax = 2 }
+            for _ in 0..<6 {
+                let (a, b) = (try TestClient(instance.kernel, channels: 1), try TestClient(instance.kernel, channels: 1))
+                for client in [a, b] {
+                    #expect(client.call(client.channel(), Do.echo, to: TestInstance.mailbox(0, 1), inode: 3) == 0)
+                }
+                var ends: [Int32] = [0, 0]
+                #expect(socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0)
+                instance.kernel.attach(socket: ends[1])
+                let third = UnsafeMutablePointer<fos_client>.allocate(capacity: 1)
+                third.initialize(to: fos_client())
+                #expect(fos_client_attach(third, ends[0], 1, 0) == -EAGAIN)
+                third.deallocate()
+                let before = instance.probe[.gone]
+                a.disconnect()
+                b.disconnect()
+                #expect(eventually { instance.probe[.gone] == before + 4 })
+                usleep(5000)
+            }
+        }
+
+        @Test func aReplyToADeadClientIsDropped() throws {
+            let instance = try TestInstance(cores: 2, servers: 1)
+            let client = try TestClient(instance.kernel)
+            let channels = (0..<8).map { _ in client.channel() }
+            // Core 1 is busy; core 0 has asked it on behalf of a client that dies before the answer.
+            client.rawPost(channels[0], Do.work, to: TestInstance.mailbox(1, 1), words: [30_000])
+            #expect(eventually { instance.probe[.requests] == 1 })
+            for channel in channels.dropFirst() {
+                client.rawPost(channel, Do.ask, to: TestInstance.mailbox(0, 1), words: [TestInstance.mailbox(1, 1).rawValue])
+            }
+            #expect(eventually { instance.probe[.requests] == 8 })
+            client.disconnect()
+            #expect(eventually { instance.probe[.gone] == 2 })
+            let other = try TestClient(instance.kernel)
+            #expect(other.call(other.channel(), Do.ask, to: TestInstance.mailbox(0, 1), inode: 1, words: [TestInstance.mailbox(1, 1).rawValue]) == 0)
+        }
+
+        @Test func garbageAtTheDoorIsRefused() throws {
+            let instance = try TestInstance { $0.channelsMax = 8 }
+            var generator = SystemRandomNumberGenerator()
+            let seed = generator.next() as UInt64
+            print("seed \(seed)")
+            var state = seed
+            func random() -> UInt64 {
+                state = state &* 6364136223846793005 &+ 1442695040888963407
+                return state >> 16
+            }
+            for round in 0..<60 {
+                var ends: [Int32] = [0, 0]
+                try #require(socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0)
+                instance.kernel.attach(socket: ends[1])
+                if round % 3 == 0 {
+                    close(ends[0])  // half-open, gone at once
+                    continue
+                }
+                var hello = fos_hello(
+                    magic: fos_wire_hello_magic(), version: UInt32(FOS_WIRE_VERSION), flags: 0, layout_hash: fos_layout_hash(),
+                    channels: 1, reserved: 0)
+                if round % 3 == 1 {
+                    withUnsafeMutableBytes(of: &hello) { $0[Int(random() % 24)] ^= UInt8(truncatingIfNeeded: random() | 1) }
+                    // The flags may be anything; only what identifies the protocol is refused.
+                    hello.flags = 0
+                    if hello.version == UInt32(FOS_WIRE_VERSION) && hello.layout_hash == fos_layout_hash() && hello.magic == fos_wire_hello_magic() {
+                        hello.magic = 0
+                    }
+                    #expect(send(ends[0], &hello, 32, 0) == 32)
+                } else {
+                    var junk = [UInt8](repeating: UInt8(truncatingIfNeeded: random()), count: 1 + Int(random() % 4096))
+                    #expect(send(ends[0], &junk, junk.count, 0) == junk.count)
+                }
+                var welcome = fos_welcome()
+                let got = recv(ends[0], &welcome, MemoryLayout<fos_welcome>.size, 0)
+                #expect(got == MemoryLayout<fos_welcome>.size && welcome.status == -EPROTO)
+                close(ends[0])
+            }
+            // More silent connections than may wait: the oldest are dropped, and a real client still comes in.
+            var silent: [Int32] = []
+            for _ in 0..<(Acceptor.pendingMax + 20) {
+                var ends: [Int32] = [0, 0]
+                try #require(socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0)
+                instance.kernel.attach(socket: ends[1])
+                silent.append(ends[0])
+            }
+            let client = try TestClient(instance.kernel, channels: 200)
+            #expect(client.client.pointee.channels == 8)
+            #expect(client.call(client.channel(), Do.echo, to: TestInstance.mailbox(0, 1)) == 0)
+            for socket in silent { close(socket) }
+        }
+
+        @Test func aClientCanCorruptOnlyItself() throws {
+            let instance = try TestInstance(cores: 2, servers: 2)
+            let good = try TestClient(instance.kernel)
+            let bad = try TestClient(instance.kernel, channels: 8)
+            let seed = UInt64.random(in: 0...UInt64.max)
+            print("seed \(seed)")
+            var state = seed
+            func random() -> UInt64 {
+                state = state &* 6364136223846793005 &+ 1442695040888963407
+                return state >> 16
+            }
+            let channel = good.channel()
+            let segment = bad.client.pointee.segment!
+            let control = Int(bad.client.pointee.segment_bytes) - 8 * Int(FOS_BULK_BYTES)
+            for round in 0..<2000 {
+                // Random bytes anywhere before the bulk areas, then all bells.
+                for _ in 0..<16 { segment[Int(random() % UInt64(control))] = UInt8(truncatingIfNeeded: random()) }
+                for core in 0..<2 { for channel in 0..<8 as Range<Int32> { bad.ring(channel, core: core) } }
+                bad.rawPost(Int32(random() % 8), UInt16(truncatingIfNeeded: 800 + random() % 100),
+                    to: MailboxAddress(rawValue: UInt32(truncatingIfNeeded: random() & 0x1_0003)),
+                    words: (0..<4).map { _ in UInt32(truncatingIfNeeded: random()) }, length: UInt32(truncatingIfNeeded: random() % 2000),
+                    bellOf: round % 2)
+                if round % 10 == 0 {
+                    #expect(good.call(channel, Do.ask, to: TestInstance.mailbox(round / 10 % 2, 1), inode: 9, words: [0x1_0002]) == 0)
+                    #expect(good.reply(channel).inode == 10)
+                }
+            }
+        }
+
+        @Test func theBoardIsReadOnlyAndTheSegmentSealed() throws {
+            let instance = try TestInstance()
+            let client = try TestClient(instance.kernel)
+            let board = client.client.pointee.board_fd
+            #expect(mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, board, 0) == MAP_FAILED)
+            var byte: UInt8 = 0
+            #expect(pwrite(board, &byte, 1, 0) == -1)
+            #expect(ftruncate(board, 0) == -1)
+            let segment = client.client.pointee.segment_fd
+            #expect(ftruncate(segment, 0) == -1)
+            #expect(ftruncate(segment, 1 << 40) == -1)
+        }
+
+        @Test func privilegeIsAskedOnceAndInvalidated() throws {
+            let instance = try TestInstance(cores: 2, servers: 1, privilege: true)
+            let client = try TestClient(instance.kernel)
+            let channel = client.channel()
+            let privilege = TestInstance.mailbox(0, 2)
+            for _ in 0..<50 { #expect(client.call(channel, Do.echo, to: TestInstance.mailbox(1, 1)) == 0) }
+            #expect(instance.probe[.checks] == 1)
+            // Another client of the same user profits from the cache of the core.
+            let second = try TestClient(instance.kernel)
+            #expect(second.call(second.channel(), Do.echo, to: TestInstance.mailbox(1, 1)) == 0)
+            #expect(instance.probe[.checks] == 1)
+            #expect(client.call(channel, Do.invalidate, to: privilege) == 0)
+            let checks = instance.probe[.checks]
+            instance.probe[.allowed] = 0
+            let raw = client.channel()
+            #expect(client.once(raw, Do.echo, to: TestInstance.mailbox(1, 1)) == Int32(FOS_TRANSPORT_DENIED.rawValue))
+            #expect(client.once(raw, Do.echo, to: TestInstance.mailbox(1, 1)) == Int32(FOS_TRANSPORT_DENIED.rawValue))
+            #expect(instance.probe[.checks] == checks + 1)
+            instance.probe[.allowed] = 1
+        }
+
+        @Test func manyWaitForOnePrivilegeAnswer() throws {
+            let instance = try TestInstance(cores: 2, servers: 1, privilege: true)
+            let client = try TestClient(instance.kernel, channels: 128)
+            let busy = client.channel()
+            #expect(client.call(client.channel(), Do.echo, to: TestInstance.mailbox(0, 2)) == 0)
+            client.rawPost(busy, Do.work, to: TestInstance.mailbox(0, 2), words: [30_000])
+            #expect(eventually { instance.probe[.requests] == 2 })
+            let channels = (0..<100).map { _ in client.channel() }
+            for channel in channels { client.rawPost(channel, Do.echo, to: TestInstance.mailbox(1, 1)) }
+            let answers = channels.map { client.rawWait($0) }
+            let full = answers.filter { $0 == Int32(FOS_TRANSPORT_FULL.rawValue) }.count
+            #expect(answers.filter { $0 == 0 }.count + full == 100)
+            #expect(full <= 36)
+        }
+
+        @Test func anIdleCoreSleepsAndWakes() throws {
+            let instance = try TestInstance(cores: 2, servers: 1)
+            let client = try TestClient(instance.kernel)
+            let channel = client.channel()
+            for round in 0..<40 {
+                #expect(eventually { instance.kernel.status().allSatisfy(\.parked) })
+                #expect(client.call(channel, Do.ask, to: TestInstance.mailbox(round % 2, 1), words: [TestInstance.mailbox(1 - round % 2, 1).rawValue]) == 0)
+            }
+            // Processor time of an idle core, less the one spin that each question costs.
+            func cpuTime(_ core: Int) -> UInt64 {
+                #expect(client.call(channel, Do.cpuTime, to: TestInstance.mailbox(core, 1)) == 0)
+                return client.reply(channel).inode
+            }
+            let before = (cpuTime(0), cpuTime(1))
+            usleep(1_500_000)
+            let used = (cpuTime(0) - before.0, cpuTime(1) - before.1)
+            #expect(used.0 < 10_000_000 && used.1 < 10_000_000, "idle cores used \(used) ns in 1.5 s")
+        }
+
+        @Test func theMessagePathDoesNotAllocate() throws {
+            let instance = try TestInstance(cores: 2, servers: 2)
+            let client = try TestClient(instance.kernel)
+            let channel = client.channel()
+            let other = TestInstance.mailbox(1, 2)
+            func allocations(_ core: Int) -> UInt64 {
+                #expect(client.call(channel, Do.allocations, to: TestInstance.mailbox(core, 1)) == 0)
+                return client.reply(channel).inode
+            }
+            func work() {
+                for _ in 0..<200 {
+                    client.call(channel, Do.echo, to: TestInstance.mailbox(0, 1), words: [1, 2, 3])
+                    client.call(channel, Do.ask, to: TestInstance.mailbox(0, 2), words: [other.rawValue])
+                    client.call(channel, Do.forward, to: TestInstance.mailbox(0, 1), words: [other.rawValue])
+                    client.call(channel, UInt16(FOS_OP_PING.rawValue), to: other)
+                }
+            }
+            // The counter counts, on this thread as on any.
+            let here = allocation_count()
+            free(malloc(64))
+            #expect(allocation_count() > here)
+            work()
+            let before = (allocations(0), allocations(1))
+            work()
+            let after = (allocations(0), allocations(1))
+            #expect(after.0 - before.0 == 0)
+            #expect(after.1 - before.1 == 0)
+        }
+
+        @Test func stopTellsClients() throws {
+            let instance = try TestInstance(cores: 2, servers: 1)
+            let client = try TestClient(instance.kernel)
+            let channel = client.channel()
+            let waiter = TestThreads()
+            let outcome = Probe()
+            waiter.spawn {
+                client.build(channel, Do.never)
+                outcome[.goneClient] = UInt64(bitPattern: Int64(fos_call_mailbox(client.client, channel, 1, 1)))
+            }
+            #expect(eventually { instance.probe[.requests] == 1 })
+            usleep(20_000)
+            let begun = fos_platform_monotonic_ns()
+            instance.kernel.stop()
+            waiter.join()
+            #expect(fos_platform_monotonic_ns() - begun < 1_000_000_000)
+            #expect(Int64(bitPattern: outcome[.goneClient]) == -Int64(ENOTCONN))
+            var notice = fos_notice()
+            let taken = fos_notice_take(client.client, &notice, 1_000_000)
+            #expect(taken == -ENOTCONN || (taken == 1 && notice.kind == FOS_NOTICE_SHUTDOWN.rawValue))
+        }
+
+        @Test func aSecondInstanceOfTheNameIsRefused() throws {
+            let first = try TestInstance { $0.listens = true }
+            #expect(throws: MicrokernelError.self) {
+                _ = try TestInstance {
+                    $0.listens = true
+                    $0.name = first.kernel.configuration.name
+                }
+            }
+            let client = UnsafeMutablePointer<fos_client>.allocate(capacity: 1)
+            client.initialize(to: fos_client())
+            #expect(fos_client_connect(client, getuid(), first.kernel.configuration.name, 4, 0) == 0)
+            let channel = fos_channel_acquire(client)
+            _ = fos_request(client, channel, Do.echo, 4)
+            #expect(fos_call_mailbox(client, channel, 1, 1) == 0)
+            fos_client_disconnect(client)
+            client.deallocate()
+        }
+
+        @Test func badConfigurationsAreRefused() {
+            #expect(throws: MicrokernelError.self) { _ = try TestInstance { $0.cpus = [4000] } }
+            #expect(throws: MicrokernelError.self) { _ = try TestInstance { $0.name = "a/b" } }
+            #expect(throws: MicrokernelError.self) { _ = try TestInstance { $0.placements[0].index = 5 } }
+            #expect(throws: MicrokernelError.self) { _ = try TestInstance { $0.mailboxCapacity = 3 } }
+        }
+
+        @Test func aCrashSaysWhoAndWhat() throws {
+            var pipes: [Int32] = [0, 0]
+            try #require(pipe(&pipes) == 0)
+            var running: UInt32 = 1
+            var counts: [UInt64] = [0, 3]
+            let records = UnsafeMutablePointer<fos_trace_record>.allocate(capacity: Int(FOS_TRACE_RECORDS))
+            records.initialize(repeating: fos_trace_record(), count: Int(FOS_TRACE_RECORDS))
+            for index in 0..<3 {
+                records[index] = fos_trace_record(
+                    time: UInt64(1000 + index), operation: 300, kind: UInt16(index), status: -2, inode: 77, client: 5, detail: 9)
+            }
+            let servers = UnsafeMutablePointer<fos_crash_server>.allocate(capacity: 2)
+            servers.initialize(repeating: fos_crash_server(), count: 2)
+            let text = UnsafeMutableRawPointer(servers + 1)
+            text.copyMemory(from: "file/1", byteCount: 6)
+            servers[1].records = records
+            let core = UnsafeMutablePointer<fos_crash_core>.allocate(capacity: 1)
+            counts.withUnsafeMutableBufferPointer { counts in
+                withUnsafePointer(to: &running) { running in
+                    servers[1].count = counts.baseAddress! + 1
+                    core.initialize(to: fos_crash_core(core: 3, servers: 2, running: running, server: servers))
+                    fos_crash_enter_core(core, nil, 0)
+                    fos_crash_report(pipes[1], SIGILL, nil)
+                    fos_crash_leave_core()
+                }
+            }
+            close(pipes[1])
+            var bytes = [UInt8](repeating: 0, count: 8192)
+            var report = ""
+            while true {
+                let got = read(pipes[0], &bytes, bytes.count)
+                if got <= 0 { break }
+                report += String(decoding: bytes.prefix(got), as: UTF8.self)
+            }
+            #expect(report.contains("server file/1 on core 3 died of SIGILL"))
+            #expect(report.contains("fos:   1002 sent 300 -2 77 5 9"))
+            servers.deallocate()
+            core.deallocate()
+            records.deallocate()
+            close(pipes[0])
+        }
+
+        @Test func topologyHasDistances() {
+            let topology = Topology.current()
+            #expect(!topology.cpus.isEmpty && topology.distances.count == topology.cpus.count * topology.cpus.count)
+            for i in topology.cpus.indices {
+                #expect(topology.distance(i, i) == 0)
+                for j in topology.cpus.indices {
+                    #expect(topology.distance(i, j) == topology.distance(j, i))
+                    #expect([0, 10, 20, 40].contains(topology.distance(i, j)))
+                }
+            }
+            #expect(topology.defaultCPUs().count >= 1)
+            #expect(topology.cpus.count == 1 || topology.defaultCPUs().count < topology.cpus.count)
+        }
+    }
+}
