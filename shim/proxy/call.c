@@ -34,6 +34,16 @@ static void ring(struct fos_client *client, int channel) {
     }
 }
 
+// Orders the bell before the look at `parked`. On x86 the locked instruction that rings is a full barrier already, and
+// a second one costs a tenth of a round trip.
+static inline void bell_fence(void) {
+#if defined(__x86_64__)
+    __asm__ __volatile__("" ::: "memory");
+#else
+    fos_fence();
+#endif
+}
+
 void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel *shared = &client->channel[channel];
     struct fos_channel_state *state = &client->state[channel];
@@ -48,7 +58,7 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
     shared->request.status = 0;
     fos_store_release_u32(&shared->request_sequence, state->sequence);
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
-    fos_fence();
+    bell_fence();
     ring(client, channel);
     if (client->timed) state->times.posted = fos_clock();
 }

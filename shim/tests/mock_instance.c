@@ -85,7 +85,7 @@ static void serve(struct mock_instance *mock, int index) {
     } request, reply;
     uint32_t sequence = fos_load_acquire_u32(&channel->request_sequence);
     request.message = channel->request;
-    memcpy(request.payload, channel->request_payload, sizeof request.payload);
+    memcpy(request.payload, channel->request_payload, request.message.length <= sizeof request.payload ? request.message.length : 0);
     reply.message = request.message;
     reply.message.status = 0;
     reply.message.length = 0;
