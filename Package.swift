@@ -58,6 +58,12 @@ let package = Package(
         .testTarget(name: "FileServiceTests", dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
+        .target(
+            name: "CMockInstance", dependencies: ["CFosWire"], path: "shim/tests", sources: ["mock_instance.c"], publicHeadersPath: ".",
+            cSettings: c),
+        .testTarget(
+            name: "FuseMountTests", dependencies: ["FuseMount", "CMockInstance", "CFosProxy", "CFosWire", "CFuse"],
+            swiftSettings: strict),
         .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CFosWire"]),
         .testTarget(name: "ContractTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
         // The processes that HostileTests starts: the helper here, and the command.

@@ -54,12 +54,17 @@ static inline void fos_fuse_name_thread(const char *name) { prctl(PR_SET_NAME, n
 static inline int fos_fuse_thread_id(void) { return (int)syscall(SYS_gettid); }
 // Sends a signal to one thread of this process; harmless when it has ended.
 static inline void fos_fuse_signal_thread(int thread, int signal) { syscall(SYS_tgkill, getpid(), thread, signal); }
-// A real-time signal of our own.
-static inline int fos_fuse_wake_signal(void) { return SIGRTMIN + 5; }
+// Ignored by default and never queued, so that sending it again and again costs nothing.
+enum { FOS_FUSE_WAKE_SIGNAL = SIGURG };
 
 static inline void fos_fuse_ignore(int signal) { (void)signal; }
-// Lets `signal` interrupt a blocking read: a handler that does nothing, without SA_RESTART.
+// Lets `signal` interrupt a blocking read of the calling thread: a handler that does nothing, without SA_RESTART, and
+// a mask that lets it through (a thread made by a dispatch queue inherits one that blocks everything).
 static inline void fos_fuse_make_interrupting(int signal) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     struct sigaction action = {.sa_handler = fos_fuse_ignore};
     sigemptyset(&action.sa_mask);
     sigaction(signal, &action, NULL);

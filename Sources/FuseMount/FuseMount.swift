@@ -102,7 +102,6 @@ public final class FuseMount: Sendable {
             throw error
         }
         running.withLock { $0 = Running(front: front) }
-        fos_fuse_make_interrupting(wakeSignal)
         for _ in 0..<FrontEndLimits.workersAtStart { front.startWorker() }
         guard front.pointee.live.value > 0 else {
             _ = unmount(lazy: true)

@@ -13,7 +13,7 @@ import CFuse
 import Glibc
 
 /// The signal that interrupts a worker's read when the mount ends with the device still open.
-let wakeSignal = fos_fuse_wake_signal()
+let wakeSignal = Int32(FOS_FUSE_WAKE_SIGNAL)
 
 extension UnsafeMutablePointer where Pointee == FrontEnd {
     /// Starts one more worker thread. False when there are enough or none can be had.
@@ -36,6 +36,7 @@ private func runWorker(_ argument: UnsafeMutableRawPointer?) {
     let worker = argument!.assumingMemoryBound(to: Worker.self)
     let front = worker.pointee.front
     pthread_setspecific(front.pointee.key, worker)
+    fos_fuse_make_interrupting(wakeSignal)
     worker.pointee.thread = fos_fuse_thread_id()
     fos_fuse_name_thread("fos-fuse")
     front.confineThread()

@@ -1,0 +1,374 @@
+// The front end mounted for real over a scripted instance: what the kernel sends, and what it may keep.
+
+import CFosWire
+import CFuse
+import CMockInstance
+import Glibc
+import Synchronization
+import Testing
+
+@testable import FuseMount
+
+/// One mount over one scripted instance, in a directory of its own.
+private final class Scratch {
+    let path: String
+    let mock: UnsafeMutablePointer<mock_instance>
+    let mount: FuseMount
+    let ended = Mutex(0)
+
+    init(locks: FuseMount.Locks = .kernel) throws {
+        scripted.withLock { $0 = ScriptedState() }
+        var template = Array("/tmp/fos-mount-XXXXXX".utf8CString)
+        path = try String(cString: #require(mkdtemp(&template)))
+        mock = .allocate(capacity: 1)
+        mock_start(mock, UInt32(FrontEndLimits.channels), -1, answerScripted)
+        mock_run(mock)
+        let files = IntrospectionFiles(names: ["names", "topology"]) { Array("\($0) here\n".utf8) }
+        var configuration = FuseMount.Configuration(mountPoint: path, source: "fos:te,st", introspection: files) { print("log:", $0) }
+        configuration.locks = locks
+        mount = FuseMount(configuration) {}
+        do {
+            try mount.start(socket: mock.pointee.client_socket)
+        } catch {
+            mock_stop(mock)
+            rmdir(path)
+            throw error
+        }
+    }
+
+    func finish() {
+        mount.stop()
+        mock_stop(mock)
+        mock.deallocate()
+        #expect(rmdir(path) == 0)
+    }
+
+    func count(_ name: String) -> UInt64 { mount.requestCounts().first { $0.name == name }?.count ?? 0 }
+
+    func notify(_ kind: fos_notice_kind, inode: UInt64, name: String = "", cookie: UInt64) {
+        var notice = fos_notice()
+        notice.kind = kind.rawValue
+        notice.inode = inode
+        notice.cookie = cookie
+        notice.want_ack = 1
+        notice.reply_to = 5
+        notice.name_length = UInt32(name.utf8.count)
+        withUnsafeMutableBytes(of: &notice.name) { $0.copyBytes(from: Array(name.utf8)) }
+        mock_notify(mock, &notice)
+        for _ in 0..<2000 where !scripted.withLock({ $0.acknowledged.contains(cookie) }) { usleep(1000) }
+        #expect(scripted.withLock { $0.acknowledged.contains(cookie) })
+    }
+}
+
+private func contents(_ path: String) -> String? {
+    let descriptor = open(path, O_RDONLY)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: 1 << 16)
+    let count = read(descriptor, &bytes, bytes.count)
+    return count < 0 ? nil : String(decoding: bytes.prefix(count), as: UTF8.self)
+}
+
+private func store(_ path: String, _ text: String, flags: Int32 = O_WRONLY | O_CREAT | O_TRUNC) -> Int32 {
+    let descriptor = open(path, flags, 0o644)
+    guard descriptor >= 0 else { return errno }
+    defer { close(descriptor) }
+    let bytes = Array(text.utf8)
+    return write(descriptor, bytes, bytes.count) == bytes.count ? 0 : errno
+}
+
+private func names(_ path: String) -> [String]? {
+    guard let directory = opendir(path) else { return nil }
+    defer { closedir(directory) }
+    var found: [String] = []
+    while let entry = readdir(directory) {
+        found.append(withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
+    }
+    return found.sorted()
+}
+
+@Suite(.serialized, .enabled(if: access("/dev/fuse", R_OK | W_OK) == 0))
+struct MountTests {
+    @Test func filesAreMadeWrittenAndRead() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, "hello") == 0)
+        #expect(contents(file) == "hello")
+        var status = stat()
+        #expect(stat(file, &status) == 0)
+        #expect(status.st_size == 5)
+        #expect(status.st_uid == getuid())
+        #expect(store(file, "!", flags: O_WRONLY | O_TRUNC) == 0)
+        #expect(contents(file) == "!")
+        #expect(unlink(file) == 0)
+        #expect(access(file, F_OK) == -1 && errno == ENOENT)
+        #expect(scripted.withLock { !$0.log.contains { $0.hasPrefix("bad") } })
+    }
+
+    @Test func opensAreNoMessages() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        for index in 0..<20 { #expect(store(scratch.path + "/f\(index)", "x") == 0) }
+        for index in 0..<20 { #expect(contents(scratch.path + "/f\(index)") == "x") }
+        // One of each told the kernel never to ask again.
+        #expect(scratch.count("OPEN") == 1)
+        #expect(scratch.count("CREATE") == 1)
+        #expect(scratch.count("FLUSH") == 1)
+        #expect(scratch.count("RELEASE") == 0)
+        #expect(scratch.count("MKNOD") == 20)
+    }
+
+    @Test func writesDoNotAskForCapabilities() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let descriptor = open(scratch.path + "/a", O_WRONLY | O_CREAT, 0o644)
+        for _ in 0..<50 { #expect(write(descriptor, "x", 1) == 1) }
+        close(descriptor)
+        #expect(scratch.count("WRITE") == 50)
+        #expect(scratch.count("GETXATTR") <= 1)
+    }
+
+    @Test func bigTransfersArriveWhole() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        var bytes = [UInt8](repeating: 0, count: 3 << 20)
+        for index in bytes.indices { bytes[index] = UInt8(truncatingIfNeeded: index &* 31 &+ index >> 12) }
+        let descriptor = open(scratch.path + "/big", O_RDWR | O_CREAT, 0o644)
+        #expect(write(descriptor, bytes, bytes.count) == bytes.count)
+        // At most 1 MiB a request, so a few of them and not hundreds.
+        #expect(scratch.count("WRITE") <= 4)
+        #expect(scripted.withLock { $0.files[4097]?.data == bytes })
+        #expect(posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) == 0)
+        var back = [UInt8](repeating: 0, count: bytes.count)
+        #expect(pread(descriptor, &back, back.count, 0) == back.count)
+        #expect(back == bytes)
+        close(descriptor)
+    }
+
+    @Test func cachesAreKeptUntilANotice() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, "old") == 0)
+        #expect(contents(file) == "old")
+        scripted.withLock {
+            $0.files[4097]!.data = Array("newer".utf8)
+            $0.files[4097]!.attributes.size = 5
+        }
+        #expect(contents(file) == "old")
+        scratch.notify(FOS_NOTICE_INODE_PAGES, inode: 4097, cookie: 11)
+        #expect(contents(file) == "newer")
+        // A name, positive and negative.
+        #expect(access(scratch.path + "/b", F_OK) == -1)
+        scripted.withLock { _ = $0.make("b", mode: 0o100644, uid: 0, gid: 0) }
+        #expect(access(scratch.path + "/b", F_OK) == -1)
+        scratch.notify(FOS_NOTICE_ENTRY, inode: 1, name: "b", cookie: 12)
+        #expect(access(scratch.path + "/b", F_OK) == 0)
+        // A listing.
+        #expect(names(scratch.path) == [".", "..", "a", "b"])
+        #expect(names(scratch.path) == [".", "..", "a", "b"])
+        scripted.withLock { _ = $0.make("c", mode: 0o100644, uid: 0, gid: 0) }
+        scratch.notify(FOS_NOTICE_DIRECTORY, inode: 1, cookie: 13)
+        #expect(names(scratch.path) == [".", "..", "a", "b", "c"])
+        // Attributes.
+        scripted.withLock { $0.files[4097]!.attributes.mode = 0o100600 }
+        scratch.notify(FOS_NOTICE_INODE_ATTRIBUTES, inode: 4097, cookie: 14)
+        var status = stat()
+        #expect(stat(file, &status) == 0 && status.st_mode == 0o100600)
+        // What the kernel never knew is no error.
+        scratch.notify(FOS_NOTICE_INODE_PAGES, inode: 999_999, cookie: 15)
+    }
+
+    @Test func referencesAreCountedInListings() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        scripted.withLock { state in
+            for index in 0..<500 { _ = state.make("file number \(index)", mode: 0o100644, uid: 0, gid: 0) }
+            for index in 0..<20 { _ = state.make("dir\(index)", mode: 0o040755, uid: 0, gid: 0) }
+            for inode in state.files.keys { state.files[inode]!.references = 0 }
+        }
+        let found = try #require(names(scratch.path))
+        #expect(found.count == 522)
+        for name in found where name.hasPrefix("dir") {
+            var status = stat()
+            #expect(stat(scratch.path + "/" + name, &status) == 0 && status.st_mode == 0o040755)
+        }
+        // Dropping all that the kernel knows gives every reference back, and no more.
+        #expect(store("/proc/sys/vm/drop_caches", "2", flags: O_WRONLY) == 0)
+        for _ in 0..<500 where !allForgotten() { usleep(2000) }
+        #expect(allForgotten())
+        #expect(scripted.withLock { !$0.log.contains { $0.hasPrefix("bad") } })
+    }
+
+    private func allForgotten() -> Bool {
+        scripted.withLock { $0.files.allSatisfy { $0.key == 1 || $0.value.references == 0 } }
+    }
+
+    @Test func temporaryFilesHaveNoName() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let temporary: Int32 = 0o20000000 | O_DIRECTORY
+        let descriptor = open(scratch.path, temporary | O_RDWR, 0o600)
+        #expect(descriptor >= 0)
+        #expect(write(descriptor, "abc", 3) == 3)
+        var status = stat()
+        #expect(fstat(descriptor, &status) == 0)
+        #expect(status.st_size == 3 && status.st_nlink == 0)
+        close(descriptor)
+        #expect(names(scratch.path) == [".", ".."])
+    }
+
+    @Test func privilegeIsKilledAsTheKernelSays() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/s"
+        #expect(store(file, "x") == 0)
+        #expect(chown(file, 5, gid_t.max) == 0)
+        #expect(scripted.withLock { $0.lastSetBits } & FOS_SET_KILL_PRIVILEGE.rawValue != 0)
+        #expect(chmod(file, 0o4755) == 0)
+        #expect(scripted.withLock { $0.lastSetBits } & FOS_SET_KILL_PRIVILEGE.rawValue == 0)
+        // Root has CAP_FSETID: its writes keep the bits.
+        #expect(store(file, "y", flags: O_WRONLY) == 0)
+        #expect(scripted.withLock { $0.lastIOFlags } & FOS_IO_KILL_PRIVILEGE.rawValue == 0)
+    }
+
+    @Test func fullServiceIsAskedAgain() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        scripted.withLock { $0.fullWrites = 2 }
+        #expect(store(scratch.path + "/a", "x") == 0)
+        scripted.withLock { $0.fullWrites = 1000 }
+        #expect(store(scratch.path + "/a", "x") == ENOSPC)
+        scripted.withLock { $0.fullWrites = 0 }
+    }
+
+    @Test func appendsThatLandElsewhereAreNotCached() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/log"
+        #expect(store(file, "one\n") == 0)
+        #expect(contents(file) == "one\n")
+        // Another client has appended meanwhile, and its notice has not come.
+        scripted.withLock {
+            $0.files[4097]!.data = Array("one\ntwo\n".utf8)
+            $0.files[4097]!.attributes.size = 8
+            $0.trueEnd = 8
+        }
+        #expect(store(file, "three\n", flags: O_WRONLY | O_APPEND) == 0)
+        // The kernel may take one answer about the size that was on its way when its cache was dropped.
+        for _ in 0..<1000 where contents(file) != "one\ntwo\nthree\n" { usleep(1000) }
+        #expect(contents(file) == "one\ntwo\nthree\n")
+    }
+
+    @Test func introspectionIsReadOnlyAndHidden() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let directory = scratch.path + "/.fos"
+        #expect(names(scratch.path) == [".", ".."])
+        #expect(names(directory) == [".", "..", "names", "topology"])
+        #expect(contents(directory + "/names") == "names here\n")
+        var status = stat()
+        #expect(stat(directory + "/topology", &status) == 0)
+        #expect(status.st_size == 14 && status.st_mode == 0o100444)
+        #expect(store(directory + "/new", "x") == EROFS)
+        #expect(store(directory + "/names", "x", flags: O_WRONLY) == EROFS || geteuid() != 0)
+        #expect(mkdir(directory, 0o755) == -1 && errno == EEXIST)
+        #expect(rmdir(directory) == -1 && errno == EPERM)
+        #expect(rename(directory, scratch.path + "/x") == -1 && errno == EPERM)
+        #expect(unlink(directory + "/names") == -1 && errno == EROFS)
+        #expect(contents(directory + "/missing") == nil)
+    }
+
+    @Test func statfsAndIoctl() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        var status = statvfs()
+        #expect(statvfs(scratch.path, &status) == 0)
+        #expect(status.f_blocks == 1000 && status.f_bavail == 900 && status.f_namemax == 255 && status.f_ffree == 40)
+        #expect(store(scratch.path + "/a", "x") == 0)
+        let descriptor = open(scratch.path + "/a", O_RDONLY)
+        var value: Int32 = 0
+        #expect(ioctl(descriptor, 0x8004_6601, &value) == -1 && errno == ENOTTY)
+        close(descriptor)
+        let long = scratch.path + "/" + String(repeating: "n", count: 256)
+        #expect(store(long, "x") == ENAMETOOLONG)
+    }
+
+    @Test func mountTableNamesTheInstance() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let table = try #require(contents("/proc/self/mounts"))
+        let line = try #require(table.split(separator: "\n").first { $0.contains(scratch.path) })
+        let words = line.split(separator: " ")
+        #expect(words[0] == "fos:te,st")
+        #expect(words[2] == "fuse.fos")
+        #expect(words[3].contains("default_permissions"))
+    }
+
+    @Test func unmountFromOutsideEndsTheMount() throws {
+        let scratch = try Scratch()
+        #expect(store(scratch.path + "/a", "x") == 0)
+        let held = open(scratch.path + "/a", O_RDONLY)
+        #expect(scratch.mount.unmount(lazy: false) == EBUSY)
+        close(held)
+        #expect(scratch.mount.unmount(lazy: false) == 0)
+        for _ in 0..<1000 where scratch.mount.workerCount != 0 { usleep(1000) }
+        #expect(scratch.mount.workerCount == 0)
+        scratch.finish()
+    }
+
+    @Test func stopWithAnOpenFileEndsToo() throws {
+        let scratch = try Scratch()
+        #expect(store(scratch.path + "/a", "x") == 0)
+        let held = open(scratch.path + "/a", O_RDONLY)
+        scratch.finish()
+        var byte: UInt8 = 0
+        #expect(pread(held, &byte, 1, 4096) <= 0)
+        close(held)
+    }
+
+    @Test func badMountPointsGiveOneLine() throws {
+        let files = IntrospectionFiles(names: []) { _ in nil }
+        for (path, words) in [("/nonexistent/dir", "No such file"), ("/etc/passwd", "Not a directory")] {
+            let mount = FuseMount(FuseMount.Configuration(mountPoint: path, source: "fos:x", introspection: files) { _ in }) {}
+            let mock = UnsafeMutablePointer<mock_instance>.allocate(capacity: 1)
+            mock_start(mock, UInt32(FrontEndLimits.channels), -1, answerScripted)
+            mock_run(mock)
+            let error = #expect(throws: FuseMountError.self) { try mount.start(socket: mock.pointee.client_socket) }
+            #expect(error?.description.contains(words) == true)
+            mock_stop(mock)
+            mock.deallocate()
+        }
+    }
+
+    @Test func manyProgramsAtOnce() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let path = scratch.path
+        var threads: [pthread_t] = []
+        for index in 0..<8 {
+            let job = UnsafeMutablePointer<(String, Int)>.allocate(capacity: 1)
+            job.initialize(to: (path, index))
+            var thread = pthread_t()
+            pthread_create(&thread, nil, { argument in
+                let job = argument!.assumingMemoryBound(to: (String, Int).self)
+                for round in 0..<50 {
+                    let file = "\(job.pointee.0)/t\(job.pointee.1)-\(round)"
+                    guard store(file, "text \(round)") == 0, contents(file) == "text \(round)", unlink(file) == 0 else { return nil }
+                }
+                let done = UnsafeMutableRawPointer(bitPattern: 1)
+                job.deinitialize(count: 1)
+                job.deallocate()
+                return done
+            }, job)
+            threads.append(thread)
+        }
+        for thread in threads {
+            var result: UnsafeMutableRawPointer?
+            pthread_join(thread, &result)
+            #expect(result != nil)
+        }
+        #expect(scripted.withLock { $0.entries.isEmpty })
+    }
+}

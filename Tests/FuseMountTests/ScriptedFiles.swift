@@ -1,0 +1,231 @@
+// A file service of a few dozen lines, behind the proxy's mock instance: one directory of small files.
+//
+// Role: lets the front end be mounted for real and tested by itself. It records what it was asked, and can be told to
+// refuse, to delay, and to send notices. It runs on the mock's core thread; tests look at it under the lock.
+
+import CFosWire
+import CMockInstance
+import Glibc
+import Synchronization
+
+/// One file, or the root directory.
+struct ScriptedFile {
+    var attributes = fos_attributes()
+    var data: [UInt8] = []
+    var references: UInt64 = 0
+}
+
+struct ScriptedState {
+    var files: [UInt64: ScriptedFile] = [:]
+    var entries: [(name: String, inode: UInt64)] = []
+    var nextInode: UInt64 = 4097
+    /// Every request but FORGET, as "operation inode name".
+    var log: [String] = []
+    var lastIOFlags: UInt32 = 0
+    var lastSetBits: UInt32 = 0
+    var acknowledged: [UInt64] = []
+    /// How many WRITEs still answer ENOSPC.
+    var fullWrites = 0
+    /// Where APPEND writes go instead of the offset the kernel named.
+    var trueEnd: UInt64?
+
+    init() {
+        var root = ScriptedFile()
+        root.attributes.inode = UInt64(FOS_ROOT_INODE)
+        root.attributes.mode = 0o040777
+        root.attributes.links = 2
+        files[UInt64(FOS_ROOT_INODE)] = root
+    }
+
+    mutating func make(_ name: String?, mode: UInt32, uid: UInt32, gid: UInt32) -> ScriptedFile {
+        var file = ScriptedFile()
+        file.attributes.inode = nextInode
+        file.attributes.mode = mode
+        file.attributes.links = name == nil ? 0 : 1
+        file.attributes.uid = uid
+        file.attributes.gid = gid
+        file.references = 1
+        nextInode += 4096
+        files[file.attributes.inode] = file
+        if let name { entries.append((name, file.attributes.inode)) }
+        return file
+    }
+}
+
+/// Shared with the script, which is a C function without context.
+let scripted = Mutex(ScriptedState())
+
+/// The script: the name fleet's lookup, and the file operations that the tests use.
+func answerScripted(
+    _ mock: UnsafeMutablePointer<mock_instance>?, _ channel: Int32, _ request: UnsafePointer<fos_message>?,
+    _ reply: UnsafeMutablePointer<fos_message>?
+) -> Int32 {
+    guard let mock, let request, let reply else { return 0 }
+    let bulkStart = Int(mock.pointee.header.pointee.bulk_offset) + Int(channel) * Int(FOS_BULK_BYTES)
+    let exchange = Exchange(
+        request: request, reply: reply,
+        bulk: UnsafeMutableRawPointer(mock.pointee.segment + bulkStart) + Int(request.pointee.bulk_offset))
+    scripted.withLock { exchange.answer(&$0) }
+    return 1
+}
+
+private struct Exchange {
+    let request: UnsafePointer<fos_message>
+    let reply: UnsafeMutablePointer<fos_message>
+    let bulk: UnsafeMutableRawPointer
+
+    private func fields<Layout: BitwiseCopyable>(_ type: Layout.Type) -> Layout {
+        UnsafeRawPointer(request + 1).loadUnaligned(as: type)
+    }
+    private func name(at offset: Int, _ length: UInt32) -> String {
+        String(decoding: UnsafeRawBufferPointer(start: UnsafeRawPointer(request + 1) + offset, count: Int(length)), as: UTF8.self)
+    }
+    private func answer<Layout: BitwiseCopyable>(_ value: Layout) {
+        UnsafeMutableRawPointer(reply + 1).storeBytes(of: value, as: Layout.self)
+        reply.pointee.length = UInt32(MemoryLayout<Layout>.size)
+    }
+    private func fail(_ error: Int32) { reply.pointee.status = -error }
+
+    func answer(_ state: inout ScriptedState) {
+        let inode = request.pointee.inode
+        reply.pointee.bulk_length = 0
+        switch UInt32(request.pointee.operation) {
+        case FOS_OP_NAME_LOOKUP.rawValue: nameLookup()
+        case FOS_OP_LEASE_ACK.rawValue: state.acknowledged.append(fields(fos_lease_ack.self).cookie)
+        case FOS_OP_FORGET.rawValue: forget(&state)
+        case FOS_OP_LOOKUP.rawValue: lookup(&state, inode)
+        case FOS_OP_MKNOD.rawValue, FOS_OP_MKDIR.rawValue, FOS_OP_TMPFILE.rawValue, FOS_OP_CREATE.rawValue: make(&state, inode)
+        case FOS_OP_UNLINK.rawValue: unlink(&state, inode)
+        case FOS_OP_READDIR.rawValue: list(&state, inode)
+        case FOS_OP_STATFS.rawValue:
+            answer(fos_statfs_reply(blocks: 1000, blocks_free: 900, blocks_available: 900, files: 50, files_free: 40, name_max: 255, block_bytes: 4096))
+        case FOS_OP_GETXATTR.rawValue:
+            state.log.append("getxattr \(inode) \(name(at: 16, fields(fos_xattr_request.self).name_length))")
+            fail(ENODATA)
+        default: file(&state, inode)
+        }
+    }
+
+    private func nameLookup() {
+        var name = fos_name_reply()
+        name.members = 1
+        name.version = 1
+        var member = fos_name_member()
+        member.mailbox = 5
+        member.epoch = 7
+        member.alive = 1
+        answer(name)
+        (UnsafeMutableRawPointer(reply + 1) + MemoryLayout<fos_name_reply>.size).storeBytes(of: member, as: fos_name_member.self)
+        reply.pointee.length += UInt32(MemoryLayout<fos_name_member>.size)
+    }
+
+    private func forget(_ state: inout ScriptedState) {
+        for index in 0..<Int(request.pointee.length) / 16 {
+            let item = UnsafeRawPointer(request + 1).loadUnaligned(fromByteOffset: index * 16, as: fos_forget_item.self)
+            guard var file = state.files[item.inode], file.references >= item.count else {
+                state.log.append("bad forget \(item.inode) \(item.count)")
+                continue
+            }
+            file.references -= item.count
+            state.files[item.inode] = file.references == 0 && file.attributes.links == 0 ? nil : file
+        }
+    }
+
+    private func lookup(_ state: inout ScriptedState, _ inode: UInt64) {
+        let name = name(at: 0, request.pointee.length)
+        state.log.append("lookup \(inode) \(name)")
+        guard let entry = state.entries.first(where: { $0.name == name }) else { return fail(ENOENT) }
+        state.files[entry.inode]!.references += 1
+        answer(state.files[entry.inode]!.attributes)
+    }
+
+    private func make(_ state: inout ScriptedState, _ inode: UInt64) {
+        let fields = fields(fos_make_request.self)
+        let named = UInt32(request.pointee.operation) != FOS_OP_TMPFILE.rawValue
+        let name = named ? name(at: MemoryLayout<fos_make_request>.size, fields.name_length) : nil
+        state.log.append("make \(inode) \(name ?? "-")")
+        if let name, state.entries.contains(where: { $0.name == name }) { return fail(EEXIST) }
+        let type: UInt32 = UInt32(request.pointee.operation) == FOS_OP_MKDIR.rawValue ? 0o040000 : fields.mode & 0o170000
+        let mode = (type == 0 ? 0o100000 : type) | fields.mode & 0o7777
+        answer(state.make(name, mode: mode, uid: request.pointee.uid, gid: request.pointee.gid).attributes)
+    }
+
+    private func unlink(_ state: inout ScriptedState, _ inode: UInt64) {
+        let name = name(at: 0, request.pointee.length)
+        state.log.append("unlink \(inode) \(name)")
+        guard let index = state.entries.firstIndex(where: { $0.name == name }) else { return fail(ENOENT) }
+        state.files[state.entries[index].inode]!.attributes.links -= 1
+        state.entries.remove(at: index)
+    }
+
+    private func list(_ state: inout ScriptedState, _ inode: UInt64) {
+        let fields = fields(fos_readdir_request.self)
+        let plus = fields.flags & FOS_READDIR_PLUS.rawValue != 0
+        state.log.append("readdir \(inode) \(plus ? "plus" : "plain")")
+        let all = [(name: ".", inode: inode), (name: "..", inode: inode)] + state.entries
+        var used = 0
+        for index in all.indices.dropFirst(Int(fields.cookie)) {
+            let file = state.files[all[index].inode]!
+            // Directories come without attributes, as when another server owns them.
+            let known = plus && index > 1 && file.attributes.mode & 0o170000 != 0o040000
+            let bytes = record(
+                Array(all[index].name.utf8), inode: all[index].inode, next: UInt64(index + 1), type: UInt8(file.attributes.mode >> 12),
+                attributes: known ? file.attributes : nil)
+            guard used + bytes.count <= Int(request.pointee.bulk_length) else { break }
+            bytes.withUnsafeBytes { (bulk + used).copyMemory(from: $0.baseAddress!, byteCount: bytes.count) }
+            used += bytes.count
+            if known { state.files[all[index].inode]!.references += 1 }
+        }
+        reply.pointee.bulk_length = UInt32(used)
+    }
+
+    private func file(_ state: inout ScriptedState, _ inode: UInt64) {
+        guard var file = state.files[inode] else { return fail(ESTALE) }
+        switch UInt32(request.pointee.operation) {
+        case FOS_OP_GETATTR.rawValue:
+            state.log.append("getattr \(inode)")
+            answer(file.attributes)
+        case FOS_OP_SETATTR.rawValue:
+            let fields = fields(fos_setattr_request.self)
+            state.lastSetBits = fields.valid
+            if fields.valid & FOS_SET_SIZE.rawValue != 0 { resize(&file, Int(fields.size)) }
+            if fields.valid & FOS_SET_MODE.rawValue != 0 { file.attributes.mode = file.attributes.mode & ~0o7777 | fields.mode & 0o7777 }
+            if fields.valid & FOS_SET_UID.rawValue != 0 { file.attributes.uid = fields.uid }
+            answer(file.attributes)
+        case FOS_OP_READ.rawValue:
+            let offset = min(Int(fields(fos_io_request.self).offset), file.data.count)
+            let count = min(Int(request.pointee.bulk_length), file.data.count - offset)
+            state.log.append("read \(inode)")
+            file.data.withUnsafeBytes { if count > 0 { bulk.copyMemory(from: $0.baseAddress! + offset, byteCount: count) } }
+            reply.pointee.bulk_length = UInt32(count)
+        case FOS_OP_WRITE.rawValue: return write(&state, inode, file)
+        case FOS_OP_FSYNC.rawValue: state.log.append("fsync \(inode)")
+        default: return fail(EOPNOTSUPP)
+        }
+        state.files[inode] = file
+    }
+
+    private func write(_ state: inout ScriptedState, _ inode: UInt64, _ original: ScriptedFile) {
+        var file = original
+        var fields = fields(fos_io_request.self)
+        state.lastIOFlags = fields.flags
+        state.log.append("write \(inode) \(request.pointee.bulk_length)")
+        if state.fullWrites > 0 {
+            state.fullWrites -= 1
+            return fail(ENOSPC)
+        }
+        if fields.flags & FOS_IO_APPEND.rawValue != 0, let end = state.trueEnd { fields.offset = end }
+        let count = Int(request.pointee.bulk_length)
+        if file.data.count < Int(fields.offset) + count { resize(&file, Int(fields.offset) + count) }
+        file.data.withUnsafeMutableBytes { ($0.baseAddress! + Int(fields.offset)).copyMemory(from: bulk, byteCount: count) }
+        state.files[inode] = file
+        reply.pointee.bulk_length = UInt32(count)
+        answer(fos_io_reply(offset: fields.offset, size: UInt64(file.data.count)))
+    }
+
+    private func resize(_ file: inout ScriptedFile, _ size: Int) {
+        file.data = Array(file.data.prefix(size)) + [UInt8](repeating: 0, count: max(0, size - file.data.count))
+        file.attributes.size = UInt64(size)
+        file.attributes.blocks = UInt64((size + 511) / 512)
+    }
+}
