@@ -68,6 +68,12 @@ public struct ContinuationSlab<State: BitwiseCopyable>: ~Copyable {
         return true
     }
 
+    /// The id in use at a slab index, for walks that change what they walk over; nil if it is free.
+    public func id(at index: Int) -> ContinuationID? {
+        guard index >= 0, index < capacity, next[index] == UInt16.max else { return nil }
+        return ContinuationID(rawValue: UInt32(generations[index]) << 16 | UInt32(index))
+    }
+
     /// The ids in use, for lifecycle news such as a client's death. O(capacity).
     public func forEach(_ body: (ContinuationID, UnsafeMutablePointer<State>) -> Void) {
         for index in 0..<capacity where next[index] == UInt16.max {

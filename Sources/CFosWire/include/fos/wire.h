@@ -13,6 +13,7 @@
 #include <fos/channel.h>
 #include <fos/handshake.h>
 #include <fos/file.h>
+#include <fos/file_peer.h>
 #include <fos/name.h>
 #include <fos/privilege.h>
 #include <fos/statistics.h>

@@ -1,0 +1,109 @@
+// File service, between its members only: operations 400 to 499 and their payloads.
+//
+// Role: what one file server asks of another when an operation touches inodes of two owners. A request is accepted
+// only from a member's mailbox (envelope.from, which the microkernel fills in), except PEER_LOOKUP, which is a
+// client's LOOKUP passed on and grants no more than GETATTR does.
+// Notices: a participant whose inode the kernel has cached sends the revocation at once, with the coordinator as
+// `reply_to` and the coordinator's `cookie`, and says in its reply how many it sent; the coordinator alone awaits the
+// acknowledgements, after it has let go of every lock. So no lock is ever held while the kernel is waited for.
+// Invariants: a reply with status FOS_TRANSPORT_RETRY or a negative errno changed nothing at the participant.
+#ifndef FOS_FILE_PEER_H
+#define FOS_FILE_PEER_H
+
+#include <assert.h>
+#include <stdint.h>
+#include <fos/limits.h>
+#include <fos/file.h>
+
+enum fos_peer_operation {
+    FOS_OP_PEER_LOOKUP = 400,            // the rest of a LOOKUP, at the child's owner; answered to the client
+    FOS_OP_PEER_CREATE_INODE = 401,      // make a directory inode: fos_peer_create -> fos_peer_reply
+    FOS_OP_PEER_LINK = 402,              // one link more: fos_peer_change -> fos_peer_reply
+    FOS_OP_PEER_UNLINK = 403,            // one link less: fos_peer_change -> fos_peer_reply
+    FOS_OP_PEER_REMOVE_DIRECTORY = 404,  // must be empty, is dead afterwards: fos_peer_change -> fos_peer_reply
+    FOS_OP_PEER_MOVED = 405,             // its entry has moved: fos_peer_change -> fos_peer_reply
+    FOS_OP_PEER_RENAME_PREPARE = 406,    // lock the new name: fos_peer_rename + name -> fos_peer_reply
+    FOS_OP_PEER_RENAME_COMMIT = 407,     // the new name now means `source`: fos_peer_rename + name -> fos_peer_reply
+    FOS_OP_PEER_RENAME_ABORT = 408,      // unlock the new name: fos_peer_rename + name; one-way
+    FOS_OP_PEER_TREE_LOCK = 409,         // to member 0: begin a move of a directory; RETRY if one is in progress
+    FOS_OP_PEER_TREE_UNLOCK = 410,       // to member 0; one-way
+    FOS_OP_PEER_ANCESTRY = 411,          // walk up: fos_peer_ancestry -> fos_peer_ancestry
+    FOS_OP_PEER_ATTRIBUTES = 412,        // for permission rules: empty -> fos_peer_reply
+    FOS_OP_PEER_CREDITS = 413,           // hand over pages: fos_peer_credits -> fos_peer_credits
+    FOS_OP_PEER_SPACE = 414,             // for STATFS: empty -> fos_peer_space
+    FOS_OP_PEER_READ = 415,              // for COPY_RANGE: fos_peer_read -> fos_peer_read + bytes
+};
+
+struct fos_peer_create {
+    uint64_t cookie;
+    uint64_t parent;
+    uint32_t slot;
+    uint32_t mode;  // with type, umask applied
+    uint32_t uid, gid;
+};
+
+enum fos_peer_flag {
+    FOS_PEER_STICKY = 1,         // the directory is sticky: only owners of it or of the inode may remove
+    FOS_PEER_NO_REPLACE = 2,     // RENAME_PREPARE: the new name must be free
+    FOS_PEER_EXCHANGE = 4,       // RENAME_*: the new name must exist and will mean the old one's inode
+    FOS_PEER_LOCKED_VICTIM = 8,  // reply of RENAME_PREPARE: `inode` and `kind` are what the new name means now
+    FOS_PEER_SAME = 16,          // reply of RENAME_PREPARE: both names mean one inode, nothing is to be done
+    FOS_PEER_FOUND = 32,         // reply of ANCESTRY: `seek` is `start` or one of its ancestors
+    FOS_PEER_AT_ROOT = 64,       // reply of ANCESTRY: the walk ended at the root
+    FOS_PEER_ONLY_FILE = 128,    // LINK: refuse a directory with -EPERM
+};
+
+struct fos_peer_change {      // header inode = the inode to change
+    uint64_t cookie;
+    uint64_t parent;          // MOVED: new parent of a directory, 0 = as it was
+    uint32_t flags;           // enum fos_peer_flag
+    uint32_t directory_uid;   // owner of the directory, for FOS_PEER_STICKY
+};
+
+struct fos_peer_rename {      // header inode = the new parent; the new name follows
+    uint64_t cookie;
+    uint64_t source;          // inode that moves
+    uint64_t old_parent;
+    uint32_t source_kind;     // DT_*
+    uint32_t flags;
+    uint32_t name_length;
+    uint32_t reserved;
+};
+
+struct fos_peer_reply {
+    uint32_t notices;         // sent on behalf of the cookie; as many acknowledgements will come to the coordinator
+    uint32_t flags;
+    uint64_t inode;           // RENAME_PREPARE: what the new name means now
+    uint32_t kind;            // of `inode`, DT_*
+    uint32_t mode, uid, gid;  // RENAME_PREPARE: of the new parent
+    struct fos_attributes attributes;  // CREATE_INODE, LINK, ATTRIBUTES
+};
+
+struct fos_peer_ancestry {
+    uint64_t start, seek;     // reply: `start` is where to go on, at its owner
+    uint32_t flags, reserved;
+};
+
+struct fos_peer_credits {
+    uint64_t pages;           // wanted; reply: given
+};
+
+struct fos_peer_space {
+    uint64_t credits, used, inodes;
+};
+
+enum { FOS_PEER_READ_BYTES_MAX = 768 };
+struct fos_peer_read {        // header inode = the file
+    uint64_t offset;
+    uint64_t length;          // wanted; reply: bytes that `offset` onwards has of this kind, 0 at the end of the file
+    uint32_t hole;            // reply: 1 = `length` zeros of a hole, no bytes follow
+    uint32_t reserved;
+};
+
+static_assert(sizeof(struct fos_peer_create) == 32, "peer layout");
+static_assert(sizeof(struct fos_peer_change) == 24, "peer layout");
+static_assert(sizeof(struct fos_peer_rename) == 40, "peer layout");
+static_assert(sizeof(struct fos_peer_reply) == 32 + sizeof(struct fos_attributes), "peer layout");
+static_assert(sizeof(struct fos_peer_read) + FOS_PEER_READ_BYTES_MAX <= FOS_PAYLOAD_BYTES_MAX, "a chunk fits a message");
+
+#endif

@@ -1,0 +1,176 @@
+// Attributes: GETATTR, SETATTR, READLINK, ACCESS, and when which time changes.
+//
+// Rules: POSIX's, as Linux keeps them on tmpfs. Access times are relative (mount(8) relatime): brought forward when
+// they are not later than the others or a day old.
+
+import CFosWire
+import FileStorage
+import Glibc
+import Messaging
+
+extension fos_time {
+    @inline(__always) init(_ time: Timestamp) { self.init(seconds: time.seconds, nanoseconds: time.nanoseconds, reserved: 0) }
+    /// nil if the nanoseconds are none.
+    @inline(__always) var timestamp: Timestamp? {
+        nanoseconds < 1_000_000_000 ? Timestamp(seconds: seconds, nanoseconds: nanoseconds) : nil
+    }
+}
+
+extension Timestamp {
+    @inline(__always) func isAfter(_ other: Timestamp) -> Bool {
+        seconds != other.seconds ? seconds > other.seconds : nanoseconds > other.nanoseconds
+    }
+}
+
+extension FileServer {
+    func attributes(of inode: InodePointer) -> fos_attributes {
+        var result = fos_attributes()
+        result.inode = inode.pointee.number
+        result.mode = inode.pointee.mode
+        result.links = inode.pointee.links
+        result.uid = inode.pointee.uid
+        result.gid = inode.pointee.gid
+        result.device = inode.pointee.device
+        result.generation = inode.pointee.generation
+        result.version = inode.pointee.version
+        result.accessed = fos_time(inode.pointee.accessed)
+        result.modified = fos_time(inode.pointee.modified)
+        result.changed = fos_time(inode.pointee.changed)
+        result.born = fos_time(inode.pointee.born)
+        if inode.isRegular {
+            result.size = inode.pointee.size
+            result.blocks = inode.pageMap.pointee.pageCount &* UInt64(Limits.pageBytes / 512)
+        } else if inode.isDirectory {
+            result.size = UInt64(inode.directory.pointee.count) &* Limits.bytesOfEntry
+        } else if inode.isSymlink {
+            result.size = UInt64(inode.symlink.pointee.length)
+        }
+        return result
+    }
+
+    // MARK: Times
+
+    /// Data of a file or entries of a directory have changed.
+    @inline(__always) mutating func markModified(_ inode: InodePointer, _ now: Timestamp) {
+        inode.pointee.modified = now
+        inode.pointee.changed = now
+        inode.pointee.version &+= 1
+    }
+    /// Attributes or links have changed.
+    @inline(__always) mutating func markChanged(_ inode: InodePointer, _ now: Timestamp) {
+        inode.pointee.changed = now
+        inode.pointee.version &+= 1
+    }
+    /// Something was read. By another client than the kernel this costs a notice at most once after each change.
+    @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        let accessed = inode.pointee.accessed
+        let now = kernel.now
+        guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
+        else { return }
+        inode.pointee.accessed = now
+        store.committed(.inode(inode))
+        if mayRevoke(inode.pointee.leases, kernel) { revokeAttributes(inode, kernel) }
+    }
+
+    // MARK: Operations
+
+    mutating func setAttributes<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard let set = request.fixed(fos_setattr_request.self) else { return answer(-EINVAL, kernel) }
+        let valid = set.valid
+        let status = refusal(inode, set)
+        guard status == 0 else { return answer(status, kernel) }
+        guard let accessed = set.accessed.timestamp ?? (valid & FOS_SET_ACCESSED.rawValue == 0 ? inode.pointee.accessed : nil),
+            let modified = set.modified.timestamp ?? (valid & FOS_SET_MODIFIED.rawValue == 0 ? inode.pointee.modified : nil),
+            let changed = set.changed.timestamp ?? (valid & FOS_SET_CHANGED.rawValue == 0 ? inode.pointee.changed : nil)
+        else { return answer(-EINVAL, kernel) }
+
+        let now = kernel.now
+        var sizeChanges = false
+        if valid & FOS_SET_SIZE.rawValue != 0 {
+            guard flushPages(inode, nil, kernel) else { return }
+            sizeChanges = set.size != inode.pointee.size
+        }
+        guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
+        if sizeChanges {
+            resize(inode, to: set.size)
+            inode.pointee.modified = now
+        }
+        let chowns = valid & (FOS_SET_UID.rawValue | FOS_SET_GID.rawValue) != 0
+        if (chowns && !inode.isDirectory) || valid & FOS_SET_KILL_PRIVILEGE.rawValue != 0
+            || (valid & FOS_SET_SIZE.rawValue != 0 && !turn.actor.isPrivileged)
+        {
+            dropPrivilege(inode)
+        }
+        if valid & FOS_SET_UID.rawValue != 0 { inode.pointee.uid = set.uid }
+        if valid & FOS_SET_GID.rawValue != 0 { inode.pointee.gid = set.gid }
+        if valid & FOS_SET_MODE.rawValue != 0 {
+            var mode = set.mode & Mode.permissions
+            if !turn.actor.isPrivileged, turn.actor.gid != inode.pointee.gid { mode &= ~Mode.setGroup }
+            inode.pointee.mode = inode.pointee.mode & Mode.typeMask | mode
+        }
+        if valid & FOS_SET_ACCESSED_NOW.rawValue != 0 { inode.pointee.accessed = now }
+        else if valid & FOS_SET_ACCESSED.rawValue != 0 { inode.pointee.accessed = accessed }
+        if valid & FOS_SET_MODIFIED_NOW.rawValue != 0 { inode.pointee.modified = now }
+        else if valid & FOS_SET_MODIFIED.rawValue != 0 { inode.pointee.modified = modified }
+        // A truncation to the size that a file already has changes nothing, so not its times either (as tmpfs).
+        if valid & ~(FOS_SET_SIZE.rawValue) != 0 || sizeChanges { markChanged(inode, now) }
+        if valid & FOS_SET_CHANGED.rawValue != 0 { inode.pointee.changed = changed }
+        store.committed(.inode(inode))
+        if sizeChanges { revokeData(inode, kernel) } else { revokeAttributes(inode, kernel) }
+        answer(attributesOf: inode, kernel)
+    }
+
+    /// The error of a SETATTR that the rules refuse; 0 if they do not (setattr_prepare in Linux).
+    private func refusal(_ inode: InodePointer, _ set: fos_setattr_request) -> Int32 {
+        let valid = set.valid
+        if valid & FOS_SET_SIZE.rawValue != 0 {
+            if inode.isDirectory { return -EISDIR }
+            guard inode.isRegular else { return -EINVAL }
+            guard set.size <= Limits.fileBytes else { return set.size > UInt64(Int64.max) ? -EINVAL : -EFBIG }
+            guard mayUse(inode, Access.write) else { return -EACCES }
+        }
+        guard turn.actor.isChecked, turn.actor.uid != 0 else { return 0 }
+        let owns = turn.actor.owns(inode.pointee.uid)
+        if valid & FOS_SET_UID.rawValue != 0, !(owns && set.uid == inode.pointee.uid) { return -EPERM }
+        if valid & FOS_SET_GID.rawValue != 0, !(owns && (set.gid == turn.actor.gid || set.gid == inode.pointee.gid)) { return -EPERM }
+        if valid & FOS_SET_MODE.rawValue != 0, !owns { return -EPERM }
+        if valid & (FOS_SET_ACCESSED.rawValue | FOS_SET_MODIFIED.rawValue | FOS_SET_CHANGED.rawValue) != 0, !owns { return -EPERM }
+        if valid & (FOS_SET_ACCESSED_NOW.rawValue | FOS_SET_MODIFIED_NOW.rawValue) != 0, !owns, !turn.actor.may(Access.write, inode) {
+            return -EACCES
+        }
+        return 0
+    }
+
+    /// Setuid, setgid and file capabilities go, as after a write by someone without CAP_FSETID.
+    mutating func dropPrivilege(_ inode: InodePointer) {
+        if inode.isDirectory { return }
+        inode.pointee.mode = inode.pointee.modeWithoutPrivilege
+        if !inode.pointee.xattrs.isEmpty {
+            let name: StaticString = "security.capability"
+            _ = inode.pointee.xattrs.remove(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), &arena, &pool)
+        }
+    }
+
+    mutating func readLink<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard inode.isSymlink else { return answer(-EINVAL, kernel) }
+        let target = inode.symlink.pointee.bytes
+        let count = min(UInt32(target.count), request.message.pointee.bulk_length)
+        guard let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: count) else {
+            return answer(-EINVAL, kernel)
+        }
+        room.copyMemory(from: UnsafeRawBufferPointer(rebasing: target[0..<Int(count)]))
+        markAccessed(inode, kernel)
+        let message = kernel.scratch()
+        message.pointee.bulk_length = count
+        deliver(message, kernel)
+    }
+
+    mutating func access<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        let wanted = UInt32(request.message.pointee.flags)
+        guard wanted & ~7 == 0 else { return answer(-EINVAL, kernel) }
+        // The question is the operation here, so it is answered for the front end too.
+        var actor = turn.actor
+        actor.isChecked = true
+        answer(actor.may(wanted, inode) ? 0 : -EACCES, kernel)
+    }
+}

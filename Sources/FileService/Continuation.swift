@@ -1,0 +1,87 @@
+// What a transaction that waits remembers. The letter it belongs to is kept beside it, in the server's `letters`.
+//
+// Invariants: a continuation that holds locks (locked entries, the tree lock) waits for members only, never for a
+// client or the kernel; one that waits for acknowledgements has let go of everything but its answer. The letter holds
+// the request until the outcome is decided, and the answer afterwards (`isDecided`).
+
+import CFosWire
+import FileStorage
+import Messaging
+
+/// What a run of a request knows of earlier runs of the same one.
+struct Rerun: OptionSet, BitwiseCopyable {
+    let rawValue: UInt8
+    /// The kernel has written back and dropped the pages that this request touches.
+    static var flushed: Rerun { Rerun(rawValue: 1) }
+    /// Every peer was asked for credits; there are none.
+    static var outOfSpace: Rerun { Rerun(rawValue: 2) }
+}
+
+/// Messages that a transaction must still send, because a mailbox was full after the point of no return.
+struct Owed: OptionSet, BitwiseCopyable {
+    let rawValue: UInt8
+    static var commit: Owed { Owed(rawValue: 1) }
+    static var abort: Owed { Owed(rawValue: 2) }
+    static var moveSource: Owed { Owed(rawValue: 4) }
+    static var moveVictim: Owed { Owed(rawValue: 8) }
+    static var treeUnlock: Owed { Owed(rawValue: 16) }
+    /// The letter itself, to the owner of `target`.
+    static var letter: Owed { Owed(rawValue: 32) }
+}
+
+struct Continuation: BitwiseCopyable {
+    enum Kind: UInt8 {
+        /// Only acknowledgements are awaited; the letter is the answer.
+        case answer
+        /// Runs its letter again when the kernel has flushed.
+        case flush
+        /// Runs its letter again when peers have given credits.
+        case credits
+        /// A name that waits for an inode elsewhere: MKDIR, LINK.
+        case insertion
+        /// A name that goes when its inode elsewhere has agreed: UNLINK, RMDIR.
+        case removal
+        case rename, space, copy
+        /// Owes a letter; nobody is answered by it.
+        case passing
+    }
+    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, commit }
+
+    var kind: Kind
+    var phase = Phase.start
+    var rerun = Rerun()
+    var owed = Owed()
+    /// The outcome is known, all locks are gone, the letter holds the answer.
+    var isDecided = false
+    var holdsTree = false
+    /// Responses of members still to come.
+    var responses: Int32 = 0
+    /// Notices sent for this transaction, less the acknowledgements that came; members' notices count once their
+    /// response says so, so it can be negative for a moment.
+    var acknowledgements: Int32 = 0
+
+    /// The entry that the transaction has locked, and its directory.
+    var dentry: DentryPointer? = nil
+    var directory: InodePointer? = nil
+    /// The inode elsewhere.
+    var target: UInt64 = 0
+
+    // RENAME
+    var newDirectory: InodePointer? = nil  // if it is here
+    var newDentry: DentryPointer? = nil    // prepared here
+    var newParent: UInt64 = 0
+    var source: UInt64 = 0
+    var victim: UInt64 = 0
+    var walk: UInt64 = 0                   // where the walk up goes on
+    var renameFlags: UInt32 = 0            // enum fos_peer_flag
+    var sourceKind: UInt8 = 0
+    var victimKind: UInt8 = 0
+    var isPrepared = false
+    var newMode: UInt32 = 0                // of the new parent, for the rules of exchange
+    var newUID: UInt32 = 0
+
+    // CREDITS, SPACE, COPY: numbers whose meaning each says where it uses them.
+    var numbers: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+
+    init(_ kind: Kind) { self.kind = kind }
+}

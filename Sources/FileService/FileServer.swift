@@ -1,0 +1,150 @@
+// One member of the file fleet: a single-threaded server that owns the inodes of its slots.
+//
+// Role: answers operations 300 to 399 on inodes that it owns, forwards the others to their owner, and takes part in
+// transactions of its peers (400 to 499, file_peer.h).
+// Protocol: `receive` runs a request to its answer, or stores a continuation; `resume` goes on with one.
+// Invariants: every inode is owned by one member; an entry may lead to an inode of another one. Nothing waits while it
+// holds something that a waiting party needs: who meets a locked entry is answered RETRY at once. No allocation from
+// the system and no reference counting on the paths of single requests.
+
+import CFosWire
+import FileStorage
+import Fleet
+import Glibc
+public import Messaging
+
+/// Attributes of the root directory, made by the owner of its slot at start.
+public struct RootAttributes: Sendable {
+    public var uid: UInt32
+    public var gid: UInt32
+    /// Permission bits.
+    public var mode: UInt32
+    public var born: Timestamp
+    public init(uid: UInt32, gid: UInt32, mode: UInt32, born: Timestamp) {
+        self.uid = uid
+        self.gid = gid
+        self.mode = mode
+        self.born = born
+    }
+}
+
+public struct FileServer<Store: StateStore>: Server, ~Copyable {
+    let member: Int
+    var members: Membership
+    var slots: SlotTable
+    var cursor: SlotCursor
+    var pool: PagePool
+    var arena = Arena()
+    var inodes = InodeTable()
+    var locks = LockTable()
+    var store: Store
+
+    var continuations = ContinuationSlab<Continuation>(capacity: Limits.continuations)
+    /// The letter of each continuation, by its index.
+    let letters: UnsafeMutablePointer<fos_letter>
+    /// A letter that is being run again.
+    let again: UnsafeMutablePointer<fos_letter>
+    /// Envelopes of lock requests that wait; their ids are the tokens of the lock table.
+    var waiters = ContinuationSlab<fos_envelope>(capacity: Limits.lockWaiters)
+    var openFiles = OpenFileTable()
+    var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
+    /// Continuations with something in `owed`.
+    var owing = 0
+    /// Continuations that ask peers for credits.
+    var asking = 0
+    /// Member 0 only: a directory is being moved.
+    var treeIsLocked = false
+    var isPublished = false
+    var leasesRevoked: UInt64 = 0
+
+    /// The request being run.
+    var turn = Turn()
+
+    /// - Parameters:
+    ///   - member: this server's index in `members`.
+    ///   - members: mailboxes of all file servers; slots are spread evenly over them.
+    ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
+    ///   - seed: for the hashing of names, which clients must not be able to guess.
+    public init(
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64, store: consuming Store
+    ) {
+        precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
+        self.member = member
+        self.members = Membership(members)
+        slots = SlotTable(members: members.count)
+        cursor = SlotCursor(start: member)
+        pool = PagePool(credits: credits)
+        self.store = store
+        letters = .allocate(capacity: Limits.continuations)
+        again = .allocate(capacity: 1)
+        if slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
+    }
+
+    deinit {
+        letters.deallocate()
+        again.deallocate()
+    }
+
+    private mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
+        let slot = SlotTable.slot(ofInode: UInt64(FOS_ROOT_INODE))
+        guard let root = inodes.create(slot: slot, &arena, &pool) else { preconditionFailure("the size limit has no room for a root directory") }
+        precondition(root.pointee.number == UInt64(FOS_ROOT_INODE), "the root is the first inode of its slot")
+        root.pointee.mode = Mode.directory | attributes.mode & Mode.permissions
+        root.pointee.uid = attributes.uid
+        root.pointee.gid = attributes.gid
+        root.pointee.links = 2
+        root.pointee.parent = UInt64(FOS_ROOT_INODE)
+        root.pointee.accessed = attributes.born
+        root.pointee.modified = attributes.born
+        root.pointee.changed = attributes.born
+        root.pointee.born = attributes.born
+        root.directory.initialize(to: Directory(seed: seed))
+        store.committed(.inode(root))
+    }
+
+    // MARK: Server
+
+    public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
+        if !isPublished { publishSlots(kernel) }
+        serve(request, Rerun(), kernel)
+    }
+
+    public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
+        let id = response.continuation
+        // A continuation lives until all its responses came, so an unknown one is a peer's mistake; it changes nothing.
+        guard let state = continuations.state(id) else { return }
+        state.pointee.responses -= 1
+        begin(continuing: id, kernel)
+        switch state.pointee.kind {
+        case .insertion: resumeInsertion(id, response, kernel)
+        case .removal: resumeRemoval(id, response, kernel)
+        case .rename: resumeRename(id, response, kernel)
+        case .credits: resumeCredits(id, response, kernel)
+        case .space: resumeSpace(id, response, kernel)
+        case .copy: resumeCopy(id, response, kernel)
+        case .answer, .flush, .passing: break
+        }
+        if owing > 0 { payOwed(kernel) }
+    }
+
+    public func describe(_ statistics: inout fos_statistics) {
+        statistics.service = FOS_SERVICE_FILE.rawValue
+        statistics.member = UInt32(member)
+        statistics.continuations_now = UInt64(continuations.count)
+        statistics.continuations_peak = UInt64(continuations.peak)
+        statistics.inodes = UInt64(inodes.count)
+        statistics.pages = UInt64(pool.used)
+        statistics.bytes_metadata = UInt64(arena.bytesInUse)
+        statistics.locks = UInt64(locks.lockCount)
+        statistics.leases_revoked = leasesRevoked
+    }
+
+    /// Tells clients, by the board, which slots are here. At the first message of any kind.
+    private mutating func publishSlots<K: Kernel>(_ kernel: K) {
+        isPublished = true
+        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member { kernel.publish(slot: slot, owner: kernel.mailbox) }
+    }
+
+    @inline(__always) func isHere(_ inode: UInt64) -> Bool { slots.owner(ofInode: inode) == member }
+    @inline(__always) func owner(of inode: UInt64) -> MailboxAddress { members[slots.owner(ofInode: inode)] }
+}

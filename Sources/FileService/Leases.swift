@@ -1,0 +1,157 @@
+// Leases of the kernel's FUSE caches, and their revocation.
+//
+// Role: what an answer to the front end lets the kernel keep is recorded where it is answered: attributes, pages,
+// listings and the absence of names on the inode, entries on the entry. A change by any other client revokes what it
+// makes untrue (the kernel itself knows of the changes it asked for).
+// Protocol: a change is applied, its notices are sent, and its answer waits for the acknowledgements. Meanwhile every
+// request is served from the new state, so the kernel, which may hold locks of its own while it asks us something,
+// never waits for anything that waits for the kernel. File pages may be dirty (a shared mapping): whoever reads or
+// changes data first has them flushed, then runs; a change flushes again if the kernel has read them once more.
+// Invariants: a lease is cleared when its notice is sent, not before; room for notices is asked for before anything
+// is changed; acknowledgements that nobody awaits are ignored.
+
+import CFosWire
+import FileStorage
+import Glibc
+import Messaging
+
+extension FileServer {
+    // MARK: Before a change
+
+    /// Whether a change that makes these leases untrue may begin. False (the caller answers RETRY) when there is no
+    /// room for its notices or for the continuation that awaits them.
+    @inline(__always) func mayRevoke<K: Kernel>(_ leases: InodeLeases, entry: Bool = false, _ kernel: K) -> Bool {
+        if turn.isKernel || (leases.isEmpty && !entry) { return true }
+        return hasNoticeRoom(kernel)
+    }
+
+    func hasNoticeRoom<K: Kernel>(_ kernel: K) -> Bool {
+        guard let client = kernel.kernelCacheClient else { return true }
+        guard owedNotices.count == 0, kernel.noticeRoom(client: client) >= Limits.noticesOfOneChange else { return false }
+        return turn.cookie != 0 || !continuations.isFull
+    }
+
+    /// The kernel's dirty pages of these inodes are written back and dropped before the request goes on. True: go on
+    /// now. False: it runs again later, or was answered RETRY.
+    mutating func flushPages<K: Kernel>(_ inode: InodePointer, _ second: InodePointer? = nil, _ kernel: K) -> Bool {
+        if turn.isKernel || turn.rerun.contains(.flushed) { return true }
+        let holdsSecond = second?.pointee.leases.contains(.pages) ?? false
+        guard inode.pointee.leases.contains(.pages) || holdsSecond, kernel.kernelCacheClient != nil else { return true }
+        var state = Continuation(.flush)
+        state.rerun = turn.rerun
+        guard hasNoticeRoom(kernel), let id = keep(state, kernel) else {
+            answer(Status.retry, kernel)
+            return false
+        }
+        turn.cookie = UInt64(id.rawValue)
+        turn.isCoordinator = true
+        turn.replyTo = kernel.mailbox.rawValue
+        if inode.pointee.leases.contains(.pages) { revokePages(inode, kernel) }
+        if holdsSecond, let second { revokePages(second, kernel) }
+        settle(id, kernel)
+        return false
+    }
+
+    // MARK: After a change
+
+    /// Attributes of an inode have changed.
+    @inline(__always) mutating func revokeAttributes<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        if turn.isKernel || !inode.pointee.leases.contains(.attributes) { return }
+        inode.pointee.leases.remove(.attributes)
+        notify(FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.number, kernel)
+    }
+
+    /// Data of a file, and with it attributes, have changed.
+    @inline(__always) mutating func revokeData<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        if turn.isKernel || inode.pointee.leases.isEmpty { return }
+        if inode.pointee.leases.contains(.pages) { revokePages(inode, kernel) } else { revokeAttributes(inode, kernel) }
+    }
+
+    private mutating func revokePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        inode.pointee.leases.subtract([.pages, .attributes])
+        notify(FOS_NOTICE_INODE_PAGES, inode.pointee.number, kernel)
+    }
+
+    /// An entry of a directory appeared, went or changed. `wasHeld`: the kernel may hold the entry as it was.
+    @inline(__always) mutating func revokeEntry<K: Kernel>(
+        _ directory: InodePointer, _ name: UnsafeRawBufferPointer, child: UInt64, wasHeld: Bool, _ kernel: K
+    ) {
+        if turn.isKernel { return }
+        let leases = directory.pointee.leases
+        if leases.isEmpty && !wasHeld { return }
+        if wasHeld || leases.contains(.negativeEntries) {
+            notify(FOS_NOTICE_ENTRY, directory.pointee.number, child: child, name: name, kernel)
+        }
+        if !leases.isDisjoint(with: [.attributes, .listing]) {
+            directory.pointee.leases.subtract([.attributes, .listing])
+            notify(FOS_NOTICE_DIRECTORY, directory.pointee.number, kernel)
+        }
+    }
+
+    /// Sends one notice and counts it to the turn's transaction.
+    private mutating func notify<K: Kernel>(
+        _ kind: fos_notice_kind, _ inode: UInt64, child: UInt64 = 0, name: UnsafeRawBufferPointer? = nil, _ kernel: K
+    ) {
+        guard let client = kernel.kernelCacheClient else { return }
+        if turn.cookie == 0 {
+            guard let id = keep(Continuation(.answer), kernel) else { preconditionFailure("a change began without room for its revocations") }
+            turn.cookie = UInt64(id.rawValue)
+        }
+        var notice = fos_notice()
+        notice.kind = kind.rawValue
+        notice.inode = inode
+        notice.child = child
+        notice.cookie = turn.cookie
+        notice.reply_to = turn.replyTo
+        notice.want_ack = 1
+        if let name, name.count <= Int(FOS_NAME_BYTES_MAX) {
+            notice.name_length = UInt32(name.count)
+            withUnsafeMutableBytes(of: &notice.name) { $0.copyMemory(from: name) }
+        }
+        if owedNotices.count > 0 || !kernel.notify(client: client, &notice) {
+            // Only the later steps of transactions come here. A front end that lets thousands of notices lie is dead.
+            guard owedNotices.append(&notice) else { return }
+        }
+        leasesRevoked += 1
+        turn.notices += 1
+        if turn.isCoordinator { continuations.state(ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie)))?.pointee.acknowledgements += 1 }
+        kernel.trace(
+            kind: 4, operation: UInt16(kind.rawValue), status: 0, inode: inode, client: client, detail: UInt32(truncatingIfNeeded: turn.cookie))
+    }
+
+    mutating func payOwedNotices<K: Kernel>(_ kernel: K) {
+        guard let client = kernel.kernelCacheClient else { return owedNotices.removeAll() }
+        while owedNotices.count > 0, kernel.notify(client: client, owedNotices.first) { owedNotices.removeFirst() }
+    }
+
+    // MARK: Acknowledgements
+
+    /// LEASE_ACK. Only the front end holds leases, so nobody else's acknowledgement counts.
+    mutating func acknowledge<K: Kernel>(_ request: Request, _ kernel: K) {
+        let isKernel = turn.isKernel
+        let ack = request.fixed(fos_lease_ack.self)
+        answer(ack == nil ? -EINVAL : 0, kernel)
+        guard isKernel, let ack, ack.cookie <= UInt64(UInt32.max) else { return }
+        let id = ContinuationID(rawValue: UInt32(ack.cookie))
+        guard let state = continuations.state(id) else { return }
+        state.pointee.acknowledgements &-= 1
+        settle(id, kernel)
+    }
+
+    /// Members' notices, as their responses tell them.
+    mutating func count<K: Kernel>(notices: UInt32, _ id: ContinuationID, _ kernel: K) {
+        guard kernel.kernelCacheClient != nil else { return }
+        continuations.state(id)?.pointee.acknowledgements &+= Int32(truncatingIfNeeded: notices & 0xff)
+    }
+
+    /// The front end is gone, and what it cached with it: nothing is awaited from it any more.
+    mutating func forgetAcknowledgements<K: Kernel>(_ kernel: K) {
+        owedNotices.removeAll()
+        guard continuations.count > 0 else { return }
+        for index in 0..<Limits.continuations {
+            guard let id = continuations.id(at: index), let state = continuations.state(id), state.pointee.acknowledgements > 0 else { continue }
+            state.pointee.acknowledgements = 0
+            settle(id, kernel)
+        }
+    }
+}

@@ -1,0 +1,68 @@
+// The limits of one file server, as numbers and as the sums they come from.
+
+import CFosWire
+
+enum Limits {
+    /// Transactions of one server that wait for something. A fleet of 256 members with a client of 256 channels each
+    /// has 256 requests under way at a server in the common worst case; the rest is answered RETRY.
+    static var continuations: Int { 1024 }
+    /// Lock requests that wait. They wait as long as a program likes, so they do not share the bound above.
+    static var lockWaiters: Int { 4096 }
+    /// Revocations that met a full notice ring: as many as there are continuations, with four notices each.
+    static var owedNotices: Int { 4096 }
+    /// Free slots in the notice ring that a change asks for before it begins: a rename sends at most
+    /// two entries, two directories and two inodes.
+    static var noticesOfOneChange: Int { 8 }
+    /// Forwards of one request: the client's hint was stale, and then the fleet's own tables disagree for a moment.
+    static var hops: UInt32 { 16 }
+    /// Largest size of a file: off_t.
+    static var fileBytes: UInt64 { UInt64(Int64.max) }
+    static var pageBytes: Int { Int(FOS_PAGE_BYTES) }
+    /// Pages that a server asks its peers for beyond what it needs at once (4 MiB), so that it does not ask often.
+    static var creditsBulk: UInt64 { 1024 }
+    /// Pages that any metadata operation may need: a chunk of the arena, and one more.
+    static var creditsOfMetadata: UInt64 { 32 }
+    /// Nodes of a page map on the way to one page: 9 bits of the index a level, 54 bits, and the root.
+    static var mapNodes: UInt64 { 7 }
+    /// Bytes that one COPY_RANGE moves at most: within a server, and through messages from another one.
+    static var copyBytes: UInt64 { UInt64(FOS_TRANSFER_BYTES_MAX) }
+    static var copyBytesBetweenServers: UInt64 { 256 * 1024 }
+    /// st_size of a directory, for each entry.
+    static var bytesOfEntry: UInt64 { 32 }
+    /// statfs: empty files that a free page has room for (an inode, its entry and their share of the tables).
+    static var inodesOfPage: UInt64 { 8 }
+    /// Names of links and bits of open(2), as Linux numbers them on every architecture that fos runs on.
+    static var linksMax: UInt32 { UInt32(FOS_LINKS_MAX) }
+}
+
+/// open(2) flags, as the wire carries them (x86-64 and most others).
+enum OpenFlag {
+    static var accessMode: UInt32 { 0o3 }
+    static var writeOnly: UInt32 { 0o1 }
+    static var readWrite: UInt32 { 0o2 }
+    static var exclusive: UInt32 { 0o200 }
+    static var truncate: UInt32 { 0o1000 }
+    static var directory: UInt32 { 0o200000 }
+    static var noAccessTime: UInt32 { 0o1000000 }
+}
+
+/// Type and permission bits of st_mode (inode(7)).
+enum Mode {
+    static var typeMask: UInt32 { 0o170000 }
+    static var fifo: UInt32 { 0o010000 }
+    static var characterDevice: UInt32 { 0o020000 }
+    static var directory: UInt32 { 0o040000 }
+    static var blockDevice: UInt32 { 0o060000 }
+    static var regular: UInt32 { 0o100000 }
+    static var symlink: UInt32 { 0o120000 }
+    static var socket: UInt32 { 0o140000 }
+    static var permissions: UInt32 { 0o7777 }
+    static var setUser: UInt32 { 0o4000 }
+    static var setGroup: UInt32 { 0o2000 }
+    static var sticky: UInt32 { 0o1000 }
+    static var groupExecute: UInt32 { 0o010 }
+
+    /// DT_* of readdir(3).
+    @inline(__always) static func kind(_ mode: UInt32) -> UInt8 { UInt8(truncatingIfNeeded: (mode & typeMask) >> 12) }
+    static var directoryKind: UInt8 { 4 }
+}

@@ -1,0 +1,128 @@
+// Which client holds how many references to which inode, and what it may do through them.
+//
+// Role: references of clients other than the front end, so that a client's death gives all of them back. An open file
+// stays readable and writable when its mode changes (POSIX), so what OPEN granted is kept here too.
+// Invariants: `inode.references` is the sum of the counts of its entries. Open addressing with linear probing and
+// backward-shift deletion (Knuth 6.4, algorithm R); grows when three quarters full, shrinks never.
+
+import CFosWire
+import FileStorage
+
+struct OpenFileTable: ~Copyable {
+    private struct Entry: BitwiseCopyable {
+        var inode: UInt64 = 0  // 0 = free
+        var client: UInt32 = 0
+        var count: UInt32 = 0
+        var granted: UInt32 = 0
+    }
+    private var entries: UnsafeMutablePointer<Entry>
+    private var mask: Int
+    private(set) var count = 0
+
+    init() {
+        mask = 255
+        entries = .allocate(capacity: 256)
+        entries.initialize(repeating: Entry(), count: 256)
+    }
+    deinit { entries.deallocate() }
+
+    /// The access that open(2) flags ask for.
+    static func granted(_ openFlags: UInt32) -> UInt32 {
+        switch openFlags & OpenFlag.accessMode {
+        case 0: Access.read
+        case OpenFlag.writeOnly: Access.write
+        case OpenFlag.readWrite: Access.read | Access.write
+        default: 0
+        }
+    }
+
+    @inline(__always) private func home(_ inode: UInt64, _ client: UInt32) -> Int {
+        var hash = (inode ^ UInt64(client) << 40) &* 0x9e37_79b9_7f4a_7c15
+        hash ^= hash >> 29
+        return Int(truncatingIfNeeded: hash) & mask
+    }
+    private func find(_ inode: UInt64, _ client: UInt32) -> Int? {
+        var position = home(inode, client)
+        while entries[position].inode != 0 {
+            if entries[position].inode == inode, entries[position].client == client { return position }
+            position = (position + 1) & mask
+        }
+        return nil
+    }
+
+    func granted(_ client: UInt32, _ inode: UInt64) -> UInt32 {
+        guard count > 0, let position = find(inode, client) else { return 0 }
+        return entries[position].granted
+    }
+
+    /// One reference more.
+    mutating func add(_ client: UInt32, _ inode: InodePointer, granted: UInt32) {
+        let number = inode.pointee.number
+        if let position = find(number, client) {
+            guard entries[position].count < UInt32.max else { return }
+            entries[position].count += 1
+            entries[position].granted |= granted
+        } else {
+            if (count + 1) * 4 > (mask + 1) * 3 { grow() }
+            insert(Entry(inode: number, client: client, count: 1, granted: granted))
+            count += 1
+        }
+        inode.pointee.references += 1
+    }
+
+    /// At most `times` references less; a client cannot give back what it has not taken.
+    mutating func remove(_ client: UInt32, _ inode: InodePointer, _ times: UInt32) {
+        guard let position = find(inode.pointee.number, client) else { return }
+        let taken = min(times, entries[position].count)
+        entries[position].count -= taken
+        inode.pointee.references -= taken
+        if entries[position].count == 0 { delete(position) }
+    }
+
+    /// Takes out the next entry of a client at or after a position; nil when there is none. A deletion moves entries
+    /// back into the hole at the position, or over the end of the table, where the scan has been or still comes.
+    mutating func removeNext(of client: UInt32, from position: inout Int) -> (inode: UInt64, count: UInt32)? {
+        while count > 0, position <= mask {
+            let entry = entries[position]
+            if entry.inode != 0, entry.client == client {
+                delete(position)
+                return (entry.inode, entry.count)
+            }
+            position += 1
+        }
+        return nil
+    }
+
+    private func insert(_ entry: Entry) {
+        var position = home(entry.inode, entry.client)
+        while entries[position].inode != 0 { position = (position + 1) & mask }
+        entries[position] = entry
+    }
+
+    private mutating func delete(_ start: Int) {
+        var hole = start
+        var position = start
+        count -= 1
+        while true {
+            position = (position + 1) & mask
+            if entries[position].inode == 0 { break }
+            // An entry may move into the hole if its home is not cyclically within (hole, position].
+            let distanceHome = (position - home(entries[position].inode, entries[position].client)) & mask
+            if distanceHome >= (position - hole) & mask {
+                entries[hole] = entries[position]
+                hole = position
+            }
+        }
+        entries[hole] = Entry()
+    }
+
+    private mutating func grow() {
+        let old = entries
+        let oldCount = mask + 1
+        mask = oldCount * 2 - 1
+        entries = .allocate(capacity: oldCount * 2)
+        entries.initialize(repeating: Entry(), count: oldCount * 2)
+        for position in 0..<oldCount where old[position].inode != 0 { insert(old[position]) }
+        old.deallocate()
+    }
+}

@@ -1,0 +1,93 @@
+// RENAME over several owners: what the owners of the new parent and of the inodes do.
+//
+// Invariants: a prepared name stays locked until COMMIT or ABORT; requests of one coordinator keep their order, so
+// those come after PREPARE. The directory of a prepared name cannot go: it has an entry, if only a placeholder.
+
+import CFosWire
+import FileStorage
+import Glibc
+import Messaging
+
+extension FileServer {
+    /// Locks the new name in a directory that is here. -ENOSPC: memory for a placeholder is wanting.
+    mutating func prepareNewName<K: Kernel>(
+        _ directory: InodePointer, _ name: UnsafeRawBufferPointer, source: UInt64, kind: UInt8, moves: Bool, flags: UInt32,
+        _ reply: inout fos_peer_reply, _ kernel: K
+    ) -> (Int32, DentryPointer?) {
+        let (status, found) = newName(directory, name, source: source, kind: kind, moves: moves, flags: flags)
+        guard status == 0 else { return (status, nil) }
+        reply.mode = directory.pointee.mode
+        reply.uid = directory.pointee.uid
+        reply.gid = directory.pointee.gid
+        if let dentry = found {
+            if dentry.pointee.inode == source {
+                reply.flags = FOS_PEER_SAME.rawValue
+                return (0, nil)
+            }
+            guard mayRevoke(directory.pointee.leases, entry: dentry.pointee.flags.contains(.kernelLease), kernel) else { return (Status.retry, nil) }
+            lock(dentry, in: directory)
+            reply.flags = FOS_PEER_LOCKED_VICTIM.rawValue
+            reply.inode = dentry.pointee.inode
+            reply.kind = UInt32(dentry.pointee.kind)
+            return (0, dentry)
+        }
+        guard mayRevoke(directory.pointee.leases, kernel) else { return (Status.retry, nil) }
+        guard let dentry = directory.directory.pointee.insert(name, inode: 0, kind: kind, &arena, &pool) else { return (-ENOSPC, nil) }
+        lock(dentry, in: directory)
+        dentry.pointee.flags.insert(.placeholder)
+        return (0, dentry)
+    }
+
+    mutating func peerRenamePrepare<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
+            return answerPeer(-EINVAL, kernel)
+        }
+        participate(rename.cookie)
+        var reply = fos_peer_reply()
+        let (status, _) = prepareNewName(
+            directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
+            moves: rename.old_parent != directory.pointee.number, flags: rename.flags, &reply, kernel)
+        if status == -ENOSPC { return needCredits(Limits.creditsOfMetadata, kernel) }
+        answerPeer(status, content: reply, kernel)
+    }
+
+    mutating func peerRenameCommit<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
+        guard let (rename, name, dentry) = preparedName(directory, request) else { return answerPeer(-EIO, kernel) }
+        participate(rename.cookie)
+        directory.pointee.busy -= 1
+        setEntry(directory, dentry, name, inode: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind), kernel)
+        answerPeer(0, kernel)
+    }
+
+    mutating func peerRenameAbort<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
+        guard let (_, _, dentry) = preparedName(directory, request) else { return }
+        unlock(dentry, in: directory)
+    }
+
+    private func preparedName(_ directory: InodePointer, _ request: Request) -> (fos_peer_rename, UnsafeRawBufferPointer, DentryPointer)? {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length),
+            directory.isDirectory, let dentry = directory.directory.pointee.find(name), dentry.pointee.flags.contains(.locked)
+        else { return nil }
+        return (rename, name, dentry)
+    }
+
+    mutating func peerMoved<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard let change = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
+        participate(change.cookie)
+        moved(inode, to: change.parent, kernel)
+        answerPeer(0, kernel)
+    }
+
+    mutating func peerAncestry<K: Kernel>(_ request: Request, _ kernel: K) {
+        guard var walk = request.fixed(fos_peer_ancestry.self) else { return answer(-EINVAL, kernel) }
+        switch walkUp(from: walk.start, seek: walk.seek) {
+        case .found: walk.flags = FOS_PEER_FOUND.rawValue
+        case .root: walk.flags = FOS_PEER_AT_ROOT.rawValue
+        case .broken: return answer(-ENOENT, kernel)
+        case .elsewhere(let next): walk.start = next
+        }
+        let message = kernel.scratch()
+        message.setBody(walk)
+        deliver(message, kernel)
+    }
+}

@@ -1,0 +1,171 @@
+// What keeps an inode: links, the kernel's lookups, and the open files of other clients.
+//
+// Protocol: the kernel counts a reference with every answer that gives it an inode and returns them by FORGET; other
+// clients take references by OPEN, CREATE and TMPFILE, return them by RELEASE, and lose them all when they die.
+// Invariants: an inode without links and references is freed at once with its pages; once the kernel holds no
+// reference it holds no lease either.
+
+import CFosWire
+import Fleet
+import FileStorage
+import Glibc
+import Messaging
+
+extension InodeFlags {
+    /// An O_TMPFILE file that may still get a name.
+    static var linkable: InodeFlags { InodeFlags(rawValue: 4) }
+}
+
+extension FileServer {
+    /// Frees an inode that nothing keeps. The pointer is void afterwards if it did.
+    mutating func releaseIfUnused(_ inode: InodePointer) {
+        guard inode.pointee.links == 0, inode.pointee.kernelReferences == 0, inode.pointee.references == 0 else { return }
+        precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
+        locks.releaseAll(inode, &arena, &pool)
+        store.committed(.freed(inode.pointee.number))
+        inodes.remove(inode, &arena, &pool)
+    }
+
+    // MARK: The kernel's references
+
+    /// FORGET: an array of items, whose inodes may have different owners. Takes its own items out and passes the rest
+    /// on to the next owner; the last one answers.
+    mutating func forget<K: Kernel>(_ request: Request, _ kernel: K) {
+        let itemBytes = MemoryLayout<fos_forget_item>.size
+        let payload = request.payload
+        guard turn.isKernel else { return answer(-EPERM, kernel) }
+        guard payload.count <= Int(FOS_PAYLOAD_BYTES_MAX), payload.count % itemBytes == 0 else { return answer(-EINVAL, kernel) }
+        // If the rest may have to wait for a full mailbox, there must be room to keep it before anything is forgotten.
+        if continuations.isFull, members.count > 1 { return answer(Status.retry, kernel) }
+        var rest = 0
+        for offset in stride(from: 0, to: payload.count, by: itemBytes) {
+            let item = payload.loadUnaligned(fromByteOffset: offset, as: fos_forget_item.self)
+            if isHere(item.inode) {
+                forget(item)
+            } else {
+                payload.storeBytes(of: item, toByteOffset: rest, as: fos_forget_item.self)
+                rest += itemBytes
+            }
+        }
+        if locks.waiterCount > 0 { answerLocks(kernel) }
+        request.message.pointee.length = UInt32(rest)
+        guard rest > 0 else { return answer(0, kernel) }
+        let next = payload.loadUnaligned(as: fos_forget_item.self).inode
+        if kernel.forward(request.letter, to: owner(of: next)) == .sent { return }
+        var state = Continuation(.passing)
+        state.target = next
+        state.isDecided = true
+        guard let id = keep(state, kernel) else { preconditionFailure("the room for a rest was checked") }
+        owe(id, .letter)
+    }
+
+    private mutating func forget(_ item: fos_forget_item) {
+        guard let inode = inodes.find(item.inode) else { return }
+        let held = inode.pointee.kernelReferences
+        inode.pointee.kernelReferences = held > item.count ? held - item.count : 0
+        guard inode.pointee.kernelReferences == 0 else { return }
+        // Leases on names of a directory stay with its entries; what the kernel knew of the inode it has dropped.
+        inode.pointee.leases = []
+        releaseIfUnused(inode)
+    }
+
+    /// Sends on a letter that met a full mailbox.
+    mutating func sendLetter<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        if kernel.forward(letters + index(id), to: owner(of: state.pointee.target)) != .sent { owe(id, .letter) }
+    }
+
+    // MARK: References of other clients
+
+    mutating func open<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard let wanted = request.fixed(fos_open_request.self) else { return answer(-EINVAL, kernel) }
+        openInode(inode, wanted.open_flags, takeReference: true, countLookup: false, kernel)
+    }
+
+    /// CREATE of a name that exists.
+    mutating func openExisting<K: Kernel>(_ inode: InodePointer, _ make: fos_make_request, _ kernel: K) {
+        openInode(inode, make.open_flags, takeReference: make.take_reference != 0, countLookup: true, kernel)
+    }
+
+    private mutating func openInode<K: Kernel>(
+        _ inode: InodePointer, _ flags: UInt32, takeReference: Bool, countLookup: Bool, _ kernel: K
+    ) {
+        let granted = OpenFileTable.granted(flags)
+        let writes = granted & Access.write != 0
+        let truncates = flags & OpenFlag.truncate != 0
+        if inode.isDirectory, writes || truncates || countLookup { return answer(-EISDIR, kernel) }
+        if inode.isSymlink { return answer(-ELOOP, kernel) }
+        if flags & OpenFlag.directory != 0, !inode.isDirectory { return answer(-ENOTDIR, kernel) }
+        guard turn.actor.may(granted | (truncates ? Access.write : 0), inode) else { return answer(-EACCES, kernel) }
+        if flags & OpenFlag.noAccessTime != 0, !turn.actor.owns(inode.pointee.uid) { return answer(-EPERM, kernel) }
+        if truncates, inode.isRegular {
+            guard flushPages(inode, nil, kernel) else { return }
+            guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
+            if inode.pointee.size > 0 { resize(inode, to: 0) }
+            if !turn.actor.isPrivileged { dropPrivilege(inode) }
+            markModified(inode, kernel.now)
+            store.committed(.inode(inode))
+            revokeData(inode, kernel)
+        }
+        if takeReference, !turn.isKernel, let letter = turn.letter {
+            openFiles.add(Request(letter: letter).envelope.pointee.client, inode, granted: granted)
+        }
+        if countLookup { answerEntry(inode, kernel) } else { answer(attributesOf: inode, kernel) }
+    }
+
+    mutating func release<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard let release = request.fixed(fos_release_request.self) else { return answer(-EINVAL, kernel) }
+        let client = request.envelope.pointee.client
+        answer(0, kernel)
+        if release.flags & 1 != 0 {
+            locks.releaseFlock(inode, owner: LockOwner(id: release.owner, client: client), &arena, &pool)
+            // Locks of open file descriptions go with their description.
+            locks.release(inode, owner: LockOwner(id: release.owner, client: client, isDescription: true), &arena, &pool)
+            answerLocks(kernel)
+        }
+        if !turn.isKernel { openFiles.remove(client, inode, release.count) }
+        releaseIfUnused(inode)
+    }
+
+    /// Whether data may be read or written: by the mode, or because the client opened it when the mode still let it.
+    @inline(__always) func mayUse(_ inode: InodePointer, _ wanted: UInt32) -> Bool {
+        if turn.actor.may(wanted, inode) { return true }
+        guard let letter = turn.letter else { return false }
+        return openFiles.granted(Request(letter: letter).envelope.pointee.client, inode.pointee.number) & wanted == wanted
+    }
+
+    // MARK: Death
+
+    /// A client has died: its locks, references and waiting requests go. The kernel's references go with the front end.
+    mutating func clientGone<K: Kernel>(_ client: UInt32, _ kernel: K) {
+        for index in 0..<Limits.lockWaiters {
+            guard waiters.count > 0 else { break }
+            guard let id = waiters.id(at: index), let envelope = waiters.state(id), envelope.pointee.client == client else { continue }
+            waiters.remove(id)
+        }
+        locks.releaseAll(client: client, &arena, &pool)
+        answerLocks(kernel)
+        var position = 0
+        while let held = openFiles.removeNext(of: client, from: &position) {
+            guard let inode = inodes.find(held.inode) else { preconditionFailure("a reference to no inode") }
+            inode.pointee.references -= held.count
+            releaseIfUnused(inode)
+        }
+        if kernel.kernelCacheClient == nil {
+            dropKernelReferences()
+            forgetAcknowledgements(kernel)
+        }
+    }
+
+    private mutating func dropKernelReferences() {
+        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member {
+            var index: UInt64 = 0
+            while let inode = inodes.next(slot: slot, from: index) {
+                index = inode.pointee.number / UInt64(FOS_SLOTS) + 1
+                inode.pointee.kernelReferences = 0
+                inode.pointee.leases = []
+                releaseIfUnused(inode)
+            }
+        }
+    }
+}

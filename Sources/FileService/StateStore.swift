@@ -1,0 +1,35 @@
+// What a store behind the file fleet is told: every change that a server commits, once, in the order of committing.
+//
+// Role: the seam for durable stores (they come without a change to the servers' logic). A server's state in memory is
+// what requests are answered from; a store follows it.
+// Protocol: `committed` is called in the same transaction that changed the state, after the change and before the
+// answer. It must not block: a store that needs the disk queues the record.
+// Invariants: pointers in a change are valid during the call only.
+
+public import FileStorage
+
+/// One committed change of a server's state.
+public enum Change: BitwiseCopyable {
+    /// An inode was made or its attributes, link count, parent or symlink target changed.
+    case inode(InodePointer)
+    /// An inode is gone, with all its data.
+    case freed(UInt64)
+    /// A name now leads to an inode, whatever it led to before.
+    case entry(directory: UInt64, name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8)
+    /// A name leads nowhere any more.
+    case entryRemoved(directory: UInt64, name: UnsafeRawBufferPointer)
+    /// Bytes of a file changed; what is a hole now reads as zeros.
+    case data(InodePointer, offset: UInt64, length: UInt64)
+    /// All extended attributes of an inode, as they are now.
+    case attributes(InodePointer)
+}
+
+public protocol StateStore: ~Copyable {
+    mutating func committed(_ change: Change)
+}
+
+/// The store of a mount that lives in memory: it keeps nothing.
+public struct MemoryStore: StateStore {
+    public init() {}
+    @inlinable public mutating func committed(_ change: Change) {}
+}

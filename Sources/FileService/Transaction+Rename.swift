@@ -1,0 +1,358 @@
+// RENAME over several owners: the coordinator, which is the owner of the old parent.
+//
+// Protocol, in steps that each send at most one request and wait for its response:
+//   1 tree      only if a directory changes parents: the tree lock of member 0, or RETRY
+//   2 ancestry  walk from the new parent to the root; meeting the source is EINVAL
+//   3 old name  is locked here
+//   4 prepare   the new parent's owner locks the new name, or reserves it with a placeholder
+//   5 rules     attributes of the source (and of what it is exchanged with), if someone must be checked
+//   6 victim    its owner takes its link, or marks an empty directory dead: the point of no return
+//   7 commit    both entries change, the inodes learn of it; then the locks are gone
+// Until 6 any refusal undoes 4, 3 and 1. After it nothing can fail; a full mailbox only makes a message wait (`Owed`).
+// Invariants: who meets a locked name is answered RETRY, so nobody sees a step in between; only the holder of the tree
+// lock changes a directory's parent; no step waits for a client or for the kernel.
+
+import CFosWire
+import FileStorage
+import Glibc
+import Messaging
+
+extension FileServer {
+    // MARK: Steps 1 and 2
+
+    mutating func beginRename<K: Kernel>(_ directory: InodePointer, _ dentry: DentryPointer, _ names: RenameNames, _ kernel: K) {
+        guard hasNoticeRoom(kernel) || turn.isKernel else { return answer(Status.retry, kernel) }
+        var state = Continuation(.rename)
+        state.source = dentry.pointee.inode
+        state.sourceKind = dentry.pointee.kind
+        state.newParent = names.newParent
+        state.renameFlags = names.flags
+        guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
+        begin(continuing: id, kernel)
+        let moves = names.newParent != directory.pointee.number
+        guard moves, dentry.pointee.kind == Mode.directoryKind || names.isExchange else { return lockOldName(id, kernel) }
+        if member == 0 {
+            guard !treeIsLocked else { return decide(id, Status.retry, kernel) }
+            treeIsLocked = true
+            continuations.state(id)?.pointee.holdsTree = true
+            return walkAncestors(id, .ancestry, from: names.newParent, kernel)
+        }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PEER_TREE_LOCK.rawValue)
+        askNext(id, .treeLock, message, members[0], kernel)
+    }
+
+    /// Sends the request of a step; a full mailbox undoes the transaction.
+    private mutating func askNext<K: Kernel>(
+        _ id: ContinuationID, _ phase: Continuation.Phase, _ message: UnsafePointer<fos_message>, _ destination: MailboxAddress, _ kernel: K
+    ) {
+        guard let state = continuations.state(id) else { return }
+        guard kernel.send(message, to: destination, expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
+            return abort(id, Status.retry, kernel)
+        }
+        state.pointee.phase = phase
+        state.pointee.responses += 1
+    }
+
+    private mutating func walkAncestors<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, from start: UInt64, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        let seek = phase == .ancestry ? state.pointee.source : state.pointee.victim
+        // A file in an exchange has nothing below it.
+        if phase == .ancestry, state.pointee.sourceKind != Mode.directoryKind { return lockOldName(id, kernel) }
+        switch walkUp(from: start, seek: seek) {
+        case .found: abort(id, -EINVAL, kernel)
+        case .broken: abort(id, -ENOENT, kernel)
+        case .root: ancestorsAreFine(id, phase, kernel)
+        case .elsewhere(let next):
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16(FOS_OP_PEER_ANCESTRY.rawValue)
+            message.pointee.inode = next
+            message.setBody(fos_peer_ancestry(start: next, seek: seek, flags: 0, reserved: 0))
+            askNext(id, phase, message, owner(of: next), kernel)
+        }
+    }
+
+    private mutating func ancestorsAreFine<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ kernel: K) {
+        if phase == .ancestry { lockOldName(id, kernel) } else { checkSource(id, kernel) }
+    }
+
+    // MARK: Steps 3 and 4
+
+    private mutating func lockOldName<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
+        // Nothing was held so far: the directory may be gone, and the name may mean something else.
+        guard let directory = inodes.find(kept(id).message.pointee.inode) else { return abort(id, -ENOENT, kernel) }
+        let (status, found) = oldName(directory, names.old)
+        guard let dentry = found else { return abort(id, status, kernel) }
+        guard dentry.pointee.inode == state.pointee.source else { return abort(id, Status.retry, kernel) }
+        lock(dentry, in: directory)
+        state.pointee.directory = directory
+        state.pointee.dentry = dentry
+        if isHere(names.newParent) { return prepareHere(id, names, kernel) }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
+        fillRename(message, id, names)
+        askNext(id, .prepare, message, owner(of: names.newParent), kernel)
+    }
+
+    private func fillRename(_ message: UnsafeMutablePointer<fos_message>, _ id: ContinuationID, _ names: RenameNames) {
+        guard let state = continuations.state(id) else { return }
+        message.pointee.inode = names.newParent
+        message.setBody(
+            fos_peer_rename(
+                cookie: UInt64(id.rawValue), source: state.pointee.source, old_parent: kept(id).message.pointee.inode,
+                source_kind: UInt32(state.pointee.sourceKind), flags: names.flags, name_length: UInt32(names.new.count), reserved: 0))
+        message.append(names.new)
+    }
+
+    private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ names: RenameNames, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        guard let directory = inodes.find(names.newParent) else { return abort(id, -ENOENT, kernel) }
+        var reply = fos_peer_reply()
+        let (status, dentry) = prepareNewName(
+            directory, names.new, source: state.pointee.source, kind: state.pointee.sourceKind,
+            moves: directory != state.pointee.directory, flags: names.flags, &reply, kernel)
+        if status == -ENOSPC { return abortForCredits(id, kernel) }
+        guard status == 0 else { return abort(id, status, kernel) }
+        state.pointee.newDirectory = directory
+        state.pointee.newDentry = dentry
+        prepared(id, reply, kernel)
+    }
+
+    private mutating func prepared<K: Kernel>(_ id: ContinuationID, _ reply: fos_peer_reply, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        if reply.flags & FOS_PEER_SAME.rawValue != 0 { return abort(id, 0, kernel) }
+        state.pointee.isPrepared = true
+        state.pointee.newMode = reply.mode
+        state.pointee.newUID = reply.uid
+        if reply.flags & FOS_PEER_LOCKED_VICTIM.rawValue != 0 {
+            state.pointee.victim = reply.inode
+            state.pointee.victimKind = UInt8(truncatingIfNeeded: reply.kind)
+        }
+        if isExchange(state), moves(id), state.pointee.victimKind == Mode.directoryKind {
+            return walkAncestors(id, .victimAncestry, from: kept(id).message.pointee.inode, kernel)
+        }
+        checkSource(id, kernel)
+    }
+
+    private func isExchange(_ state: UnsafeMutablePointer<Continuation>) -> Bool { state.pointee.renameFlags & FOS_PEER_EXCHANGE.rawValue != 0 }
+    private func moves(_ id: ContinuationID) -> Bool { continuations.state(id)?.pointee.newParent != kept(id).message.pointee.inode }
+
+    // MARK: Step 5
+
+    private mutating func checkSource<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        if turn.actor.isPrivileged { return takeVictim(id, kernel) }
+        askAttributes(id, .source, state.pointee.source, kernel)
+    }
+
+    private mutating func askAttributes<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ inode: UInt64, _ kernel: K) {
+        if isHere(inode) {
+            guard let found = inodes.find(inode) else { return abort(id, Status.retry, kernel) }
+            return judge(id, phase, attributes(of: found), kernel)
+        }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PEER_ATTRIBUTES.rawValue)
+        message.pointee.inode = inode
+        askNext(id, phase, message, owner(of: inode), kernel)
+    }
+
+    private mutating func judge<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ inode: fos_attributes, _ kernel: K) {
+        guard let state = continuations.state(id), let directory = state.pointee.directory else { return }
+        let isSource = phase == .source
+        let status = refusalToMove(
+            from: isSource ? directory.pointee.mode : state.pointee.newMode, isSource ? directory.pointee.uid : state.pointee.newUID,
+            moves: moves(id), mode: inode.mode, uid: inode.uid, gid: inode.gid)
+        guard status == 0 else { return abort(id, status, kernel) }
+        if isSource, isExchange(state) { return askAttributes(id, .victimAttributes, state.pointee.victim, kernel) }
+        takeVictim(id, kernel)
+    }
+
+    // MARK: Step 6
+
+    private mutating func takeVictim<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        let victim = state.pointee.victim
+        guard victim != 0, !isExchange(state) else { return commit(id, kernel) }
+        let isDirectory = state.pointee.victimKind == Mode.directoryKind
+        if isHere(victim) {
+            guard let inode = inodes.find(victim) else { preconditionFailure("an entry leads to no inode") }
+            var status = turn.actor.mayRemove(from: state.pointee.newMode, state.pointee.newUID, entryOwner: inode.pointee.uid) ? 0 : -EPERM
+            if status == 0, isDirectory { status = refusalToEmpty(inode) }
+            guard status == 0 else { return abort(id, status, kernel) }
+            if isDirectory { killDirectory(inode, kernel) } else { dropLink(inode, kernel) }
+            return commit(id, kernel)
+        }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16((isDirectory ? FOS_OP_PEER_REMOVE_DIRECTORY : FOS_OP_PEER_UNLINK).rawValue)
+        message.pointee.inode = victim
+        message.setBody(
+            fos_peer_change(
+                cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(state.pointee.newMode), directory_uid: state.pointee.newUID))
+        askNext(id, .victim, message, owner(of: victim), kernel)
+    }
+
+    // MARK: Step 7
+
+    private mutating func commit<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry,
+            let names = RenameNames(kept(id))
+        else { return }
+        state.pointee.phase = .commit
+        var messages: Owed = [.moveSource]
+        if isExchange(state) {
+            directory.pointee.busy -= 1
+            setEntry(directory, dentry, names.old, inode: state.pointee.victim, kind: state.pointee.victimKind, kernel)
+            messages.insert(.moveVictim)
+        } else {
+            directory.pointee.busy -= 1
+            removeEntry(directory, dentry, names.old, kernel)
+        }
+        state.pointee.dentry = nil
+        if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
+            newDirectory.pointee.busy -= 1
+            setEntry(newDirectory, newDentry, names.new, inode: state.pointee.source, kind: state.pointee.sourceKind, kernel)
+        } else {
+            messages.insert(.commit)
+        }
+        sendRenameMessages(id, messages, kernel)
+        conclude(id, kernel)
+    }
+
+    /// Sends (or does here) what follows a decision; what meets a full mailbox is owed.
+    mutating func sendRenameMessages<K: Kernel>(_ id: ContinuationID, _ messages: Owed, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        if messages.contains(.commit) || messages.contains(.abort), let names = RenameNames(kept(id)) {
+            let isCommit = messages.contains(.commit)
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
+            fillRename(message, id, names)
+            let sent = kernel.send(
+                message, to: owner(of: names.newParent), expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
+            if sent != .sent { owe(id, isCommit ? .commit : .abort) } else if isCommit { state.pointee.responses += 1 }
+        }
+        let moves = moves(id)
+        if messages.contains(.moveSource) { sendMoved(id, .moveSource, state.pointee.source, to: moves ? state.pointee.newParent : 0, kernel) }
+        if messages.contains(.moveVictim) {
+            sendMoved(id, .moveVictim, state.pointee.victim, to: moves ? kept(id).message.pointee.inode : 0, kernel)
+        }
+        if messages.contains(.treeUnlock) { releaseTree(id, kernel) }
+        if messages.contains(.commit) || messages.contains(.moveSource) || messages.contains(.moveVictim) { conclude(id, kernel) }
+    }
+
+    private mutating func sendMoved<K: Kernel>(_ id: ContinuationID, _ which: Owed, _ inode: UInt64, to parent: UInt64, _ kernel: K) {
+        if isHere(inode) {
+            guard let found = inodes.find(inode) else { preconditionFailure("an entry leads to no inode") }
+            return moved(found, to: parent, kernel)
+        }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PEER_MOVED.rawValue)
+        message.pointee.inode = inode
+        message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: parent, flags: 0, directory_uid: 0))
+        guard kernel.send(message, to: owner(of: inode), expecting: id, onBehalfOf: kept(id).envelope) == .sent else { return owe(id, which) }
+        continuations.state(id)?.pointee.responses += 1
+    }
+
+    /// All who take part have done their part.
+    private mutating func conclude<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id), state.pointee.phase == .commit, !state.pointee.isDecided, state.pointee.responses == 0,
+            state.pointee.owed.isEmpty
+        else { return }
+        decide(id, 0, kernel)
+    }
+
+    // MARK: Undoing
+
+    private mutating func abort<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
+        undoRename(id, kernel)
+        decideKeepingNames(id, status, kernel)
+    }
+
+    private mutating func undoRename<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        precondition(state.pointee.phase != .commit, "a rename is undone after its point of no return")
+        if state.pointee.isPrepared {
+            if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
+                unlock(newDentry, in: newDirectory)
+            } else {
+                sendRenameMessages(id, .abort, kernel)
+            }
+            state.pointee.isPrepared = false
+        }
+        undoEntry(state)
+    }
+
+    /// An ABORT that is owed needs the names of the request, so the letter keeps its payload until the answer leaves.
+    private mutating func decideKeepingNames<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        if state.pointee.owed.isEmpty { return decide(id, status, kernel) }
+        state.pointee.isDecided = true
+        kept(id).message.pointee.status = status
+    }
+
+    /// Memory for the new name is wanting: undoes all, and runs the request again when there are credits.
+    private mutating func abortForCredits<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        undoRename(id, kernel)
+        guard let state = continuations.state(id) else { return }
+        // What follows answers, or keeps a copy of the letter, by itself; this continuation only lets go of the tree.
+        turn.cookie = 0
+        needCredits(Limits.creditsOfMetadata, kernel)
+        state.pointee.kind = .passing
+        state.pointee.isDecided = true
+        settle(id, kernel)
+    }
+
+    // MARK: The tree lock
+
+    mutating func releaseTree<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id), state.pointee.holdsTree else { return }
+        if member == 0 {
+            treeIsLocked = false
+        } else {
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16(FOS_OP_PEER_TREE_UNLOCK.rawValue)
+            guard kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent else { return owe(id, .treeUnlock) }
+        }
+        state.pointee.holdsTree = false
+    }
+
+    mutating func peerTreeLock<K: Kernel>(_ kernel: K) {
+        if member != 0 { return answer(-EIO, kernel) }
+        if treeIsLocked { return answer(Status.retry, kernel) }
+        treeIsLocked = true
+        answer(0, kernel)
+    }
+
+    // MARK: Responses
+
+    mutating func resumeRename<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        let phase = state.pointee.phase
+        let status = response.status
+        switch phase {
+        case .treeLock:
+            guard status == 0 else { return abort(id, status, kernel) }
+            state.pointee.holdsTree = true
+            walkAncestors(id, .ancestry, from: state.pointee.newParent, kernel)
+        case .ancestry, .victimAncestry:
+            guard status == 0, let walk = response.fixed(fos_peer_ancestry.self) else { return abort(id, status == 0 ? -EIO : status, kernel) }
+            if walk.flags & FOS_PEER_FOUND.rawValue != 0 { return abort(id, -EINVAL, kernel) }
+            if walk.flags & FOS_PEER_AT_ROOT.rawValue != 0 { return ancestorsAreFine(id, phase, kernel) }
+            walkAncestors(id, phase, from: walk.start, kernel)
+        case .prepare, .source, .victimAttributes, .victim:
+            guard status == 0, let reply = response.fixed(fos_peer_reply.self) else { return abort(id, status == 0 ? -EIO : status, kernel) }
+            count(notices: reply.notices, id, kernel)
+            switch phase {
+            case .prepare: prepared(id, reply, kernel)
+            case .victim: commit(id, kernel)
+            default: judge(id, phase, reply.attributes, kernel)
+            }
+        case .commit:
+            if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
+            // A moved inode may be gone again: its new name was free for others as soon as the commit was there.
+            precondition(status == 0 || status == -ENOENT, "a member refuses what it has agreed to")
+            conclude(id, kernel)
+        case .start: preconditionFailure("a response to nothing")
+        }
+    }
+}
