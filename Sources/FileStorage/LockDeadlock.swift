@@ -4,6 +4,7 @@
 // conflict with what it waits for, on any inode of this server. A request that must wait is refused with EDEADLK when
 // the search from it comes back to its own owner (fcntl(2), F_SETLKW). As in Linux, OFD locks and flocks take no part,
 // threads of one process are one owner, and the search gives up (no deadlock) after a bounded number of waits.
+// No circle lasts: a new wait is searched from before it begins, and a new lock from all waits that it is in the way of.
 // Circles through inodes of several servers are not seen, as each server knows its own waits only.
 
 extension LockTable {

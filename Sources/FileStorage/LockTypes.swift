@@ -68,6 +68,11 @@ public enum LockResult: BitwiseCopyable, Sendable {
 public struct LockOutcome: Equatable, Sendable {
     public var token: UInt64
     public var result: LockResult
+
+    @inlinable public init(token: UInt64, result: LockResult) {
+        self.token = token
+        self.result = result
+    }
 }
 
 /// A held lock; of a flock the range is all bytes.

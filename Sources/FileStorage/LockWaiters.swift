@@ -98,34 +98,39 @@ extension LockTable {
         arena.release(waiter, MemoryLayout<LockWaiter>.size, &pool)
     }
 
-    /// Grants what can be granted after the locks on [start, end] have changed. A waiter elsewhere has the conflicts
-    /// that it had before.
+    /// Grants what can be granted after the locks on [start, end] have changed, and ends the waits that have become
+    /// part of a circle by it. A waiter elsewhere has the conflicts that it had before.
     mutating func wake(
         _ list: UnsafeMutablePointer<LockList>, flocks: Bool, _ start: UInt64, _ end: UInt64,
         _ arena: inout Arena, _ pool: inout PagePool
     ) {
         var (start, end) = (start, end)
-        var next = list.pointee.firstWaiter
-        while let waiter = next {
-            next = waiter.pointee.next
-            let request = waiter.pointee.request
-            guard waiter.pointee.isFlock == flocks, request.overlaps(start, end) else { continue }
-            if LockTable.conflict(flocks ? list.pointee.flocks : list.pointee.ranges, request) != nil {
-                // The change may have put another lock in its way, whose owner waits for this one.
-                if !flocks, closesCircle(list, request) { finish(waiter, .deadlock) }
-                continue
-            }
-            if flocks {
-                finish(waiter, applyFlock(list, request, &arena, &pool) ? .granted : .noLocks)
-                continue
-            }
-            let applied = applyRange(list, request, &arena, &pool)
-            finish(waiter, applied == .failed ? .noLocks : .granted)
-            if applied == .reduced {
-                // It converted a lock of its own, which may let earlier waiters go.
+        var isChanged = true
+        while isChanged {
+            isChanged = false
+            var next = list.pointee.firstWaiter
+            while let waiter = next {
+                next = waiter.pointee.next
+                let request = waiter.pointee.request
+                guard waiter.pointee.isFlock == flocks, request.overlaps(start, end) else { continue }
+                if LockTable.conflict(flocks ? list.pointee.flocks : list.pointee.ranges, request) != nil {
+                    // The change may have put another lock in its way, whose owner waits for this one in another thread.
+                    if !flocks, closesCircle(list, request) { finish(waiter, .deadlock) }
+                    continue
+                }
+                if flocks {
+                    finish(waiter, applyFlock(list, request, &arena, &pool) ? .granted : .noLocks)
+                    continue
+                }
+                let applied = applyRange(list, request, &arena, &pool)
+                finish(waiter, applied == .failed ? .noLocks : .granted)
+                if applied == .failed { continue }
+                // The waiters passed already are looked at again: at once if this one converted a lock of its own,
+                // which may let them go, else when all have had their turn.
                 start = min(start, request.start)
                 end = max(end, request.end)
-                next = list.pointee.firstWaiter
+                isChanged = true
+                if applied == .reduced { break }
             }
         }
     }

@@ -1,0 +1,96 @@
+import FileStorage
+import Testing
+
+@Suite struct PagePoolTests {
+    @Test func randomUseAgainstModel() {
+        var random = Generator(seed: Generator.seed("PagePool"))
+        let credits = 40_000
+        var pool = PagePool(credits: credits)
+        // What is handed out is stamped in all its pages: two owners of one page would see each other's stamps.
+        var held: [(pointer: UnsafeMutableRawPointer, pages: Int, stamp: UInt64)] = []
+        var cost = 0
+        for step in 0..<60_000 {
+            if held.isEmpty || random.chance(step % 20_000 < 10_000 ? 60 : 35) {
+                let pages: Int
+                switch random.below(20) {
+                case 0: pages = 1 + random.below(700)
+                case 1, 2, 3: pages = 1 + random.below(40)
+                default: pages = 1
+                }
+                let zeroed = random.chance(50)
+                let price = PagePool.cost(ofRun: pages)
+                let run = pages == 1 ? pool.allocate(zeroed: zeroed) : pool.allocateRun(pages: pages, zeroed: zeroed)
+                expect((run != nil) == (cost + price <= credits))
+                guard let run else {
+                    expect(pool.shortfall == price - (credits - cost))
+                    continue
+                }
+                if pages <= 512 { expect(UInt(bitPattern: run) % UInt(4096 * price) == 0) }
+                let stamp = random.next()
+                for page in 0..<pages {
+                    let words = (run + page * 4096).assumingMemoryBound(to: UInt64.self)
+                    if zeroed { for word in 0..<512 where words[word] != 0 { Issue.record("page not zero") } }
+                    words[0] = stamp
+                    words[511] = stamp
+                }
+                cost += price
+                held.append((run, pages, stamp))
+            } else {
+                let victim = held.remove(at: random.below(held.count))
+                for page in 0..<victim.pages {
+                    let words = (victim.pointer + page * 4096).assumingMemoryBound(to: UInt64.self)
+                    if words[0] != victim.stamp || words[511] != victim.stamp { Issue.record("page of two owners") }
+                }
+                if victim.pages == 1, random.chance(90) {
+                    pool.release(victim.pointer)
+                } else {
+                    pool.releaseRun(victim.pointer, pages: victim.pages)
+                }
+                cost -= PagePool.cost(ofRun: victim.pages)
+            }
+            expect(pool.used == cost && pool.credits == credits - cost)
+            if random.below(1000) == 0 { pool.trim(reserve: random.below(500)) }
+        }
+        for (pointer, pages, _) in held { pool.releaseRun(pointer, pages: pages) }
+        expect(pool.used == 0 && pool.credits == credits)
+        pool.trim(reserve: 0)
+        expect(pool.mappedPages == 0)
+    }
+
+    @Test func trimGivesBackAndKeepsWhatIsUsed() throws {
+        var pool = PagePool(credits: 100_000)
+        var pages: [UnsafeMutableRawPointer] = []
+        for index in 0..<20_000 {
+            let page = try unwrap(pool.allocate(zeroed: false))
+            page.storeBytes(of: index, as: Int.self)
+            pages.append(page)
+        }
+        for index in 0..<20_000 where index % 3 != 0 { pool.release(pages[index]) }
+        expect(pool.trim(reserve: 100) == 20_000 - 6_667)
+        expect(pool.trim(reserve: 100) == 0)
+        for index in stride(from: 0, to: 20_000, by: 3) {
+            expect(pages[index].load(as: Int.self) == index)
+            pool.release(pages[index])
+        }
+        pool.trim(reserve: 0)
+        expect(pool.mappedPages == 0)
+    }
+
+    @Test func creditsMoveInAndOut() throws {
+        var pool = PagePool(credits: 0)
+        expect(pool.allocate(zeroed: true) == nil)
+        expect(pool.shortfall == 1)
+        pool.credits = -5
+        expect(pool.allocateRun(pages: 3, zeroed: true) == nil)
+        expect(pool.shortfall == 4)
+        pool.credits = 2
+        let a = try unwrap(pool.allocate(zeroed: true))
+        let b = try unwrap(pool.allocate(zeroed: true))
+        expect(pool.allocate(zeroed: true) == nil && pool.used == 2)
+        pool.release(a)
+        pool.release(b)
+        expect(pool.credits == 2)
+        expect(pool.allocateRun(pages: 0, zeroed: true) == nil)
+        expect(pool.allocateRun(pages: -1, zeroed: true) == nil)
+    }
+}
