@@ -18,6 +18,28 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+// STATX (protocol 7.39, Linux 6.6): linux/fuse.h of Debian 12 ends at 7.38. Field for field as later headers have it.
+enum { FOS_FUSE_STATX = 52, FOS_STATX_BASIC_STATS = 0x7ff, FOS_STATX_BTIME = 0x800 };
+struct fos_fuse_sx_time {
+    int64_t seconds;
+    uint32_t nanoseconds;
+    int32_t reserved;
+};
+struct fos_fuse_statx_out {
+    uint64_t attr_valid;
+    uint32_t attr_valid_nsec, flags;
+    uint64_t spare[2];
+    uint32_t mask, blksize;
+    uint64_t attributes;
+    uint32_t nlink, uid, gid;
+    uint16_t mode, spare0;
+    uint64_t ino, size, blocks, attributes_mask;
+    struct fos_fuse_sx_time atime, btime, ctime, mtime;
+    uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+    uint64_t spare2[14];
+};
+_Static_assert(sizeof(struct fos_fuse_statx_out) == 288, "struct fuse_statx_out");
+
 static inline void fos_fuse_set_keep_cache(struct fuse_file_info *info) { info->keep_cache = 1; }
 static inline int fos_fuse_is_writepage(const struct fuse_file_info *info) { return info->writepage; }
 static inline int fos_fuse_is_flock_release(const struct fuse_file_info *info) { return info->flock_release; }

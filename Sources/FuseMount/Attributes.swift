@@ -100,7 +100,10 @@ extension fos_time {
 /// - Parameters:
 ///   - kernel: `valid` of struct fuse_setattr_in, as the kernel wrote it.
 ///   - handlesPrivilege: FUSE_HANDLE_KILLPRIV_V2 was negotiated. A change of owner then always drops the setuid and
-///     setgid bits; a truncation only when the kernel says so (the caller lacks CAP_FSETID).
+///     setgid bits; a truncation only when the kernel says so (the caller lacks CAP_FSETID). A request that sets
+///     nothing is what is left of file_remove_privs() before a write, or of chown(-1, -1), once the kernel has taken
+///     ATTR_KILL_SUID and ATTR_MODE away (fs/fuse/dir.c, fuse_setattr): it drops them too, and its reply tells the
+///     kernel the new mode.
 func setAttributeBits(kernel valid: UInt32, handlesPrivilege: Bool) -> UInt32 {
     var bits: UInt32 = 0
     if valid & UInt32(FATTR_MODE) != 0 { bits |= FOS_SET_MODE.rawValue }
@@ -121,7 +124,7 @@ func setAttributeBits(kernel valid: UInt32, handlesPrivilege: Bool) -> UInt32 {
     }
     if handlesPrivilege {
         let ownerChange = valid & UInt32(FATTR_UID | FATTR_GID) != 0
-        if ownerChange || valid & UInt32(FATTR_KILL_SUIDGID) != 0 { bits |= FOS_SET_KILL_PRIVILEGE.rawValue }
+        if ownerChange || bits == 0 || valid & UInt32(FATTR_KILL_SUIDGID) != 0 { bits |= FOS_SET_KILL_PRIVILEGE.rawValue }
     }
     return bits
 }

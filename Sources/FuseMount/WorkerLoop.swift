@@ -91,6 +91,8 @@ extension UnsafeMutablePointer where Pointee == Worker {
             pointee.acceptsPrivilege = offered & UInt32(FUSE_HANDLE_KILLPRIV_V2) != 0
         case FUSE_TMPFILE.rawValue:
             return serveTemporaryFile(base, length)
+        case UInt32(FOS_FUSE_STATX):
+            return serveStatx(base)
         default: break
         }
         var buffer = fuse_buf()

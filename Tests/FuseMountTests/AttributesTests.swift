@@ -50,6 +50,15 @@ private func sample() -> fos_attributes {
         #expect(MemoryLayout<fuse_entry_out>.size == 128)
     }
 
+    @Test func statxAgreesWithStatus() {
+        let answer = fos_fuse_statx_out(sample())
+        #expect(answer.ino == 0x1_2345_6789)
+        #expect(answer.mode == 0o104755)
+        #expect(answer.rdev_major == 3 && answer.rdev_minor == 0x105)
+        #expect(answer.mtime.nanoseconds == 999_999_999 && answer.ctime.seconds == 8 && answer.atime.seconds == -5)
+        #expect(answer.mask == 0xfff)
+    }
+
     @Test func timesAreClamped() {
         #expect(fos_time(timespec(tv_sec: 1, tv_nsec: -4)).nanoseconds == 0)
         #expect(fos_time(timespec(tv_sec: 1, tv_nsec: 4_000_000_000)).nanoseconds == 999_999_999)
@@ -70,5 +79,7 @@ private func sample() -> fos_attributes {
         #expect(setAttributeBits(kernel: UInt32(FATTR_UID), handlesPrivilege: false) == FOS_SET_UID.rawValue)
         #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE | FATTR_KILL_SUIDGID), handlesPrivilege: true) == FOS_SET_SIZE.rawValue | kill)
         #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE), handlesPrivilege: true) == FOS_SET_SIZE.rawValue)
+        #expect(setAttributeBits(kernel: UInt32(FATTR_FH), handlesPrivilege: true) == kill)
+        #expect(setAttributeBits(kernel: 0, handlesPrivilege: false) == 0)
     }
 }

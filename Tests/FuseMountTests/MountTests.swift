@@ -87,6 +87,24 @@ private func names(_ path: String) -> [String]? {
     return found.sorted()
 }
 
+/// Waits for a task from a synchronous test.
+private final class DispatchlessResult: @unchecked Sendable {
+    private let value = Mutex<Int32?>(nil)
+    init(_ task: Task<Int32, Never>) {
+        Task.detached { [self] in
+            let result = await task.value
+            value.withLock { $0 = result }
+        }
+    }
+    func wait(seconds: Int) -> Int32? {
+        for _ in 0..<seconds * 1000 {
+            if let result = value.withLock({ $0 }) { return result }
+            usleep(1000)
+        }
+        return nil
+    }
+}
+
 @Suite(.serialized, .enabled(if: access("/dev/fuse", R_OK | W_OK) == 0))
 struct MountTests {
     @Test func filesAreMadeWrittenAndRead() throws {
@@ -340,6 +358,76 @@ struct MountTests {
             mock_stop(mock)
             mock.deallocate()
         }
+    }
+
+    @Test func birthTimesAreShown() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        #expect(store(scratch.path + "/a", "x") == 0)
+        let birth = try run("stat -c %W \(scratch.path)/a \(scratch.path)/.fos/names | head -1")
+        #expect(birth == "77\n")
+    }
+
+    /// What a shell command prints.
+    private func run(_ command: String) throws -> String {
+        let pipe = try #require(popen(command, "r"))
+        defer { pclose(pipe) }
+        var text = ""
+        var line = [CChar](repeating: 0, count: 256)
+        while fgets(&line, 256, pipe) != nil { text += String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+        return text
+    }
+
+    @Test func fleetLocksAreMessages() throws {
+        let scratch = try Scratch(locks: .fleet)
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, "x") == 0)
+        #expect(contents(file) == "x")
+        let opens = scripted.withLock { state in state.log.filter { $0.hasPrefix("open") || $0.hasPrefix("release") || $0.hasPrefix("flush") } }
+        // CREATE opened it the first time.
+        #expect(opens.filter { $0 == "open 4097" }.count == 1)
+        for _ in 0..<500 where scripted.withLock({ $0.log.filter { $0 == "release 4097" }.count }) < 2 { usleep(1000) }
+        #expect(scripted.withLock { $0.log.filter { $0 == "release 4097" }.count } == 2)
+        #expect(opens.contains("flush 4097"))
+    }
+
+    private func lock(_ descriptor: Int32, _ command: Int32, _ type: Int32) -> Int32 {
+        var lock = flock()
+        lock.l_type = Int16(type)
+        lock.l_whence = Int16(SEEK_SET)
+        return fcntl(descriptor, command, &lock) == 0 ? 0 : errno
+    }
+
+    @Test func waitingLocksAreGrantedAndInterrupted() throws {
+        let scratch = try Scratch(locks: .fleet)
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, "x") == 0)
+        // Another client holds the lock.
+        scripted.withLock { $0.lockOwner = 1 }
+        let descriptor = open(file, O_RDWR)
+        defer { close(descriptor) }
+        #expect(lock(descriptor, F_SETLK, F_WRLCK) == EAGAIN)
+        // A program that waits and is killed: its lock request is cancelled, and workers go on serving meanwhile.
+        let program = "import fcntl; f = open(\"\(file)\", \"r+\"); fcntl.lockf(f, fcntl.LOCK_EX)"
+        let killed = try run("timeout -s KILL 1 python3 -c '\(program)' 2>&1 & sleep 0.5; stat -c %s \(file); wait")
+        #expect(killed.contains("1\n"))
+        for _ in 0..<1000 where scripted.withLock({ $0.lockWaiter != nil }) { usleep(2000) }
+        #expect(scripted.withLock { $0.log.contains("wait") && $0.log.contains("cancel") && $0.lockWaiter == nil })
+        // One that waits until the holder lets go.
+        let job = Task.detached { [self] in lock(descriptor, F_SETLKW, F_WRLCK) }
+        for _ in 0..<1000 where scripted.withLock({ $0.lockWaiter == nil }) { usleep(1000) }
+        let waiting = scripted.withLock { state in
+            state.lockOwner = nil
+            return state.lockWaiter != nil
+        }
+        #expect(waiting)
+        // Any message lets the script look again.
+        var status = statvfs()
+        statvfs(scratch.path, &status)
+        let done = DispatchlessResult(job)
+        #expect(done.wait(seconds: 5) == 0)
     }
 
     @Test func manyProgramsAtOnce() throws {

@@ -28,6 +28,9 @@ struct ScriptedState {
     var fullWrites = 0
     /// Where APPEND writes go instead of the offset the kernel named.
     var trueEnd: UInt64?
+    /// Owner of the one exclusive lock there is, and the channel and sequence of a request that waits for it.
+    var lockOwner: UInt64?
+    var lockWaiter: (channel: UInt32, sequence: UInt32)?
 
     init() {
         var root = ScriptedFile()
@@ -44,6 +47,7 @@ struct ScriptedState {
         file.attributes.links = name == nil ? 0 : 1
         file.attributes.uid = uid
         file.attributes.gid = gid
+        file.attributes.born = fos_time(seconds: 77, nanoseconds: 5, reserved: 0)
         file.references = 1
         nextInode += 4096
         files[file.attributes.inode] = file
@@ -65,8 +69,21 @@ func answerScripted(
     let exchange = Exchange(
         request: request, reply: reply,
         bulk: UnsafeMutableRawPointer(mock.pointee.segment + bulkStart) + Int(request.pointee.bulk_offset))
-    scripted.withLock { exchange.answer(&$0) }
-    return 1
+    return scripted.withLock { state in
+        if exchange.waits(&state, UInt32(channel)) { return 0 }
+        exchange.answer(&state)
+        if let ended = exchange.endsWait(&state) { finish(mock, ended.channel, ended.sequence, ended.status) }
+        return 1
+    }
+}
+
+/// Answers a request that was left waiting. The client looks by itself every so often, so nothing wakes it.
+private func finish(_ mock: UnsafeMutablePointer<mock_instance>, _ channel: UInt32, _ sequence: UInt32, _ status: Int32) {
+    let control = mock.pointee.channel + Int(channel)
+    control.pointee.reply = fos_message()
+    control.pointee.reply.status = status
+    control.pointee.reply.sequence = sequence
+    fos_store_release_u32(&control.pointee.reply_sequence, sequence)
 }
 
 private struct Exchange {
@@ -86,6 +103,41 @@ private struct Exchange {
     }
     private func fail(_ error: Int32) { reply.pointee.status = -error }
 
+    /// Leaves a lock request that must wait unanswered.
+    func waits(_ state: inout ScriptedState, _ channel: UInt32) -> Bool {
+        guard UInt32(request.pointee.operation) == FOS_OP_SETLK.rawValue else { return false }
+        let lock = fields(fos_lock_request.self)
+        guard lock.wait == 1, lock.kind != FOS_LOCK_UNLOCK.rawValue, let owner = state.lockOwner, owner != lock.owner else { return false }
+        state.log.append("wait")
+        state.lockWaiter = (channel, request.pointee.sequence)
+        return true
+    }
+
+    /// The waiting request that this one has ended, by unlocking or by CANCEL.
+    func endsWait(_ state: inout ScriptedState) -> (channel: UInt32, sequence: UInt32, status: Int32)? {
+        guard let waiter = state.lockWaiter else { return nil }
+        if UInt32(request.pointee.operation) == FOS_OP_CANCEL.rawValue {
+            let wanted = fields(fos_cancel_request.self)
+            guard wanted.channel == waiter.channel, wanted.sequence == waiter.sequence else { return nil }
+            state.lockWaiter = nil
+            return (waiter.channel, waiter.sequence, -EINTR)
+        }
+        guard state.lockOwner == nil else { return nil }
+        state.lockWaiter = nil
+        return (waiter.channel, waiter.sequence, 0)
+    }
+
+    private func lock(_ state: inout ScriptedState) {
+        let lock = fields(fos_lock_request.self)
+        if lock.kind == FOS_LOCK_UNLOCK.rawValue {
+            if state.lockOwner == lock.owner { state.lockOwner = nil }
+        } else if let owner = state.lockOwner, owner != lock.owner {
+            fail(EAGAIN)
+        } else {
+            state.lockOwner = lock.owner
+        }
+    }
+
     func answer(_ state: inout ScriptedState) {
         let inode = request.pointee.inode
         reply.pointee.bulk_length = 0
@@ -102,6 +154,13 @@ private struct Exchange {
         case FOS_OP_GETXATTR.rawValue:
             state.log.append("getxattr \(inode) \(name(at: 16, fields(fos_xattr_request.self).name_length))")
             fail(ENODATA)
+        case FOS_OP_SETLK.rawValue: lock(&state)
+        case FOS_OP_CANCEL.rawValue: state.log.append("cancel")
+        case FOS_OP_OPEN.rawValue, FOS_OP_RELEASE.rawValue:
+            state.log.append(UInt32(request.pointee.operation) == FOS_OP_OPEN.rawValue ? "open \(inode)" : "release \(inode)")
+        case FOS_OP_FLUSH.rawValue:
+            state.log.append("flush \(inode)")
+            if state.lockOwner == fields(fos_flush_request.self).owner { state.lockOwner = nil }
         default: file(&state, inode)
         }
     }
