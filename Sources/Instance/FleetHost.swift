@@ -1,0 +1,133 @@
+// The fleets of one instance, running on the live microkernel: everything but the mount.
+//
+// Role: chooses CPUs, lays servers out on cores, and starts them. `Instance` adds the FUSE front end; tests and
+// benchmarks use the fleets alone and attach clients to them.
+
+import CFosWire
+import FileService
+import Fleet
+import Glibc
+import Messaging
+import Microkernel
+import NameService
+import PrivilegeService
+
+public final class FleetHost: Sendable {
+    /// CPUs of the cores, core 0 first.
+    public let cpus: [Int32]
+    let topology: Topology
+    private let microkernel: Microkernel
+
+    /// - Parameters:
+    ///   - cpus: nil: the machine's default, which leaves at least one CPU to programs. -1 in it: a core that is not pinned.
+    ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
+    ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
+    public init(
+        name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false, listens: Bool = true
+    ) throws(InstanceError) {
+        topology = Topology.current()
+        cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
+        let layout = Layout(cores: cpus.count)
+        var configuration = MicrokernelConfiguration(
+            name: name, ownerUID: geteuid(), cpus: cpus, placements: layout.servers.map { $0.placement })
+        configuration.allowOther = allowOther
+        configuration.listens = listens
+        let plan = FleetPlan(
+            layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
+            allowOther: allowOther)
+        do throws(MicrokernelError) {
+            microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
+        } catch {
+            throw InstanceError("cannot start instance '\(name)': \(error.description)")
+        }
+    }
+
+    /// Starts the cores; returns when every server is found by name.
+    public func start() throws(InstanceError) {
+        do throws(MicrokernelError) { try microkernel.start() } catch {
+            throw InstanceError("cannot start the fleets: \(error.description)")
+        }
+    }
+
+    /// Ends every client and server. Idempotent.
+    public func stop() { microkernel.stop() }
+
+    /// A new connection to the instance, as the client's end of a socket pair; the caller owns it.
+    public func connect() throws(InstanceError) -> Int32 {
+        var ends: [Int32] = [-1, -1]
+        guard socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0, &ends) == 0 else {
+            throw InstanceError("no socket pair for a client: \(String(cString: strerror(errno)))")
+        }
+        microkernel.attach(socket: ends[0])
+        return ends[1]
+    }
+
+    /// Clients that are connected now.
+    public var clients: [ClientStatus] { microkernel.clients }
+    /// The cores as `fos status` and `.fos/topology` show them.
+    public var cores: [CoreStatus] { microkernel.status() }
+
+    private static func distances(_ cpus: [Int32], _ topology: Topology) -> DistanceMatrix {
+        DistanceMatrix(cores: cpus.count) { from, to in
+            cpus[from] == cpus[to] ? 0 : Int(topology.distance(cpu: cpus[from], cpu: cpus[to]))
+        }
+    }
+}
+
+/// What each core needs to make its servers, on its own thread.
+private struct FleetPlan: Sendable {
+    let layout: Layout
+    let distances: DistanceMatrix
+    /// Of the whole instance.
+    let pages: Int
+    let allowOther: Bool
+
+    func servers(onCore core: Int) -> CoreServers {
+        let placed = layout.servers.filter { $0.mailbox.core == core }.sorted { $0.mailbox.index < $1.mailbox.index }
+        var group = CoreServers(capacity: placed.count)
+        for place in placed {
+            switch place.service {
+            case FOS_SERVICE_NAME: group.add(nameServer(place))
+            case FOS_SERVICE_PRIVILEGE: group.add(privilegeServer(place))
+            default: group.add(fileServer(place))
+            }
+        }
+        return group
+    }
+
+    private func nameServer(_ place: Placed) -> NameServer {
+        NameServer(
+            member: place.member, members: layout.members(of: FOS_SERVICE_NAME), distances: distances,
+            privilege: layout.members(of: FOS_SERVICE_PRIVILEGE).first)
+    }
+
+    private func privilegeServer(_ place: Placed) -> PrivilegeServer {
+        PrivilegeServer(
+            member: place.member, members: layout.members(of: FOS_SERVICE_PRIVILEGE),
+            policy: PrivilegePolicy(
+                owner: geteuid(), allowsOthers: allowOther, publicMailboxes: layout.servers.map(\.mailbox)),
+            kernels: (0..<layout.cores).map { MailboxAddress(core: $0, index: 0) })
+    }
+
+    /// Credits are dealt evenly; a server that runs out asks its peers, so the limit is the instance's, not a server's.
+    private func fileServer(_ place: Placed) -> FileServer<MemoryStore> {
+        let members = layout.members(of: FOS_SERVICE_FILE)
+        let share = pages / members.count + (place.member < pages % members.count ? 1 : 0)
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        return FileServer(
+            member: place.member, members: members, credits: share,
+            root: RootAttributes(
+                uid: geteuid(), gid: getegid(), mode: 0o755,
+                born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),
+            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), store: MemoryStore())
+    }
+}
+
+extension Placed {
+    fileprivate var placement: ServerPlacement {
+        ServerPlacement(
+            service: service.rawValue, member: member, core: mailbox.core, index: mailbox.index,
+            names: [PublishedName(Layout.fleetName(service), many: true), PublishedName(name, many: false)])
+    }
+}

@@ -1,0 +1,74 @@
+// The contents of `.fos/`: names, servers, counters, topology and version, as plain text files.
+//
+// Protocol: the FUSE front end asks for a file by name at each lookup and gets a fresh snapshot. Formats are tab
+// separated with a header line, so that cut, sort and awk work on them.
+
+import CFosProxy
+import CFosWire
+import Microkernel
+
+struct Introspection {
+    static let files = ["names", "servers", "counters", "topology", "version"]
+
+    let directory: ServerDirectory
+    let host: FleetHost
+
+    /// The bytes of one file; nil for a name that is not here.
+    func contents(of file: String) -> [UInt8]? {
+        switch file {
+        case "names": return Array(names().utf8)
+        case "servers": return Array(servers().utf8)
+        case "counters": return Array(counters().utf8)
+        case "topology": return Array(topology().utf8)
+        case "version": return Array("fos wire \(FOS_WIRE_VERSION)\n".utf8)
+        default: return nil
+        }
+    }
+
+    private func names() -> String {
+        var text = "name\tredirect\towner\tmailboxes\n"
+        for entry in directory.names() {
+            let boxes = entry.members.map { "\($0.mailbox >> 16):\($0.mailbox & 0xffff)" }.joined(separator: ",")
+            text += "\(entry.name)\t\(entry.target.isEmpty ? "-" : entry.target)\t\(entry.owner)\t\(boxes)\n"
+        }
+        return text
+    }
+
+    private func servers() -> String {
+        var text = "server\tcore\tmailbox\tepoch\tload\trequests\tinodes\tpages\n"
+        for report in directory.reports() {
+            let s = report.statistics
+            text += "\(report.name)\t\(s.core)\t\(s.mailbox)\t\(report.member.epoch)\t\(s.queue_now)\t\(s.requests)\t\(s.inodes)\t\(s.pages)\n"
+        }
+        return text
+    }
+
+    /// Cores of the instance, then the distances between the CPUs of the machine as hwloc has them.
+    private func topology() -> String {
+        var text = "core\tcpu\tparked\tbeats\n"
+        for core in host.cores { text += "\(core.core)\t\(core.cpu)\t\(core.parked ? 1 : 0)\t\(core.beats)\n" }
+        let cpus = host.topology.cpus
+        text += "\ndistance\t" + cpus.map { "cpu\($0)" }.joined(separator: "\t") + "\n"
+        for row in cpus.indices {
+            let distances = cpus.indices.map { String(host.topology.distance(row, $0)) }
+            text += "cpu\(cpus[row])\t" + distances.joined(separator: "\t") + "\n"
+        }
+        return text
+    }
+
+    private func counters() -> String {
+        var text = "server\tcounter\tvalue\n"
+        for report in directory.reports() {
+            let s = report.statistics
+            let values: [(String, UInt64)] = [
+                ("requests", s.requests), ("replies", s.replies), ("forwards", s.forwards), ("retries", s.retries),
+                ("errors", s.errors), ("sent", s.sent), ("queue_now", s.queue_now), ("queue_peak", s.queue_peak),
+                ("continuations_now", s.continuations_now), ("continuations_peak", s.continuations_peak),
+                ("inodes", s.inodes), ("pages", s.pages), ("bytes_metadata", s.bytes_metadata), ("locks", s.locks),
+                ("leases_revoked", s.leases_revoked), ("names", s.names),
+            ]
+            for (name, value) in values { text += "\(report.name)\t\(name)\t\(value)\n" }
+        }
+        return text
+    }
+}
