@@ -174,6 +174,8 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let victim = state.pointee.victim
         guard victim != 0, !isExchange(state) else { return commit(id, kernel) }
+        // The directory that the source is in would be the victim; it only looks busy because this rename is in it.
+        if victim == kept(id).message.pointee.inode { return abort(id, -ENOTEMPTY, kernel) }
         let isDirectory = state.pointee.victimKind == Mode.directoryKind
         if isHere(victim) {
             guard let inode = inodes.find(victim) else { preconditionFailure("an entry leads to no inode") }

@@ -1,0 +1,187 @@
+// Names: lookup, create, mknod, mkdir, symlink, link, unlink, rmdir, readdir, with every error; on one server, and on
+// a fleet where directories live on another member than their parents.
+
+import CFosWire
+import Glibc
+import LoopKernel
+import Testing
+
+@testable import FileService
+
+@Suite struct EntryTests {
+    @Test(arguments: [1, 2, 3]) func makesAndFindsThings(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        let a = files.mkdir(1, "a")
+        #expect(a.status == 0 && a.attributes.links == 2 && a.attributes.mode == 0o040755)
+        #expect(files.stat(1).attributes.links == 3)
+        let file = files.create(a.inode, "file", mode: 0o640)
+        #expect(file.status == 0 && file.flags == 1 && file.attributes.links == 1 && file.attributes.size == 0)
+        #expect(file.inode % 4096 == a.inode % 4096, "a file lives with its directory")
+        #expect(files.create(a.inode, "file").flags == 0)
+        #expect(files.create(a.inode, "file", flags: 0o202).status == -EEXIST)
+        #expect(files.create(1, "a").status == -EISDIR)
+        #expect(files.lookup(a.inode, "file").inode == file.inode)
+        #expect(files.lookup(a.inode, "..").inode == 1 && files.lookup(1, "..").inode == 1 && files.lookup(a.inode, ".").inode == a.inode)
+        #expect(files.mknod(a.inode, "fifo", mode: 0o010644).attributes.mode == 0o010644)
+        #expect(files.mknod(a.inode, "null", mode: 0o020666, device: 0x103).attributes.device == 0x103)
+        #expect(files.mknod(a.inode, "dir", mode: 0o040755).status == -EPERM)
+        #expect(files.mknod(a.inode, "link", mode: 0o120777).status == -EINVAL)
+        let link = files.symlink(a.inode, "sym", "some/where")
+        #expect(link.attributes.mode == 0o120777 && link.attributes.size == 10)
+        #expect(files.readlink(link.inode).bulk == Array("some/where".utf8))
+        #expect(files.readlink(file.inode).status == -EINVAL)
+        #expect(files.symlink(a.inode, "sym", "x").status == -EEXIST)
+        #expect(files.symlink(a.inode, "empty", "").status == -ENOENT)
+        #expect(files.symlink(a.inode, "long", String(repeating: "x", count: 4096)).status == -ENAMETOOLONG)
+        #expect(files.names(a.inode) == ["fifo", "file", "null", "sym"])
+        fleet.check()
+    }
+
+    @Test(arguments: [1, 2]) func refusesBadNames(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        let long = String(repeating: "n", count: 256)
+        let longest = String(repeating: "n", count: 255)
+        let file = files.create(1, "file")
+        for (name, status) in [("", -ENOENT), (long, -ENAMETOOLONG), ("a/b", -EINVAL), ("a\0b", -EINVAL)] {
+            #expect(files.lookup(1, name).status == status)
+            #expect(files.create(1, name).status == status)
+            #expect(files.mkdir(1, name).status == status)
+            #expect(files.unlink(1, name) == status)
+            #expect(files.rmdir(1, name) == status)
+            #expect(files.rename(1, name, 1, "x") == status)
+            #expect(files.rename(1, "file", 1, name) == status)
+            #expect(files.link(file.inode, 1, name).status == status)
+        }
+        #expect(files.mkdir(1, ".").status == -EEXIST && files.mkdir(1, "..").status == -EEXIST && files.create(1, ".").status == -EEXIST)
+        #expect(files.unlink(1, ".") == -EISDIR && files.rmdir(1, ".") == -EINVAL && files.rmdir(1, "..") == -ENOTEMPTY)
+        #expect(files.rename(1, ".", 1, "x") == -EBUSY && files.rename(1, "file", 1, "..") == -EBUSY)
+        #expect(files.create(1, longest).status == 0 && files.unlink(1, longest) == 0)
+        #expect(files.lookup(file.inode, "x").status == -ENOTDIR && files.create(file.inode, "x").status == -ENOTDIR)
+        #expect(files.entries(file.inode).0 == -ENOTDIR && files.unlink(file.inode, "x") == -ENOTDIR && files.rmdir(file.inode, "x") == -ENOTDIR)
+        #expect(files.stat(4096 * 77 + 5).status == -ESTALE)
+        fleet.check()
+    }
+
+    @Test(arguments: [1, 2, 4]) func removesThings(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        var directories: [UInt64] = []
+        for index in 0..<6 { directories.append(files.mkdir(1, "d\(index)").inode) }
+        if members > 1 { #expect(Set(directories.map(fleet.member)).count == members) }
+        for directory in directories {
+            _ = files.create(directory, "f")
+            #expect(files.rmdir(1, "d\(directories.firstIndex(of: directory)!)") == -ENOTEMPTY)
+            #expect(files.unlink(directory, "nothing") == -ENOENT && files.rmdir(directory, "f") == -ENOTDIR)
+            #expect(files.unlink(directory, "f") == 0 && files.unlink(directory, "f") == -ENOENT)
+        }
+        #expect(files.unlink(1, "d0") == -EISDIR && files.rmdir(1, "nothing") == -ENOENT)
+        #expect(files.stat(1).attributes.links == 8)
+        for index in 0..<6 { #expect(files.rmdir(1, "d\(index)") == 0) }
+        #expect(files.stat(1).attributes.links == 2 && files.names(1) == [])
+        #expect(files.stat(directories[0]).status == -ESTALE)
+        fleet.check()
+    }
+
+    @Test(arguments: [1, 2, 3]) func linksAcrossOwners(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        let a = files.mkdir(1, "a").inode
+        let b = files.mkdir(1, "b").inode
+        let file = files.create(a, "f").inode
+        #expect(files.link(file, b, "g").attributes.links == 2)
+        #expect(files.link(file, 1, "h").attributes.links == 3)
+        #expect(files.lookup(b, "g").inode == file && files.lookup(1, "h").attributes.links == 3)
+        #expect(files.link(file, b, "g").status == -EEXIST)
+        #expect(files.link(a, b, "dir").status == -EPERM)
+        #expect(files.link(4096 * 50 + 2, b, "none").status == -ENOENT)
+        #expect(files.create(b, "g", flags: 0o202).status == -EEXIST)
+        #expect(files.create(b, "g").inode == file, "CREATE of a name whose inode lives elsewhere")
+        #expect(files.unlink(a, "f") == 0 && files.unlink(b, "g") == 0)
+        #expect(files.stat(file).attributes.links == 1)
+        #expect(files.write(file, 0, [1, 2, 3]) == 3)
+        #expect(files.unlink(1, "h") == 0)
+        #expect(files.stat(file).status == -ESTALE)
+        fleet.check()
+    }
+
+    @Test(arguments: [1, 2]) func listsWhileThingsChange(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        let d = files.mkdir(1, "d").inode
+        for index in 0..<100 { #expect(files.create(d, "n\(index)").status == 0) }
+        let (status, first) = files.entries(d, room: 2048)
+        #expect(status == 0 && first.first?.name == "." && first[1].name == ".." && first[0].inode == d && first[1].inode == 1)
+        // Half of those shown go, and others come; all that stayed must be shown exactly once.
+        for entry in first.dropFirst(2) where entry.inode % 2 == 0 { _ = files.unlink(d, entry.name) }
+        for index in 0..<20 { _ = files.create(d, "new\(index)") }
+        var seen = first.map(\.name)
+        var cookie = first.last!.next
+        while true {
+            let (_, part) = files.entries(d, cookie: cookie, room: 700)
+            guard let last = part.last else { break }
+            seen += part.map(\.name)
+            cookie = last.next
+        }
+        #expect(Set(seen).count == seen.count)
+        for index in 0..<100 { #expect(seen.contains("n\(index)")) }
+        #expect(files.entries(d, room: 100).0 == -EINVAL)
+        #expect(files.entries(d, cookie: UInt64.max).1.isEmpty)
+        let (_, plus) = files.entries(1, plus: true)
+        #expect(plus.first { $0.name == "d" }?.attributes == (members == 1 || fleet.member(of: d) == fleet.member(of: 1) ? d : nil))
+        fleet.check()
+    }
+
+    @Test func keepsUnlinkedFilesThatAreOpen() {
+        let fleet = FileFleet(members: 2)
+        let files = fleet.files()
+        let other = fleet.files()
+        let file = files.create(1, "f", reference: 1).inode
+        #expect(other.open(file, 0).status == 0)
+        #expect(files.write(file, 0, [7]) == 1 && files.unlink(1, "f") == 0)
+        #expect(files.stat(file).attributes.links == 0 && files.read(file, 0, 10).bulk == [7])
+        #expect(files.link(file, 1, "again").status == -ENOENT)
+        #expect(files.release(file) == 0 && files.stat(file).status == 0)
+        other.client.die()
+        fleet.host.runUntilQuiet()
+        #expect(files.stat(file).status == -ESTALE)
+        // O_TMPFILE: a name later, or none.
+        let temporary = Files.Result(files.call(Files.make(FOS_OP_TMPFILE, 1, "", mode: 0o600, flags: 2, reference: 1)))
+        #expect(temporary.attributes.links == 0)
+        #expect(files.link(temporary.inode, 1, "named").attributes.links == 1)
+        let exclusive = Files.Result(files.call(Files.make(FOS_OP_TMPFILE, 1, "", mode: 0o600, flags: 0o202, reference: 1)))
+        #expect(files.link(exclusive.inode, 1, "other").status == -ENOENT)
+        files.client.die()
+        fleet.host.runUntilQuiet()
+        fleet.check()
+    }
+
+    @Test func kernelReferencesKeepInodes() {
+        let fleet = FileFleet(members: 2)
+        let kernel = fleet.frontEnd()
+        let a = kernel.mkdir(1, "a").inode
+        let b = kernel.mkdir(1, "b").inode
+        let f = kernel.create(a, "f").inode
+        let g = kernel.create(b, "g").inode
+        #expect(kernel.lookup(a, "f").inode == f)
+        #expect(kernel.unlink(a, "f") == 0 && kernel.unlink(b, "g") == 0)
+        #expect(kernel.rmdir(1, "a") == 0)
+        #expect(kernel.stat(f).attributes.links == 0 && kernel.stat(a).status == 0)
+        #expect(kernel.create(a, "new").status == -ENOENT && kernel.lookup(a, "f").status == -ENOENT)
+        // A batch with owners mixed.
+        #expect(kernel.forget([(f, 1), (g, 1), (a, 1), (b, 1), (f, 1)]) == 0)
+        fleet.host.runUntilQuiet()
+        #expect(kernel.stat(f).status == -ESTALE && kernel.stat(g).status == -ESTALE && kernel.stat(a).status == -ESTALE)
+        #expect(kernel.stat(b).status == 0)
+        let (_, list) = kernel.entries(1, plus: true)
+        #expect(list.count == 3)
+        // More than it has is forgotten once only; hostile counts do no harm.
+        #expect(kernel.forget([(b, UInt64.max), (1, 5), (12345, 1)]) == 0)
+        #expect(kernel.create(b, "left").status == 0)
+        kernel.client.die()
+        fleet.host.runUntilQuiet()
+        #expect(fleet.files().lookup(b, "left").status == 0)
+        fleet.check()
+    }
+}
