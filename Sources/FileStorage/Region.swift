@@ -5,7 +5,11 @@
 // blocks, so a free page is never touched and can be given back to Linux.
 // Layout: the first two pages hold the header and the bitmaps, so that the region of any page is found by masking
 // its address. Those two pages of 16,384 are the pool's own cost and are not billed.
-// Invariants: a block is free at exactly one order; `touched` has a bit for each page that may be other than zero.
+// Fresh memory is faulted in by groups of 16 pages with one call (MADV_POPULATE_WRITE), which costs a quarter less than
+// a fault for each page. Huge pages are not asked for here: on a machine that is virtual or short of free 2 MiB blocks,
+// the first touch of one was measured to stall for up to 8 ms, on the path of a request.
+// Invariants: a block is free at exactly one order; `touched` has a bit for each page that may be other than zero; a
+// page without that bit is zero, and has memory from Linux only if another of its group has the bit.
 
 import Glibc
 
@@ -56,7 +60,6 @@ struct Region: BitwiseCopyable, Equatable {
         let tail = Region.bytes - head
         if tail > 0 { munmap(raw + head + Region.bytes, tail) }
         let region = Region(address: aligned)
-        madvise(region.base, Region.bytes, MADV_HUGEPAGE)
         region.header.initialize(to: RegionHeader(next: 0, previous: 0, freePages: 0, isAvailable: false))
         // The largest aligned blocks that follow the header: orders 1, 2, ... 8, and then of order 9 only.
         var page = Region.headerPages
@@ -126,26 +129,37 @@ struct Region: BitwiseCopyable, Equatable {
         setFree(order, block)
     }
 
-    /// Marks pages as touched; gives how many were so before.
+    /// Marks pages as touched; gives how many were so before. If none of their groups was, they are faulted in.
     private func touch(_ page: Int, count: Int) -> Int {
         if count < 64 {
-            // A block is aligned to its size, so it lies inside one word.
+            // A block is aligned to its size, so it lies inside one word, and inside one group or on whole ones.
+            let word = touched[page >> 6]
             let mask = Region.ones(count) << UInt64(page & 63)
-            let before = (touched[page >> 6] & mask).nonzeroBitCount
-            touched[page >> 6] |= mask
-            return before
+            touched[page >> 6] = word | mask
+            let first = page & ~15
+            let pages = max(count, 16)
+            if word >> UInt64(first & 63) & Region.ones(pages) == 0 { populate(first, count: pages) }
+            return (word & mask).nonzeroBitCount
         }
         var before = 0
         for word in page >> 6..<(page + count) >> 6 {
             before += touched[word].nonzeroBitCount
             touched[word] = ~0
         }
+        if before == 0 { populate(page, count: count) }
         return before
     }
 
+    /// An optimisation only: where Linux refuses (it is older than 5.14), pages are faulted in one by one.
+    private func populate(_ page: Int, count: Int) {
+        let populateWrite: Int32 = 23  // MADV_POPULATE_WRITE of <linux/mman.h>
+        madvise(base + page << 12, count << 12, populateWrite)
+    }
+
     /// Gives the memory of all free pages back to Linux, which will hand out zeroed ones in their place when they are
-    /// next used. Returns how many pages that were.
-    func giveBack() -> Int {
+    /// next used. Returns how many pages that were, of those that were ever used; after `limit` of them it leaves the rest for
+    /// another time.
+    func giveBack(limit: Int) -> Int {
         withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 256) { idle in
             for word in 0..<256 { idle[word] = 0 }
             for order in 0...Region.maximumOrder where counts[order] > 0 {
@@ -162,33 +176,40 @@ struct Region: BitwiseCopyable, Equatable {
                     }
                 }
             }
+            // A group with a touched page may have memory in all of its pages.
             var given = 0
-            var page = Region.headerPages
-            while page < Region.pages {
-                guard isSet(idle, page), isSet(UnsafeMutableBufferPointer(start: touched, count: 256), page) else {
-                    page += 1
+            for word in 0..<256 {
+                if given >= limit {
+                    idle[word] = 0
                     continue
                 }
+                let free = idle[word]
+                given += (free & touched[word]).nonzeroBitCount
+                idle[word] = free & Region.wholeGroups(touched[word])
+                touched[word] &= ~free
+            }
+            var page = Region.headerPages
+            while page < Region.pages {
                 let first = page
-                while page < Region.pages, isSet(idle, page),
-                    isSet(UnsafeMutableBufferPointer(start: touched, count: 256), page)
-                {
-                    touched[page >> 6] &= ~(1 << UInt64(page & 63))
-                    page += 1
-                }
-                madvise(base + first << 12, (page - first) << 12, MADV_DONTNEED)
-                given += page - first
+                while page < Region.pages, idle[page >> 6] & (1 << UInt64(page & 63)) != 0 { page += 1 }
+                if page > first { madvise(base + first << 12, (page - first) << 12, MADV_DONTNEED) }
+                page += 1
             }
             return given
         }
     }
 
+    /// All bits of each group of 16 in which any bit is set.
+    private static func wholeGroups(_ bits: UInt64) -> UInt64 {
+        var groups: UInt64 = 0
+        for shift in stride(from: UInt64(0), to: 64, by: 16) where bits >> shift & 0xffff != 0 {
+            groups |= 0xffff << shift
+        }
+        return groups
+    }
+
     /// `count` low bits, fewer than 64.
     private static func ones(_ count: Int) -> UInt64 { UInt64(1) << UInt64(count) - 1 }
-
-    private func isSet(_ bits: UnsafeMutableBufferPointer<UInt64>, _ page: Int) -> Bool {
-        bits[page >> 6] & (1 << UInt64(page & 63)) != 0
-    }
 }
 
 /// Anonymous zeroed memory, or nil.

@@ -49,11 +49,11 @@ import Testing
                 cost -= PagePool.cost(ofRun: victim.pages)
             }
             expect(pool.used == cost && pool.credits == credits - cost)
-            if random.below(1000) == 0 { pool.trim(reserve: random.below(500)) }
+            if random.below(1000) == 0 { pool.trim(reserve: random.below(500), limit: random.below(3000)) }
         }
         for (pointer, pages, _) in held { pool.releaseRun(pointer, pages: pages) }
         expect(pool.used == 0 && pool.credits == credits)
-        pool.trim(reserve: 0)
+        pool.trim(reserve: 0, limit: .max)
         expect(pool.mappedPages == 0)
     }
 
@@ -66,14 +66,35 @@ import Testing
             pages.append(page)
         }
         for index in 0..<20_000 where index % 3 != 0 { pool.release(pages[index]) }
-        expect(pool.trim(reserve: 100) == 20_000 - 6_667)
-        expect(pool.trim(reserve: 100) == 0)
+        expect(pool.trim(reserve: 100, limit: .max) == 20_000 - 6_667)
+        expect(pool.trim(reserve: 100, limit: .max) == 0)
         for index in stride(from: 0, to: 20_000, by: 3) {
             expect(pages[index].load(as: Int.self) == index)
             pool.release(pages[index])
         }
-        pool.trim(reserve: 0)
+        pool.trim(reserve: 0, limit: .max)
         expect(pool.mappedPages == 0)
+    }
+
+    /// In small steps it comes to the same, and ends.
+    @Test func trimByAndBy() throws {
+        var pool = PagePool(credits: 100_000)
+        var pages: [UnsafeMutableRawPointer] = []
+        for _ in 0..<40_000 { pages.append(try unwrap(pool.allocate(zeroed: false))) }
+        for page in pages { pool.release(page) }
+        var given = 0
+        var calls = 0
+        while true {
+            let pages = pool.trim(reserve: 0, limit: 1000)
+            if pages == 0 { break }
+            expect(pages < 1000 + 64)
+            given += pages
+            calls += 1
+        }
+        expect(given == 40_000 && calls >= 37)
+        expect(pool.trim(reserve: 0) == 0)
+        let page = try unwrap(pool.allocate(zeroed: true))
+        expect(page.load(as: UInt64.self) == 0)
     }
 
     @Test func creditsMoveInAndOut() throws {
