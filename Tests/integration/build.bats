@@ -27,15 +27,21 @@ MK
 @test "make with gcc builds and runs, a second make does nothing, a touched header rebuilds" {
     same <<SH
 $project
-make -j3 > log 2>&1 || { cat log; exit 1; }; ./build/prog; make | tail -n 1; sleep 0.05; touch src/f3.c; make 2>&1 | grep -c -- -c; sleep 0.05; touch src/all.h; make -j2 2>&1 | grep -c -- -c; sleep 0.05; touch lib/s.c; make 2>&1 | wc -l; ./build/prog; make clean; ls; rm log
+make -j3 > log 2>&1 || { cat log; exit 1; }; ./build/prog; make | tail -n 1; sleep 0.05; touch src/f3.c
+make 2>&1 | grep -c -- -c; sleep 0.05; touch src/all.h; make -j2 2>&1 | grep -c -- -c; sleep 0.05; touch lib/s.c
+make 2>&1 | wc -l; ./build/prog; make clean; ls; rm log
 SH
 }
 
 @test "gcc: precompiled header, ar, ld, strip, objcopy, debug information, temporary files on the mount" {
     same <<SH
 $project
-export TMPDIR=\$DIR; gcc -g -O1 -c src/f*.c; ar rcs libf.a f*.o; ar t libf.a | sort | head -n 3; ranlib libf.a; nm libf.a | grep -c ' T '; gcc -g -o prog src/main.c lib/s.c libf.a; ./prog; strip -o stripped prog; ./stripped; objcopy --only-keep-debug prog prog.debug; readelf -h stripped | grep Type
-gcc -x c-header -o src/all.h.gch src/all.h; gcc -c -include src/all.h src/f1.c -o f1.o; gcc -save-temps=obj -c src/f2.c -o t.o; ls t.*; gcc -E src/main.c | wc -l; ls -A \$DIR; rm -f prog* stripped libf.a *.o t.* src/*.gch
+export TMPDIR=\$DIR; gcc -g -O1 -c src/f*.c; ar rcs libf.a f*.o; ar t libf.a | sort | head -n 3; ranlib libf.a
+nm libf.a | grep -c ' T '; gcc -g -o prog src/main.c lib/s.c libf.a; ./prog; strip -o stripped prog; ./stripped
+objcopy --only-keep-debug prog prog.debug; readelf -h stripped | grep Type
+gcc -x c-header -o src/all.h.gch src/all.h; gcc -c -include src/all.h src/f1.c -o f1.o
+gcc -save-temps=obj -c src/f2.c -o t.o; ls t.*; gcc -E src/main.c | wc -l; ls -A \$DIR
+rm -f prog* stripped libf.a *.o t.* src/*.gch
 SH
 }
 
@@ -62,26 +68,38 @@ SH
 
 @test "patch and diff: apply, reject, reverse, new and deleted files, fuzz" {
     same <<'SH'
-cp -r "$SRC/include/linux" a; cp -r a b; sed -i '10a inserted' b/fs.h; rm b/if.h; echo new > b/added.h; sed -i '5d' b/types.h; diff -ruN a b > d.patch || echo "differ"; (cd a; patch -p1 < ../d.patch | sort; ls if.h added.h 2>&1 | sort); diff -r a b; (cd a; patch -R -p1 -s < ../d.patch); diff -rq a b || true
-sed -i '8,12d' a/fs.h; (cd a; patch -p1 -N < ../d.patch | sort | head; ls *.rej *.orig); find . -name '*.orig' -o -name '*.rej' | sort; rm -f d.patch a/*.rej
+cp -r "$SRC/include/linux" a; cp -r a b; sed -i '10a inserted' b/fs.h; rm b/if.h; echo new > b/added.h
+sed -i '5d' b/types.h; diff -ruN a b > d.patch || echo "differ"
+(cd a; patch -p1 < ../d.patch | sort; ls if.h added.h 2>&1 | sort); diff -r a b
+(cd a; patch -R -p1 -s < ../d.patch); diff -rq a b || true
+sed -i '8,12d' a/fs.h; (cd a; patch -p1 -N < ../d.patch | sort | head; ls *.rej *.orig)
+find . -name '*.orig' -o -name '*.rej' | sort; rm -f d.patch a/*.rej
 SH
 }
 
 @test "a running program cannot be written (ETXTBSY) but can be replaced by rename, and runs on" {
     same <<'SH'
-cp /bin/sleep prog; ./prog 30 & pid=$!; for _ in $(seq 50); do [ "$(readlink /proc/$pid/exe)" = "$DIR/prog" ] && break; sleep 0.05; done
-(echo x >> prog) 2>&1 | sed 's/.*line [0-9]*: //'; cp /bin/true new; mv new prog; ./prog && echo replaced; kill -0 $pid && echo "still runs"; readlink /proc/$pid/exe | sed 's|.*/||'; kill $pid; wait $pid || echo "status $?"; cp /bin/sleep u; ./u 30 & p2=$!; sleep 0.2; rm u; kill -0 $p2; kill $p2; wait $p2 || echo "status $?"
+cp /bin/sleep prog; ./prog 30 & pid=$!
+for _ in $(seq 50); do [ "$(readlink /proc/$pid/exe)" = "$DIR/prog" ] && break; sleep 0.05; done
+(echo x >> prog) 2>&1 | sed 's/.*line [0-9]*: //'; cp /bin/true new; mv new prog; ./prog && echo replaced
+kill -0 $pid && echo "still runs"; readlink /proc/$pid/exe | sed 's|.*/||'; kill $pid
+wait $pid || echo "status $?"; cp /bin/sleep u; ./u 30 & p2=$!; sleep 0.2; rm u; kill -0 $p2; kill $p2
+wait $p2 || echo "status $?"
 SH
 }
 
 @test "a program written, closed and run at once, many times" {
     same <<'SH'
-for i in $(seq 60); do printf '#!/bin/sh\necho %s\n' $i > s; chmod +x s; ./s; done | md5sum; for i in $(seq 20); do cp /bin/true t$((i % 3)); ./t$((i % 3)) || echo "failed $i"; done; cp /bin/echo e; ./e from the mount; LD_LIBRARY_PATH=$DIR ./e libs; chmod -x e; ./e 2>/dev/null || echo "status $?"
+for i in $(seq 60); do printf '#!/bin/sh\necho %s\n' $i > s; chmod +x s; ./s; done | md5sum
+for i in $(seq 20); do cp /bin/true t$((i % 3)); ./t$((i % 3)) || echo "failed $i"; done; cp /bin/echo e
+./e from the mount; LD_LIBRARY_PATH=$DIR ./e libs; chmod -x e; ./e 2>/dev/null || echo "status $?"
 SH
 }
 
 @test "autoconf-like configure work: hundreds of small compiles in a temporary directory" {
     same <<'SH'
-mkdir conf; cd conf; n=0; for h in stdio.h stdlib.h string.h unistd.h sys/stat.h nothere.h fcntl.h math.h; do printf '#include <%s>\nint main(void) { return 0; }\n' $h > conftest.c; if gcc -o conftest conftest.c 2>conftest.err && ./conftest; then echo "#define HAVE_$(echo $h | tr a-z/. A-Z__) 1"; fi >> confdefs.h; rm -f conftest*; done; cat confdefs.h
+mkdir conf; cd conf; n=0
+for h in stdio.h stdlib.h string.h unistd.h sys/stat.h nothere.h fcntl.h math.h; do printf '#include <%s>\nint main(void) { return 0; }\n' $h > conftest.c; if gcc -o conftest conftest.c 2>conftest.err && ./conftest; then echo "#define HAVE_$(echo $h | tr a-z/. A-Z__) 1"; fi >> confdefs.h; rm -f conftest*; done
+cat confdefs.h
 SH
 }

@@ -48,7 +48,7 @@ refused() {
     pid=$(daemon_pid "$MOUNT")
     parent=$(awk '/^PPid/ { print $2 }' "/proc/$pid/status")
     fos umount "$MOUNT"
-    ! is_mounted "$MOUNT"
+    refute is_mounted "$MOUNT"
     dead "$pid"
     [ "$parent" = 1 ] || dead "$parent"
     [ -z "$(ls -A "$MOUNT")" ]
@@ -124,7 +124,7 @@ refused() {
     refused 1 "frob" -- mount -o frob "$MOUNT"
     refused 1 "shout" -- mount --log-level shout "$MOUNT"
     refused 1 "a/b" -- mount --name a/b "$MOUNT"
-    ! is_mounted "$MOUNT"
+    refute is_mounted "$MOUNT"
 }
 @test "no /dev/fuse: one line that says what to do" {
     run unshare -m bash -c "mount -t tmpfs none /dev; ln -s /proc/self/fd /dev/fd; '$FOS' mount '$MOUNT' 2>&1" 3>&-
@@ -166,7 +166,7 @@ refused() {
     pid=$(daemon_pid "$MOUNT")
     exec 8> "$MOUNT/f"
     fos umount --lazy "$MOUNT"
-    ! is_mounted "$MOUNT"
+    refute is_mounted "$MOUNT"
     [ -d "/proc/$pid" ]
     echo still >&8
     exec 8>&-
@@ -180,7 +180,7 @@ refused() {
         touch "$MOUNT/f"
         $how "$MOUNT"
         dead "$pid"
-        ! is_mounted "$MOUNT"
+        refute is_mounted "$MOUNT"
     done
 }
 
@@ -206,7 +206,7 @@ refused() {
     kill -9 "$pid"
     gone
     for _ in $(seq 50); do kill -0 $reader 2>/dev/null || break; sleep 0.1; done
-    ! kill -0 $reader 2>/dev/null
+    refute kill -0 $reader
     run timeout 10 stat -L /dev/fd/8
     [ "$status" != 124 ]
     exec 8<&-
@@ -292,6 +292,6 @@ refused() {
         touch "$MOUNT/f"
         fos umount "$MOUNT"
     done
-    ! is_mounted "$MOUNT"
-    ! daemon_pid "$MOUNT"
+    refute is_mounted "$MOUNT"
+    refute daemon_pid "$MOUNT"
 }

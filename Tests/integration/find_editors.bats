@@ -4,28 +4,42 @@ load helper
 
 @test "find: by name, type, size, time, permission, links, depth, inode, and -delete" {
     same <<'SH'
-mkdir -p d/e/f g; seq 1000 > d/big; touch -d '2001-01-01' d/old; echo x > d/e/x.c; ln d/e/x.c g/hard; ln -s ../d g/link; mkfifo d/p; chmod 4711 d/big; chmod 600 d/e/x.c
-f() { find "$@" | sort; }; f . -name '*.c'; f . -type l; f . -type p; f . -type d; f . -size +1k -type f; f . -empty; f . -perm -4000; f . -perm 600; f . -links 2 -type f; f . -newer d/old -type f; f . ! -newer d/old; f . -mtime +365; f . -mmin -60 -type f; f . -maxdepth 1; f . -mindepth 3; f . -samefile g/hard; f . -inum "$(stat -c %i d/e/x.c)"
-f -L . -name x.c; f . -lname '*d'; f . -user "$(id -un)" | wc -l; f . -path './d/*' -prune -o -print; find . -depth -print | head -n 1; find d -type f -printf '%P %s %m %n %y\n' | sort; find . -name '*.c' -exec grep -l x {} +; find d -type f -print0 | sort -z | xargs -0 wc -c; find . -xdev -regex '.*/[ef]' | sort; find d -delete; ls; find g -name hard -execdir pwd \; | sed 's|.*/||'
+mkdir -p d/e/f g; seq 1000 > d/big; touch -d '2001-01-01' d/old; echo x > d/e/x.c; ln d/e/x.c g/hard
+ln -s ../d g/link; mkfifo d/p; chmod 4711 d/big; chmod 600 d/e/x.c
+f() { find "$@" | sort; }; f . -name '*.c'; f . -type l; f . -type p; f . -type d; f . -size +1k -type f
+f . -empty; f . -perm -4000; f . -perm 600; f . -links 2 -type f; f . -newer d/old -type f; f . ! -newer d/old
+f . -mtime +365; f . -mmin -60 -type f; f . -maxdepth 1; f . -mindepth 3; f . -samefile g/hard
+f . -inum "$(stat -c %i d/e/x.c)"
+f -L . -name x.c; f . -lname '*d'; f . -user "$(id -un)" | wc -l; f . -path './d/*' -prune -o -print
+find . -depth -print | head -n 1; find d -type f -printf '%P %s %m %n %y\n' | sort
+find . -name '*.c' -exec grep -l x {} +; find d -type f -print0 | sort -z | xargs -0 wc -c
+find . -xdev -regex '.*/[ef]' | sort; find d -delete; ls; find g -name hard -execdir pwd \; | sed 's|.*/||'
 SH
 }
 
 @test "a directory is listed whole while it is changed: every entry that stays is seen once" {
     same <<'SH'
 mkdir d; for i in $(seq 2000); do : > d/stay-$i; done; (for r in 1 2 3 4 5; do for i in $(seq 200); do : > d/churn-$i; done; rm -f d/churn-*; done) & w=$!
-while kill -0 $w 2>/dev/null; do ls -U d | grep '^stay' > seen; [ "$(wc -l < seen)" = 2000 ] || echo "lost $(wc -l < seen)"; [ -z "$(sort seen | uniq -d)" ] || echo "twice"; done; wait; rm -f seen; rm -r d
+while kill -0 $w 2>/dev/null; do ls -U d | grep '^stay' > seen; [ "$(wc -l < seen)" = 2000 ] || echo "lost $(wc -l < seen)"; [ -z "$(sort seen | uniq -d)" ] || echo "twice"; done
+wait; rm -f seen; rm -r d
 SH
 }
 
 @test "rm -r and find -delete of directories larger than one listing" {
     same <<'SH'
-mkdir a b; for i in $(seq 3000); do : > a/$i; : > b/a-rather-long-name-so-that-listings-are-cut-into-several-buffers-$i; done; ls a | wc -l; find b -name '*5' -delete; ls b | wc -l; rm -r a; find b -delete; ls
+mkdir a b
+for i in $(seq 3000); do : > a/$i; : > b/a-rather-long-name-so-that-listings-are-cut-into-several-buffers-$i; done
+ls a | wc -l; find b -name '*5' -delete; ls b | wc -l; rm -r a; find b -delete; ls
 SH
 }
 
 @test "sed -i, awk, grep -r, xargs -P, sort -o in place" {
     same <<'SH'
-mkdir d; for i in $(seq 50); do seq $i > d/$i; done; sed -i 's/^1/one/' d/*; sed -i.bak '1d' d/50; cat d/50 | head -n 2; cat d/50.bak | head -n 1; grep -rl one0 d | sort; grep -c one d/20; ls d | xargs -P 4 -I{} sh -c 'wc -l < d/{} > d/{}.n'; cat d/*.n | sort -n | md5sum; awk '{print > ("split" ($1 % 3))}' d/30; wc -l split*; awk -i inplace '{print NR": "$0}' split0 2>/dev/null || true; rm -f d/*.n split0
+mkdir d; for i in $(seq 50); do seq $i > d/$i; done; sed -i 's/^1/one/' d/*; sed -i.bak '1d' d/50
+cat d/50 | head -n 2; cat d/50.bak | head -n 1; grep -rl one0 d | sort; grep -c one d/20
+ls d | xargs -P 4 -I{} sh -c 'wc -l < d/{} > d/{}.n'; cat d/*.n | sort -n | md5sum
+awk '{print > ("split" ($1 % 3))}' d/30; wc -l split*
+awk -i inplace '{print NR": "$0}' split0 2>/dev/null || true; rm -f d/*.n split0
 SH
 }
 
@@ -47,7 +61,12 @@ SH
 @test "vim -es: edit, write, backup, undo file, swap file, write over a symbolic link and a hard link" {
     need vim
     same <<'SH'
-seq 100 > f; ln f hard; ln -s f soft; v() { vim -Nu NONE -i NONE -es "$@" < /dev/null || true; }; v -c '%s/5/five/g' -c wq f; md5sum f; v -c 'set backup backupcopy=yes' -c '1d' -c wq soft; ls; cat soft | head -n 1; stat -c %h f; v -c 'set backupcopy=no' -c '$put =\"end\"' -c wq hard; stat -c %h hard f; v -c 'set undofile undodir=.' -c 'normal ggdd' -c wq f; v -c 'set undofile undodir=.' -c 'undo' -c wq f; head -n 1 f
-v -c 'w new' -c q f; cmp f new; chmod 600 new; v -c 'normal ix' -c wq new; stat -c %a new; v -c 'r !echo shell' -c 'wq' new; tail -n 1 new; ls -A | grep -c 'sw[po]' || true; rm -f ./*~ .*un~
+seq 100 > f; ln f hard; ln -s f soft; v() { vim -Nu NONE -i NONE -es "$@" < /dev/null || true; }
+v -c '%s/5/five/g' -c wq f; md5sum f; v -c 'set backup backupcopy=yes' -c '1d' -c wq soft; ls
+cat soft | head -n 1; stat -c %h f; v -c 'set backupcopy=no' -c '$put =\"end\"' -c wq hard; stat -c %h hard f
+v -c 'set undofile undodir=.' -c 'normal ggdd' -c wq f; v -c 'set undofile undodir=.' -c 'undo' -c wq f
+head -n 1 f
+v -c 'w new' -c q f; cmp f new; chmod 600 new; v -c 'normal ix' -c wq new; stat -c %a new
+v -c 'r !echo shell' -c 'wq' new; tail -n 1 new; ls -A | grep -c 'sw[po]' || true; rm -f ./*~ .*un~
 SH
 }

@@ -9,7 +9,7 @@ setup() { only_fos; }
     ls "$MOUNT/.fos"
     [ "$(ls "$MOUNT/.fos" | wc -l)" -ge 4 ]
     for f in names servers counters topology; do [ -f "$MOUNT/.fos/$f" ]; done
-    ! ls -A "$MOUNT" | grep -qx .fos
+    [ "$(ls -A "$MOUNT" | grep -cx .fos)" = 0 ]
 }
 
 @test "every file has the size that cat reads" {

@@ -11,7 +11,7 @@ fio_verify() {
     dir=$(fresh "$MOUNT")
     as_user fio --name=verify --directory="$dir" --size=${MEGABYTES}m --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 \
         --verify_state_save=0 --group_reporting --output="$BASE/results/fio" "$@" || { tail -n 40 "$BASE/results/fio"; return 1; }
-    ! grep -iE 'verify: bad|err= *[1-9]' "$BASE/results/fio"
+    refute grep -iE 'verify: bad|err= *[1-9]' "$BASE/results/fio"
     rm -rf "$dir"
 }
 
@@ -41,7 +41,7 @@ fio_verify() {
     dir=$(fresh "$MOUNT")
     as_user dbench -D "$dir" -t "$seconds" 4 > "$BASE/results/dbench" 2>&1 || { tail -n 30 "$BASE/results/dbench"; return 1; }
     grep Throughput "$BASE/results/dbench"
-    ! grep -iE 'ERROR|failed' "$BASE/results/dbench"
+    refute grep -iE 'ERROR|failed' "$BASE/results/dbench"
     rm -rf "$dir"
 }
 
@@ -62,6 +62,7 @@ while time.time() < end:
     except (FileNotFoundError, FileExistsError): pass
 assert sorted(map(int, os.listdir("t/" + me))) == sorted(own); assert all(open("t/%s/%d" % (me, n), "rb").read() == d for n, d in own.items())
 PY
-python3 w.py 1 & a=$!; python3 w.py 2 & b=$!; wait $a; wait $b; for f in t/shared*; do [ -e "$f" ]; done; find . | wc -l
+python3 w.py 1 & a=$!; python3 w.py 2 & b=$!; wait $a; wait $b; for f in t/shared*; do [ -e "$f" ]; done
+find . | wc -l
 SH
 }

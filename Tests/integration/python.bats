@@ -112,8 +112,14 @@ SH
 
 @test "compileall, imports from the mount, an edited module is compiled again" {
     same -w <<'SH'
-mkdir -p pkg/sub; echo 'from .m import f' > pkg/__init__.py; echo 'def f(): return 1' > pkg/m.py; touch pkg/sub/__init__.py; python3 -c 'import pkg; print(pkg.f())'; ls pkg/__pycache__; echo 'def f(): return 22' > pkg/m.py; python3 -c 'import pkg; print(pkg.f())'
-cp -r /usr/lib/python3.11/json /usr/lib/python3.11/email . 2>/dev/null || cp -r "$(python3 -c 'import json,os;print(os.path.dirname(json.__file__))')" .; rm -rf json/__pycache__; python3 -m compileall -q -j 2 .; find . -name '*.pyc' | wc -l; python3 -m compileall . | grep -c Compiling || true; python3 -c 'import json; print(json.dumps([1]))'; python3 -m zipfile -c lib.zip pkg/; PYTHONPATH=lib.zip python3 -c 'import pkg' ; find . -name __pycache__ -exec rm -r {} +; rm lib.zip
+mkdir -p pkg/sub; echo 'from .m import f' > pkg/__init__.py; echo 'def f(): return 1' > pkg/m.py
+touch pkg/sub/__init__.py; python3 -c 'import pkg; print(pkg.f())'; ls pkg/__pycache__
+echo 'def f(): return 22' > pkg/m.py; python3 -c 'import pkg; print(pkg.f())'
+cp -r /usr/lib/python3.11/json /usr/lib/python3.11/email . 2>/dev/null || cp -r "$(python3 -c 'import json,os;print(os.path.dirname(json.__file__))')" .
+rm -rf json/__pycache__; python3 -m compileall -q -j 2 .; find . -name '*.pyc' | wc -l
+python3 -m compileall . | grep -c Compiling || true; python3 -c 'import json; print(json.dumps([1]))'
+python3 -m zipfile -c lib.zip pkg/; PYTHONPATH=lib.zip python3 -c 'import pkg' 
+find . -name __pycache__ -exec rm -r {} +; rm lib.zip
 SH
 }
 
@@ -121,9 +127,15 @@ SH
     python3 -c 'import venv, ensurepip' 2>/dev/null || skip "python3-venv is not installed"
     same -w <<'SH'
 mkdir -p src/hello; echo 'def main(): print("hello from a venv")' > src/hello/__init__.py
-i=src/hello-1.dist-info; mkdir $i; printf 'Metadata-Version: 2.1\nName: hello\nVersion: 1\n' > $i/METADATA; printf '[console_scripts]\nhello = hello:main\n' > $i/entry_points.txt
-printf 'Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n' > $i/WHEEL; : > $i/RECORD; (cd src; python3 -m zipfile -c ../hello-1-py3-none-any.whl hello hello-1.dist-info)
-python3 -m venv v; v/bin/python -c 'import sys; print(sys.prefix == sys.base_prefix)'; v/bin/pip --version | cut -d' ' -f1; v/bin/pip install -q --disable-pip-version-check --no-index ./hello-1-py3-none-any.whl; v/bin/hello; v/bin/pip list --disable-pip-version-check 2>/dev/null | grep hello; v/bin/pip uninstall -q -y hello; ls v/bin | sort; find v -name '*.py' | wc -l; rm -rf v *.whl
+i=src/hello-1.dist-info; mkdir $i; printf 'Metadata-Version: 2.1\nName: hello\nVersion: 1\n' > $i/METADATA
+printf '[console_scripts]\nhello = hello:main\n' > $i/entry_points.txt
+printf 'Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n' > $i/WHEEL
+: > $i/RECORD; (cd src; python3 -m zipfile -c ../hello-1-py3-none-any.whl hello hello-1.dist-info)
+python3 -m venv v; v/bin/python -c 'import sys; print(sys.prefix == sys.base_prefix)'
+v/bin/pip --version | cut -d' ' -f1
+v/bin/pip install -q --disable-pip-version-check --no-index ./hello-1-py3-none-any.whl; v/bin/hello
+v/bin/pip list --disable-pip-version-check 2>/dev/null | grep hello; v/bin/pip uninstall -q -y hello
+ls v/bin | sort; find v -name '*.py' | wc -l; rm -rf v *.whl
 SH
 }
 

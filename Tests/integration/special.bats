@@ -30,7 +30,8 @@ SH
 
 @test "device nodes: made by root with the right numbers, refused to others" {
     same <<'SH'
-if [ "$(id -u)" = 0 ]; then mknod null c 1 3; mknod -m 620 loop b 7 9; stat -c '%F %t %T %a' null loop; ls -l null | awk '{print $5,$6}'; rm loop; else mknod null c 1 3 2>&1 || echo "status $?"; fi; mknod fifo p; stat -c %F fifo
+if [ "$(id -u)" = 0 ]; then mknod null c 1 3; mknod -m 620 loop b 7 9; stat -c '%F %t %T %a' null loop; ls -l null | awk '{print $5,$6}'; rm loop; else mknod null c 1 3 2>&1 || echo "status $?"; fi
+mknod fifo p; stat -c %F fifo
 SH
 }
 
@@ -53,7 +54,9 @@ SH
 
 @test "deep paths: 300 levels by chdir, PATH_MAX refused, deletion from the bottom" {
     same <<'SH'
-for i in $(seq 300); do mkdir level-$i-padding-padding; cd level-$i-padding-padding; done; echo deep > f; cat f; cd "$DIR"; find . -type f | wc -c; find . | wc -l; p=$(printf 'd/%.0s' $(seq 100)); mkdir -p "$p"; echo x > "${p}f"; cat "${p}f"; rm -r level* d; ls
+for i in $(seq 300); do mkdir level-$i-padding-padding; cd level-$i-padding-padding; done; echo deep > f; cat f
+cd "$DIR"; find . -type f | wc -c; find . | wc -l; p=$(printf 'd/%.0s' $(seq 100)); mkdir -p "$p"
+echo x > "${p}f"; cat "${p}f"; rm -r level* d; ls
 python3 -c 'import os
 try: os.stat("/".join(["x"] * 3000))
 except OSError as e: print(e.strerror)'
@@ -62,13 +65,17 @@ SH
 
 @test "10,000 files in one directory: create, list, stat, rename, delete" {
     same <<'SH'
-mkdir d; cd d; seq -f 'file-%05.0f' 10000 | xargs touch; ls | wc -l; ls | md5sum; ls -U | sort | uniq -d | wc -l; ls -l | wc -l; stat -c %s file-0500* | wc -l; for i in 1 5000 9999; do mv "$(printf 'file-%05d' $i)" "moved-$i"; done; ls moved*; rm file-*7; ls | wc -l; find . -type f -print0 | xargs -0 rm; ls -A | wc -l; cd ..; stat -c %h d
+mkdir d; cd d; seq -f 'file-%05.0f' 10000 | xargs touch; ls | wc -l; ls | md5sum; ls -U | sort | uniq -d | wc -l
+ls -l | wc -l; stat -c %s file-0500* | wc -l
+for i in 1 5000 9999; do mv "$(printf 'file-%05d' $i)" "moved-$i"; done; ls moved*; rm file-*7; ls | wc -l
+find . -type f -print0 | xargs -0 rm; ls -A | wc -l; cd ..; stat -c %h d
 SH
 }
 
 @test "1,000 directories: link count of the parent follows" {
     same <<'SH'
-mkdir d; cd d; seq 1000 | xargs mkdir; stat -c %h .; mkdir 1/sub; stat -c %h 1; mv 5 1/; stat -c %h . 1; mv 1 2/; stat -c %h . 2; ls -R | wc -l; rmdir [4-9]*; stat -c %h .; cd ..; rm -r d
+mkdir d; cd d; seq 1000 | xargs mkdir; stat -c %h .; mkdir 1/sub; stat -c %h 1; mv 5 1/; stat -c %h . 1; mv 1 2/
+stat -c %h . 2; ls -R | wc -l; rmdir [4-9]*; stat -c %h .; cd ..; rm -r d
 SH
 }
 
@@ -113,7 +120,13 @@ SH
 
 @test "flock(1): exclusive, shared, non-blocking, time-out, released by death" {
     same <<'SH'
-echo 0 > n; for p in 1 2 3; do (for i in $(seq 20); do flock lock sh -c 'echo $(( $(cat n) + 1 )) > n'; done) & done; wait; cat n; flock lock sleep 5 & sleep 0.3; flock -n lock true || echo "held $?"; flock -w 0.2 -E 9 lock true || echo "timed out $?"; flock -n -s lock true || echo "held $?"; kill -9 %1 2>/dev/null || kill -9 $!; wait 2>/dev/null || true; pkill -P $$ sleep || true; flock -w 5 lock echo free; flock -s lock flock -s -n lock echo shared; exec 9> l2; flock 9; (flock -n l2 true || echo "kept by 9"); exec 9>&-; flock -n l2 echo released
+echo 0 > n
+for p in 1 2 3; do (for i in $(seq 20); do flock lock sh -c 'echo $(( $(cat n) + 1 )) > n'; done) & done; wait
+cat n; flock -o lock sleep 3 & holder=$!
+disown; sleep 0.3; flock -n lock true || echo "held $?"
+flock -w 0.2 -E 9 lock true || echo "timed out $?"; flock -n -s lock true || echo "held $?"
+kill -9 $holder; flock -w 5 lock echo free; flock -s lock flock -s -n lock echo shared; exec 9> l2; flock 9
+(flock -n l2 true || echo "kept by 9"); exec 9>&-; flock -n l2 echo released
 SH
 }
 
@@ -153,7 +166,16 @@ SH
 
 @test "extended attributes: many, large, empty, binary, removed, namespaces" {
     same <<'SH'
-touch f; mkdir d; for i in $(seq 30); do setfattr -n user.key-$i -v "value $i" f; done; getfattr -d f | md5sum; for i in $(seq 2 2 30); do setfattr -x user.key-$i f; done; getfattr -d f; setfattr -n user.bin -v 0x0001fe d; getfattr -e hex -n user.bin d; setfattr -n user.empty -v '' d; getfattr -d d; setfattr -n user.note -v "$(printf 'x%.0s' $(seq 2000))" f; getfattr --only-values -n user.note f | wc -c; setfattr -x user.none f 2>&1 || echo "status $?"; setfattr -n bad.ns -v 1 f 2>&1 || echo "status $?"; ln -s f l; setfattr -h -n user.x -v 1 l 2>&1 || echo "status $?"; mkfifo p; setfattr -n user.x -v 1 p 2>&1 || echo "status $?"; setfattr -n "user.$(printf 'n%.0s' $(seq 251))" -v 1 f 2>&1 || echo "status $?"; setfattr -n "user.$(printf 'n%.0s' $(seq 250))" -v 1 f; cp --preserve=xattr f g; getfattr -d g | wc -l; mv g d/; getfattr -d d/g | wc -l
+touch f; mkdir d; for i in $(seq 30); do setfattr -n user.key-$i -v "value $i" f; done; getfattr -d f | md5sum
+for i in $(seq 2 2 30); do setfattr -x user.key-$i f; done; getfattr -d f; setfattr -n user.bin -v 0x0001fe d
+getfattr -e hex -n user.bin d; setfattr -n user.empty -v '' d; getfattr -d d
+setfattr -n user.note -v "$(printf 'x%.0s' $(seq 2000))" f; getfattr --only-values -n user.note f | wc -c
+setfattr -x user.none f 2>&1 || echo "status $?"; setfattr -n bad.ns -v 1 f 2>&1 || echo "status $?"; ln -s f l
+setfattr -h -n user.x -v 1 l 2>&1 || echo "status $?"; mkfifo p
+setfattr -n user.x -v 1 p 2>&1 || echo "status $?"
+setfattr -n "user.$(printf 'n%.0s' $(seq 251))" -v 1 f 2>&1 || echo "status $?"
+setfattr -n "user.$(printf 'n%.0s' $(seq 250))" -v 1 f; cp --preserve=xattr f g; getfattr -d g | wc -l; mv g d/
+getfattr -d d/g | wc -l
 [ "$(id -u)" != 0 ] || { setfattr -n trusted.t -v 1 f; getfattr -n trusted.t f; }
 SH
 }

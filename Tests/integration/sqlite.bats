@@ -7,7 +7,8 @@ insert into t(a, b) with recursive n(x) as (select 1 union all select x + 1 from
 
 @test "rollback journal: delete, truncate, persist, memory, off" {
     same <<SH
-for m in delete truncate persist memory off; do sqlite3 \$m.db "pragma journal_mode=\$m; $fill update t set a = a || '+' where id % 3 = 0; delete from t where id % 5 = 0; select count(*), sum(length(b)), min(a), max(a) from t; pragma integrity_check;"; sqlite3 \$m.db 'begin; delete from t; rollback; select count(*) from t; vacuum; pragma integrity_check;'; done; ls; rm *.db*
+for m in delete truncate persist memory off; do sqlite3 \$m.db "pragma journal_mode=\$m; $fill update t set a = a || '+' where id % 3 = 0; delete from t where id % 5 = 0; select count(*), sum(length(b)), min(a), max(a) from t; pragma integrity_check;"; sqlite3 \$m.db 'begin; delete from t; rollback; select count(*) from t; vacuum; pragma integrity_check;'; done
+ls; rm *.db*
 SH
 }
 
@@ -30,13 +31,19 @@ sqlite3 c.db "select w, count(*) from t group by w; pragma integrity_check;"; rm
 @test "a writer killed in a transaction leaves a hot journal that rolls back" {
     same <<SH
 for m in delete wal; do sqlite3 k.db "pragma journal_mode=\$m; $fill" > /dev/null
-mkfifo in; sqlite3 k.db < in > out & exec 5> in; printf 'pragma cache_size=5; begin; update t set b = randomblob(400);\n.print ready\n' >&5; for _ in \$(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -9 \$!; wait \$! 2>/dev/null || true; exec 5>&-; sqlite3 -cmd '.timeout 5000' k.db 'pragma integrity_check; select count(*), sum(length(b)) from t;'; rm k.db* out in; done
+mkfifo in; sqlite3 k.db < in > out & exec 5> in
+printf 'pragma cache_size=5; begin; update t set b = randomblob(400);\n.print ready\n' >&5
+for _ in \$(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -9 \$!; wait \$! 2>/dev/null || true
+exec 5>&-; sqlite3 -cmd '.timeout 5000' k.db 'pragma integrity_check; select count(*), sum(length(b)) from t;'
+rm k.db* out in; done
 SH
 }
 
 @test "attach, full-text search, memory-mapped pages, dump and restore, large blobs" {
     same <<SH
 sqlite3 a.db "pragma mmap_size=268435456; $fill attach 'b.db' as b; create table b.u as select * from t; select count(*) from b.u; create virtual table f using fts5(x); insert into f select a from t; select count(*) from f where f match '100'; insert into t(b) values(zeroblob(20000000)); select max(length(b)) from t; pragma integrity_check;"
-sqlite3 b.db .dump | sqlite3 r.db; sqlite3 r.db 'select count(*), sum(id) from u; pragma integrity_check;'; sqlite3 a.db '.backup back.db' ; sqlite3 back.db 'pragma integrity_check;'; sqlite3 a.db "vacuum into 'v.db';"; sqlite3 v.db 'select count(*) from t;'; rm *.db
+sqlite3 b.db .dump | sqlite3 r.db; sqlite3 r.db 'select count(*), sum(id) from u; pragma integrity_check;'
+sqlite3 a.db '.backup back.db' ; sqlite3 back.db 'pragma integrity_check;'; sqlite3 a.db "vacuum into 'v.db';"
+sqlite3 v.db 'select count(*) from t;'; rm *.db
 SH
 }

@@ -33,7 +33,7 @@ run_stressor() {
     echo "$out"
     # 0 success, 3 no resources, 4 not implemented: the last two come with a line that says so.
     [ "$status" = 0 ] || return 1
-    ! grep -q 'fail:\|FAILED' <<< "$out"
+    refute grep -q 'fail:\|FAILED' <<< "$out"
 }
 
 @test "stress-ng access" { stress access; }
@@ -92,6 +92,6 @@ run_stressor() {
     as_user stress-ng --temp-path "$dir" --verify --timeout "$((SECONDS_EACH * 4))s" --dentry 1 --dentries 512 --rename 1 --link 1 \
         --symlink 1 --dir 1 --dir-dirs 256 --hdd 1 --hdd-bytes 16m --flock 1 --lockf 1 --getdent 1 --touch 1 --utime 1 --xattr 1 \
         > "$BASE/results/all" 2>&1 || { tail -n 30 "$BASE/results/all"; return 1; }
-    ! grep 'fail:' "$BASE/results/all"
+    refute grep 'fail:' "$BASE/results/all"
     rm -rf "$dir"
 }

@@ -147,7 +147,7 @@ user_mount() {
     pid=$(daemon_pid "$USER_DIR")
     [ "$(stat -c %U "/proc/$pid")" = $OTHER ]
     as_other "$FOS" umount "$USER_DIR"
-    ! is_mounted "$USER_DIR"
+    refute is_mounted "$USER_DIR"
     [ ! -d "/proc/$pid" ]
     rmdir "$USER_DIR"
 }
@@ -168,7 +168,7 @@ user_mount() {
     [ "$status" = 32 ]
     [ "${#lines[@]}" = 1 ]
     [[ $output == *"$BASE/roots"*"ermi"* ]]
-    ! is_mounted "$BASE/roots"
+    refute is_mounted "$BASE/roots"
     if ! grep -q '^user_allow_other' /etc/fuse.conf; then
         mkdir -p "$BASE/own2"; chown $OTHER "$BASE/own2"
         run as_other env HOME="$HOME" "$FOS" mount --allow-other "$BASE/own2"

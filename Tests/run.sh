@@ -1,0 +1,129 @@
+#!/bin/bash
+# Everything that must pass: dependencies, builds, unit tests, integration tests as root and as an ordinary user, the
+# quick start, the benchmarks in their smallest form. The last line is "N passed, N failed, N skipped"; the exit status
+# is 0 only if nothing failed.
+#
+# usage: Tests/run.sh [--no-install] [unit] [integration] [examples]      (default: all three)
+#
+#   FOS_LONG=1         the long variants too
+#   FOS_SCRATCH=DIR    build folder (default .build)
+set -u
+cd "$(dirname "$0")/.." || exit 1
+ROOT=$PWD
+SCRATCH=${FOS_SCRATCH:-$ROOT/.build}
+export FOS=$SCRATCH/release/fos FOS_SCRATCH=$SCRATCH
+CHECK=(--scratch-path "$SCRATCH" --explicit-target-dependency-import-check error)
+# The suites that make sense for an ordinary user on a mount that root made with --allow-other.
+ORDINARY=(coreutils shell archives git build python sqlite find_editors special load)
+
+install=1
+parts=()
+for argument in "$@"; do
+    case $argument in
+        --no-install) install=0 ;;
+        unit | integration | examples) parts+=("$argument") ;;
+        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
+    esac
+done
+[ ${#parts[@]} -gt 0 ] || parts=(unit integration examples)
+wanted() { [[ " ${parts[*]} " == *" $1 "* ]]; }
+
+OUT=$(mktemp -d)
+passed=0 failed=0 skipped=0
+
+# Whatever happens, no mount of a test outlives this script. Every test mounts below a directory called fos-test.*;
+# only those that were not there before are ours to end.
+test_mounts() { findmnt -n -l -t fuse.fos -o TARGET 2>/dev/null | grep -E '/fos-(test|quickstart|bench)\.' || true; }
+test_mounts > "$OUT/mounts-before"
+clean() {
+    local dir
+    test_mounts | grep -vxFf "$OUT/mounts-before" | while read -r dir; do
+        echo "left behind: $dir" >&2
+        fusermount3 -u -z "$dir" 2>/dev/null || umount -l "$dir"
+    done
+    rm -rf "$OUT"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM HUP
+
+heading() { printf '\n=== %s (%s)\n' "$1" "$(date +%T)"; }
+# A step that is one test: passes or fails as a whole.
+step() {
+    local name=$1
+    shift
+    heading "$name"
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $name"; fi
+}
+finish() {
+    heading end
+    [ ! -s "$OUT/failures" ] || { echo "failed:"; sed 's/^/  /' "$OUT/failures"; }
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
+    exit
+}
+
+# Adds what a TAP file says to the totals.
+count_tap() {
+    local ok bad skips
+    ok=$(grep -c '^ok ' "$1")
+    skips=$(grep -c '^ok .* # skip' "$1")
+    bad=$(grep -c '^not ok ' "$1")
+    passed=$((passed + ok - skips)) skipped=$((skipped + skips)) failed=$((failed + bad))
+    grep '^not ok ' "$1" | sed "s/^not ok [0-9]*/$2:/" >> "$OUT/failures"
+}
+
+run_bats() {
+    local user=$1 status=0 planned ran
+    shift
+    heading "bats as $user: ${*##*/}"
+    FOS_TEST_USER=$user BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} bats --tap --timing "$@" < /dev/null | tee "$OUT/tap" || status=$?
+    count_tap "$OUT/tap" "as $user"
+    # A file whose set-up failed, or a runner that broke off, reports fewer tests than it announced.
+    planned=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$OUT/tap" | head -n 1)
+    ran=$(grep -cE '^(not )?ok ' "$OUT/tap")
+    if [ "${planned:-0}" != "$ran" ]; then
+        echo "bats announced ${planned:-0} tests and reported $ran" | tee -a "$OUT/failures"
+        failed=$((failed + 1))
+    fi
+}
+
+if [ "$install" = 1 ]; then
+    heading dependencies
+    scripts/dependencies.sh all || { failed=1; finish; }
+fi
+
+if wanted integration || wanted examples; then
+    heading "release build"
+    swift build -c release --product fos "${CHECK[@]}" || { failed=$((failed + 1)); finish; }
+    passed=$((passed + 1))
+fi
+
+if wanted unit; then
+    heading "unit tests"
+    status=0
+    swift test "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
+    status=${PIPESTATUS[0]}
+    good=$(grep -cE '^(✔|.\[[0-9;]*m✔).* Test .* passed after' "$OUT/unit")
+    bad=$(grep -cE '^(✘|.\[[0-9;]*m✘).* Test .* failed after' "$OUT/unit")
+    # Swift Testing marks its closing line like a test; it counts tests of its own.
+    good=$((good - $(grep -cE '✔ Test run with .* passed after' "$OUT/unit")))
+    bad=$((bad - $(grep -cE '✘ Test run with .* failed after' "$OUT/unit")))
+    passed=$((passed + good)) failed=$((failed + bad))
+    grep -E '✘ Test .* failed after' "$OUT/unit" | grep -v 'Test run with' | sed 's/^/unit: /' >> "$OUT/failures"
+    if [ "$status" != 0 ] && [ "$bad" = 0 ] || [ "$good" = 0 ]; then
+        echo "swift test ended with status $status after $good tests" | tee -a "$OUT/failures"
+        failed=$((failed + 1))
+    fi
+fi
+
+if wanted integration; then
+    run_bats "$(id -un)" Tests/integration/*.bats
+    if [ "$(id -u)" = 0 ]; then
+        run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")
+    fi
+    step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
+fi
+if wanted examples; then
+    step "quick start" examples/quickstart.sh --no-install
+fi
+finish
