@@ -28,8 +28,9 @@ static uint16_t any_operation(struct random *random) {
 }
 
 static uint64_t any_inode(struct random *random, uint64_t directory) {
-    switch (below(random, 5)) {
+    switch (below(random, 6)) {
     case 0: return directory;
+    case 4: return directory + below(random, 32);  // directories made after it
     case 1: return FOS_ROOT_INODE;
     case 2: return below(random, 8) * FOS_SLOTS + below(random, 4);
     case 3: return directory + below(random, 64) * FOS_SLOTS;

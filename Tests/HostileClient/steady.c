@@ -209,6 +209,7 @@ int run_steady(struct random *random, uint64_t deadline) {
         file_name(i, name);
         named(FOS_OP_UNLINK, home, name);
         call("unlink", 0);
+        files[i].exists = 0;
     }
     list();
     printf("steady: %llu steps, %.1f us each, longest %.1f ms\n", (unsigned long long)steps, (double)(clock_ns() - calls_start) / 1e3 / (double)(steps + 1), (double)longest / 1e6);

@@ -32,7 +32,7 @@ final class Daemon {
         directory = NSTemporaryDirectory() + "fos-hostile-\(stamp)"
         logFile = URL(fileURLWithPath: directory + ".log")
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        FileManager.default.createFile(atPath: logFile.path, contents: nil)
+        _ = FileManager.default.createFile(atPath: logFile.path, contents: nil)
         process.executableURL = products.appendingPathComponent("fos")
         process.arguments = ["serve", "--name", name, "--size", "\(sizeMiB)M", directory]
         // Another user's clients may come only if the owner lets them; root needs no permission of fuse.conf for it.
@@ -87,9 +87,13 @@ final class Daemon {
     /// Counters, from the mount, of what only living clients can hold, where they are not zero.
     func heldByNobody() -> [String] {
         guard let text = try? String(contentsOfFile: directory + "/.fos/counters", encoding: .utf8) else { return ["no counters"] }
-        return text.split(separator: "\n").map { $0.split(separator: "\t") }
-            .filter { $0.count == 3 && ["locks", "continuations_now"].contains($0[1]) && $0[2] != "0" }
-            .map { $0.joined(separator: " ") }
+        var held: [String] = []
+        for line in text.split(separator: "\n") {
+            let fields = line.split(separator: "\t")
+            guard fields.count == 3, fields[1] == "locks" || fields[1] == "continuations_now" else { continue }
+            if fields[2] != "0" { held.append(String(line)) }
+        }
+        return held
     }
 
     /// SIGTERM; the exit status, -1 if it does not end within 10 s or leaves its mount.
@@ -105,7 +109,13 @@ final class Daemon {
     func end() {
         if process.isRunning { kill(process.processIdentifier, SIGKILL) }
         process.waitUntilExit()
-        if isMounted { umount2(directory, Int32(MNT_DETACH.rawValue)) }
+        if isMounted {
+            let unmount = Process()
+            unmount.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            unmount.arguments = ["fusermount3", "-u", "-z", directory]
+            try? unmount.run()
+            unmount.waitUntilExit()
+        }
         rmdir(directory)
         unlink(logFile.path)
     }
