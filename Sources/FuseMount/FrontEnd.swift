@@ -79,6 +79,7 @@ struct FrontEnd {
     /// FUSE_HANDLE_KILLPRIV_V2 was agreed on at INIT. Written once, before any other request is served.
     var handlesPrivilege = false
     let introspection: IntrospectionTree
+    let handles = OpenHandles()
     let log: @Sendable (String) -> Void
 
     /// Workers that wait for a request, workers that exist, whether the notice thread runs, 1 once the mount ends.

@@ -13,6 +13,7 @@ extension Operation {
         // ENOSYS is remembered by the kernel for the life of the mount, and means that opens need no message.
         guard !front.pointee.keepsNoOpens, let info else { return answer(-ENOSYS) }
         fos_fuse_set_keep_cache(info)
+        info.pointee.fh = front.pointee.handles.open()
         if IntrospectionTree.owns(inode) {
             fuse_reply_open(request, info)
             return
@@ -26,6 +27,7 @@ extension Operation {
 
     func release(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?) {
         if !front.pointee.keepsNoOpens, !IntrospectionTree.owns(inode), let info {
+            for owner in front.pointee.handles.release(info.pointee.fh) { dropLocks(inode, owner) }
             let drops: UInt32 = fos_fuse_is_flock_release(info) != 0 ? 1 : 0
             worker.release(inode, owner: info.pointee.lock_owner, flags: drops)
         }
@@ -35,9 +37,16 @@ extension Operation {
     func flush(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?) {
         guard !front.pointee.keepsNoOpens, let info else { return answer(-ENOSYS) }
         if IntrospectionTree.owns(inode) { return answer(0) }
+        front.pointee.handles.flushed(info.pointee.fh, by: info.pointee.lock_owner)
+        answer(dropLocks(inode, info.pointee.lock_owner))
+    }
+
+    /// Drops the byte-range locks of an owner on an inode.
+    @discardableResult
+    private func dropLocks(_ inode: UInt64, _ owner: UInt64) -> Int32 {
         let message = message(FOS_OP_FLUSH, inode)
-        message.append(fos_flush_request(owner: info.pointee.lock_owner))
-        answer(call())
+        message.append(fos_flush_request(owner: owner))
+        return call()
     }
 
     func read(_ inode: UInt64, _ size: Int, _ offset: off_t, _ info: UnsafeMutablePointer<fuse_file_info>?) {

@@ -103,6 +103,7 @@ extension Operation {
         guard status == 0 else { return answer(status) }
         guard let attributes = payload(fos_attributes.self) else { return answer(-EIO) }
         fos_fuse_set_keep_cache(info)
+        info.pointee.fh = front.pointee.handles.open()
         var entry = attributes.entry
         if fuse_reply_create(request, &entry, info) == -ENOENT {
             worker.release(attributes.inode, owner: 0, flags: 0)

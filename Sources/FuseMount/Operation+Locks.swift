@@ -48,6 +48,8 @@ extension Operation {
     func setlk(_ inode: UInt64, _ info: UnsafeMutablePointer<fuse_file_info>?, _ lock: UnsafeMutablePointer<flock>?, waits: Bool) {
         if IntrospectionTree.owns(inode) { return answer(-ENOLCK) }
         guard let info, let lock, let fields = lockFields(info, lock) else { return answer(-EINVAL) }
+        // Before it is granted: a close by another thread meanwhile must find it.
+        if fields.kind != FOS_LOCK_UNLOCK.rawValue { front.pointee.handles.locked(info.pointee.fh, by: fields.owner) }
         take(inode, .range(fields), waits: waits)
     }
 
@@ -82,7 +84,12 @@ extension Operation {
     /// Tries without waiting on this worker; only a lock that is held goes to a thread of its own.
     private func take(_ inode: UInt64, _ kind: LockKind, waits: Bool) {
         lockMessage(inode, kind, waits: false)
-        let status = call()
+        var status = call()
+        // The kernel sends RELEASE after close(2) has returned, so the holder may be a file that is closed already.
+        for _ in 0..<4 where status == -EAGAIN {
+            usleep(250)
+            status = call()
+        }
         guard status == -EAGAIN && waits else { return answer(status) }
         guard startWaiting(inode, kind) else { return answer(-ENOLCK) }
     }

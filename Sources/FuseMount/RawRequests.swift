@@ -59,6 +59,7 @@ extension UnsafeMutablePointer where Pointee == Worker {
         var answer = TemporaryFileAnswer()
         answer.entry = attributes.kernelEntry
         answer.open.open_flags = UInt32(FOPEN_KEEP_CACHE)
+        if opens { answer.open.fh = pointee.front.pointee.handles.open() }
         if !answerRaw(answer, header.unique) {
             if opens { release(attributes.inode, owner: 0, flags: 0) }
             forget(attributes.inode, 1)

@@ -392,6 +392,23 @@ struct MountTests {
         #expect(opens.contains("flush 4097"))
     }
 
+    @Test func locksOfADescriptionEndWithIt() throws {
+        let scratch = try Scratch(locks: .fleet)
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, "x") == 0)
+        let descriptionLock: Int32 = 37  // F_OFD_SETLK
+        let first = open(file, O_RDWR)
+        let second = open(file, O_RDWR)
+        defer { close(second) }
+        #expect(lock(first, descriptionLock, F_WRLCK) == 0)
+        #expect(lock(second, descriptionLock, F_WRLCK) == EAGAIN)
+        close(first)
+        for _ in 0..<1000 where scripted.withLock({ $0.lockOwner != nil }) { usleep(1000) }
+        #expect(lock(second, descriptionLock, F_WRLCK) == 0)
+        #expect(scripted.withLock { $0.lockOwner != nil })
+    }
+
     private func lock(_ descriptor: Int32, _ command: Int32, _ type: Int32) -> Int32 {
         var lock = flock()
         lock.l_type = Int16(type)
