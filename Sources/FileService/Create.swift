@@ -84,7 +84,7 @@ extension FileServer {
         guard let inode = makeInode(slot: SlotTable.slot(ofInode: directory.pointee.number), kernel) else {
             return needCredits(Limits.creditsOfMetadata, kernel)
         }
-        let (mode, gid) = turn.actor.inherit(mode: Mode.regular | make.mode & Mode.permissions & ~make.umask, from: directory)
+        let (mode, gid) = turn.actor.inherit(mode: Mode.regular | make.mode & Mode.permissions & ~(make.umask & 0o777), from: directory)
         describe(inode, mode: mode, gid: gid, kernel)
         inode.pointee.links = 0
         if make.open_flags & OpenFlag.exclusive == 0 { inode.pointee.flags.insert(.linkable) }
@@ -104,7 +104,7 @@ extension FileServer {
         guard mayInsert(directory, name, kernel) else { return }
         guard directory.pointee.links < Limits.linksMax else { return answer(-EMLINK, kernel) }
         guard let slot = cursor.next(slots, members) else { return answer(-EIO, kernel) }
-        let permissions = make.mode & 0o1777 & ~make.umask
+        let permissions = make.mode & 0o1777 & ~(make.umask & 0o777)
         let (mode, gid) = turn.actor.inherit(mode: Mode.directory | permissions, from: directory)
         guard slots.owner(ofSlot: slot) == member else {
             return beginMakeDirectory(directory, name, slot: slot, mode: mode, gid: gid, kernel)
@@ -160,7 +160,7 @@ extension FileServer {
             return nil
         }
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
-        let (inherited, gid) = turn.actor.inherit(mode: mode & ~(make?.umask ?? 0), from: directory)
+        let (inherited, gid) = turn.actor.inherit(mode: mode & ~((make?.umask ?? 0) & 0o777), from: directory)
         describe(inode, mode: inherited, gid: gid, kernel)
         return inode
     }

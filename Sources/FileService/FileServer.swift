@@ -107,6 +107,8 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         if !isPublished { publishSlots(kernel) }
         serve(request, Rerun(), kernel)
+        // A file that was freed ended the waits for its locks.
+        if waiters.count > 0 { answerLocks(kernel) }
     }
 
     public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
@@ -125,6 +127,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .answer, .flush, .passing: break
         }
         if owing > 0 { payOwed(kernel) }
+        if waiters.count > 0 { answerLocks(kernel) }
     }
 
     public func describe(_ statistics: inout fos_statistics) {

@@ -83,7 +83,7 @@ extension FileServer {
         switch walkUp(from: walk.start, seek: walk.seek) {
         case .found: walk.flags = FOS_PEER_FOUND.rawValue
         case .root: walk.flags = FOS_PEER_AT_ROOT.rawValue
-        case .broken: return answer(-ENOENT, kernel)
+        case .broken(let status): return answer(status, kernel)
         case .elsewhere(let next): walk.start = next
         }
         let message = kernel.scratch()

@@ -51,17 +51,18 @@ extension FileServer {
             guard offset < Limits.fileBytes else { return answer(-EFBIG, kernel) }
             count = min(count, Limits.fileBytes - offset)
         }
-        guard count > 0 else { return answerWrite(inode, offset, isWriteback ? offered : 0, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
-        guard let bytes = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: UInt32(count)) else {
+        guard let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: offered) else {
             return answer(-EINVAL, kernel)
         }
+        guard count > 0 else { return answerWrite(inode, offset, isWriteback ? offered : 0, kernel) }
+        guard flushPages(inode, nil, kernel) else { return }
+        let bytes = UnsafeRawBufferPointer(rebasing: room[0..<Int(count)])
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let wanting = creditsWanting(inode, at: offset, count)
         if wanting > 0, !turn.rerun.contains(.outOfSpace) {
             return needCredits(wanting, atLeast: wanting, kernel)
         }
-        let written = writeBytes(inode, at: offset, UnsafeRawBufferPointer(bytes))
+        let written = writeBytes(inode, at: offset, bytes)
         guard written > 0 else { return answer(-ENOSPC, kernel) }
         if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged { dropPrivilege(inode) }
         markModified(inode, kernel.now)

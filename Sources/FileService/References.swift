@@ -47,7 +47,6 @@ extension FileServer {
                 rest += itemBytes
             }
         }
-        if locks.waiterCount > 0 { answerLocks(kernel) }
         request.message.pointee.length = UInt32(rest)
         guard rest > 0 else { return answer(0, kernel) }
         let next = payload.loadUnaligned(as: fos_forget_item.self).inode

@@ -133,9 +133,9 @@ extension FileServer {
 
     mutating func peerRemoveDirectory<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let change = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
+        guard mayTake(inode, change, kernel) else { return }
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answerPeer(status, kernel) }
-        guard mayTake(inode, change, kernel) else { return }
         killDirectory(inode, kernel)
         answerPeer(0, kernel)
     }

@@ -39,7 +39,9 @@ struct RenameNames {
 
 /// How a walk from a directory towards the root ended.
 enum Walk {
-    case found, root, broken
+    case found, root
+    /// A number on the way is not a directory: -ENOTDIR, or is gone: -ENOENT.
+    case broken(Int32)
     case elsewhere(UInt64)
 }
 
@@ -88,14 +90,16 @@ extension FileServer {
             if members.count > 1, member != 0 || treeIsLocked { return false }
             if isDirectory {
                 switch walkUp(from: names.newParent, seek: source) {
-                case .found, .broken: refusal = -EINVAL
+                case .found: refusal = -EINVAL
+                case .broken(let status): refusal = status
                 case .root: break
                 case .elsewhere: return false
                 }
             }
             if names.isExchange, victimIsDirectory, refusal == 0 {
                 switch walkUp(from: directory.pointee.number, seek: victimNumber) {
-                case .found, .broken: refusal = -EINVAL
+                case .found: refusal = -EINVAL
+                case .broken(let status): refusal = status
                 case .root: break
                 case .elsewhere: return false
                 }
@@ -230,7 +234,8 @@ extension FileServer {
             if current == seek { return .found }
             if current == UInt64(FOS_ROOT_INODE) { return .root }
             guard isHere(current) else { return .elsewhere(current) }
-            guard let inode = inodes.find(current), inode.isDirectory else { return .broken }
+            guard let inode = inodes.find(current) else { return .broken(-ENOENT) }
+            guard inode.isDirectory else { return .broken(-ENOTDIR) }
             current = inode.pointee.parent
         }
     }

@@ -18,7 +18,9 @@ extension FileServer {
     /// The turn's request lacks memory: runs it again when peers have given some, or answers ENOSPC.
     /// `wanted`: how many to ask each peer for; `atLeast`: how many more make another try worth it.
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
-        guard !turn.rerun.contains(.outOfSpace), members.aliveCount > 1 else { return answer(-ENOSPC, kernel) }
+        guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
+        // Nobody to ask: what there is must do.
+        if members.aliveCount < 2 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
         var state = Continuation(.credits)
         state.rerun = turn.rerun
         state.numbers.0 = 0

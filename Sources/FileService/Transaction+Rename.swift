@@ -61,7 +61,7 @@ extension FileServer {
         if phase == .ancestry, state.pointee.sourceKind != Mode.directoryKind { return lockOldName(id, kernel) }
         switch walkUp(from: start, seek: seek) {
         case .found: abort(id, -EINVAL, kernel)
-        case .broken: abort(id, -ENOENT, kernel)
+        case .broken(let status): abort(id, status, kernel)
         case .root: ancestorsAreFine(id, phase, kernel)
         case .elsewhere(let next):
             let message = kernel.scratch()

@@ -143,9 +143,22 @@ struct Files {
     let client: LoopClient
     static let root: UInt64 = 1
 
-    /// A call that must be answered; a test that gets stuck cannot go on.
+    /// A call that must be answered; a test that gets stuck cannot go on. Ticks let owed messages go out.
     func call(_ call: LoopCall) -> LoopReply {
-        do { return try client.call(call) } catch { fatalError("\(error)") }
+        for _ in 0..<3000 {
+            let ticket = client.post(call)
+            var reply = client.reply(ticket)
+            for _ in 0..<200 where reply == nil {
+                fleet.host.run { client.isAnswered(ticket) }
+                reply = client.reply(ticket)
+                if reply == nil { fleet.host.tick() }
+            }
+            guard let reply else { fatalError("no reply to operation \(call.operation), seed \(fleet.host.options.seed)") }
+            if reply.status <= 0 { return reply }
+            fleet.host.advance(nanoseconds: 1000)
+            if !fleet.host.step() { fleet.host.tick() }
+        }
+        fatalError("operation \(call.operation) is answered try again for ever, seed \(fleet.host.options.seed)")
     }
 
     static func make(
@@ -290,3 +303,10 @@ struct Files {
     }
 }
 
+
+// A failed expectation shows its parts by reflection, which cannot look into servers: they are not copyable.
+extension FileFleet: CustomReflectable { var customMirror: Mirror { Mirror(self, children: []) } }
+extension Files: CustomReflectable { var customMirror: Mirror { Mirror(self, children: []) } }
+extension LeaseTests.Setup: CustomReflectable { var customMirror: Mirror { Mirror(self, children: []) } }
+extension LoopClient: CustomReflectable { public var customMirror: Mirror { Mirror(self, children: []) } }
+extension LoopHost: CustomReflectable { public var customMirror: Mirror { Mirror(self, children: []) } }

@@ -1,0 +1,83 @@
+// The size limit: exact over the fleet, whoever runs out first.
+
+import CFosWire
+import Glibc
+import LoopKernel
+import Testing
+
+@testable import FileService
+
+@Suite struct CreditTests {
+    @Test(arguments: [1, 2, 4]) func everyPageCanBeUsedAndNoneMore(members: Int) {
+        let fleet = FileFleet(members: members, pagesPerMember: 600)
+        let files = fleet.files()
+        let f = files.create(1, "f").inode
+        let page = [UInt8](repeating: 3, count: 4096)
+        var written = 0
+        while true {
+            let count = files.write(f, UInt64(written) * 4096, page)
+            guard count == 4096 else { #expect(count == Int(-ENOSPC)); break }
+            written += 1
+        }
+        let space = files.statfs()
+        #expect(space.blocks == UInt64(600 * members) && space.blocks_free == 0, "\(space.blocks_free) pages left")
+        #expect(written > 600 * members - 80)
+        // What is there may be overwritten; a partial write says how much.
+        #expect(files.write(f, 0, page) == 4096)
+        #expect(files.truncate(f, UInt64(written - 3) * 4096) == 0)
+        #expect(files.write(f, UInt64(written - 3) * 4096, page + page + page + page) == 3 * 4096)
+        #expect(files.truncate(f, 0) == 0 && files.statfs().blocks_free > UInt64(written - 2))
+        fleet.check()
+    }
+
+    @Test(arguments: [1, 3]) func namesNeedSpaceToo(members: Int) {
+        let fleet = FileFleet(members: members, pagesPerMember: 300)
+        let files = fleet.files()
+        let f = files.create(1, "filler").inode
+        while files.write(f, files.stat(f).attributes.size, [UInt8](repeating: 1, count: 4096)) > 0 {}
+        var made: [String] = []
+        while made.count < 10_000 {
+            let name = "name\(made.count)"
+            let status = made.count % 3 == 0 ? files.mkdir(1, name).status : made.count % 3 == 1 ? files.create(1, name).status : files.symlink(1, name, String(repeating: "t", count: 500)).status
+            guard status == 0 else { #expect(status == -ENOSPC); break }
+            made.append(name)
+        }
+        #expect(made.count < 10_000)
+        #expect(files.names(1).count == made.count + 1)
+        #expect(files.call(DataTests.setCall(f, "user.big", [UInt8](repeating: 1, count: 60_000))).status == -ENOSPC)
+        #expect(files.rename(1, "filler", 1, "renamed") == 0 || files.rename(1, "filler", 1, made[0]) != 0)
+        #expect(files.fallocate(f, 0, 0, 1 << 30) == -ENOSPC)
+        for index in made.indices { #expect((index % 3 == 0 ? files.rmdir(1, made[index]) : files.unlink(1, made[index])) == 0) }
+        fleet.check()
+    }
+
+    /// Writers on all members at once, in random order: nobody is refused while pages are free.
+    @Test(arguments: 1...12) func writersStealFromEachOther(seed: UInt64) {
+        print("credit seed \(seed)")
+        var options = LoopOptions(seed: seed)
+        options.fullChance = seed % 2 == 0 ? 20 : 0
+        let fleet = FileFleet(members: 3, pagesPerMember: 200, options: options)
+        var random = LoopRandom(seed: seed)
+        let writers = (0..<6).map { _ in fleet.files() }
+        let inodes = (0..<6).map { index in writers[index].create(writers[0].mkdir(1, "d\(index)").inode, "f").inode }
+        var offsets = [UInt64](repeating: 0, count: 6)
+        var tickets = [LoopTicket?](repeating: nil, count: 6)
+        var refused = Set<Int>()
+        let pages = [UInt8](repeating: 1, count: 4096 * 4)
+        for _ in 0..<1_000_000 where refused.count < 6 {
+            let index = random.below(6)
+            if let ticket = tickets[index] {
+                if let reply = writers[index].client.reply(ticket) {
+                    tickets[index] = nil
+                    if reply.status == -ENOSPC { refused.insert(index) } else if reply.status == 0 { offsets[index] += UInt64(reply.header.bulk_length) }
+                } else if !fleet.host.step() { fleet.host.tick() }
+            } else if !refused.contains(index) {
+                tickets[index] = writers[index].client.post(Files.writeCall(inodes[index], offsets[index], pages))
+            }
+        }
+        fleet.host.runUntilQuiet()
+        #expect(refused.count == 6)
+        #expect(writers[0].statfs().blocks_free == 0)
+        fleet.check("seed \(seed)")
+    }
+}
