@@ -50,6 +50,13 @@ extension FileServer {
 
     // MARK: Times
 
+    /// The time of the turn: all that one request changes has one time, and the clock is read once.
+    @inline(__always) mutating func time<K: Kernel>(_ kernel: K) -> Timestamp {
+        if let time = turn.time { return time }
+        let time = kernel.now
+        turn.time = time
+        return time
+    }
     /// Data of a file or entries of a directory have changed.
     @inline(__always) mutating func markModified(_ inode: InodePointer, _ now: Timestamp) {
         inode.pointee.modified = now
@@ -64,7 +71,7 @@ extension FileServer {
     /// Something was read. By another client than the kernel this costs a notice at most once after each change.
     @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         let accessed = inode.pointee.accessed
-        let now = kernel.now
+        let now = time(kernel)
         guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
         else { return }
         inode.pointee.accessed = now
@@ -84,7 +91,7 @@ extension FileServer {
             let changed = set.changed.timestamp ?? (valid & FOS_SET_CHANGED.rawValue == 0 ? inode.pointee.changed : nil)
         else { return answer(-EINVAL, kernel) }
 
-        let now = kernel.now
+        let now = time(kernel)
         var sizeChanges = false
         if valid & FOS_SET_SIZE.rawValue != 0 {
             guard flushPages(inode, nil, kernel) else { return }
@@ -141,14 +148,16 @@ extension FileServer {
         return 0
     }
 
-    /// Setuid, setgid and file capabilities go, as after a write by someone without CAP_FSETID.
-    mutating func dropPrivilege(_ inode: InodePointer) {
-        if inode.isDirectory { return }
+    /// Setuid, setgid and file capabilities go, as after a write by someone without CAP_FSETID. True: the mode changed.
+    @discardableResult mutating func dropPrivilege(_ inode: InodePointer) -> Bool {
+        if inode.isDirectory { return false }
+        let before = inode.pointee.mode
         inode.pointee.mode = inode.pointee.modeWithoutPrivilege
         if !inode.pointee.xattrs.isEmpty {
             let name: StaticString = "security.capability"
             _ = inode.pointee.xattrs.remove(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), &arena, &pool)
         }
+        return inode.pointee.mode != before
     }
 
     mutating func readLink<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {

@@ -73,7 +73,7 @@ extension FileServer {
     /// What follows any copy into a file.
     private mutating func copied<K: Kernel>(_ inode: InodePointer, _ offset: UInt64, _ count: UInt64, _ kernel: K) {
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
-        markModified(inode, kernel.now)
+        markModified(inode, time(kernel))
         store.committed(.data(inode, offset: offset, length: count))
         store.committed(.inode(inode))
         revokeData(inode, kernel)

@@ -33,9 +33,7 @@ extension FileServer {
             return openExisting(inode, make, kernel)
         }
         guard let made = makeEntry(directory, name, mode: Mode.regular | make.mode & Mode.permissions, make, kernel) else { return }
-        if make.take_reference != 0, !turn.isKernel, let letter = turn.letter {
-            openFiles.add(Request(letter: letter).envelope.pointee.client, made, granted: OpenFileTable.granted(make.open_flags))
-        }
+        if make.take_reference != 0 { takeReference(made, make.open_flags, kernel) }
         finish(made, in: directory, name, flags: UInt16(FOS_CREATED.rawValue), kernel)
     }
 
@@ -88,9 +86,7 @@ extension FileServer {
         describe(inode, mode: mode, gid: gid, kernel)
         inode.pointee.links = 0
         if make.open_flags & OpenFlag.exclusive == 0 { inode.pointee.flags.insert(.linkable) }
-        if make.take_reference != 0, !turn.isKernel {
-            openFiles.add(request.envelope.pointee.client, inode, granted: OpenFileTable.granted(make.open_flags))
-        }
+        if make.take_reference != 0 { takeReference(inode, make.open_flags, kernel) }
         store.committed(.inode(inode))
         answerEntry(inode, flags: UInt16(FOS_CREATED.rawValue), kernel)
         // Nobody refers to it: it is gone before it had a name.
@@ -168,7 +164,7 @@ extension FileServer {
     /// An inode of zeros but for its number and times.
     mutating func makeInode<K: Kernel>(slot: Int, _ kernel: K) -> InodePointer? {
         guard let inode = inodes.create(slot: slot, &arena, &pool) else { return nil }
-        let now = kernel.now
+        let now = time(kernel)
         inode.pointee.accessed = now
         inode.pointee.modified = now
         inode.pointee.changed = now

@@ -72,6 +72,16 @@ extension FileServer {
         notify(FOS_NOTICE_INODE_PAGES, inode.pointee.number, kernel)
     }
 
+    /// A write of the kernel's own took setuid away, which the answer of a write cannot tell it. Nobody waits for this.
+    mutating func tellKernelOfMode<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        guard turn.isKernel, let client = kernel.kernelCacheClient else { return }
+        var notice = fos_notice()
+        notice.kind = FOS_NOTICE_INODE_ATTRIBUTES.rawValue
+        notice.inode = inode.pointee.number
+        notice.reply_to = kernel.mailbox.rawValue
+        _ = kernel.notify(client: client, &notice)
+    }
+
     /// An entry of a directory appeared, went or changed. `wasHeld`: the kernel may hold the entry as it was.
     @inline(__always) mutating func revokeEntry<K: Kernel>(
         _ directory: InodePointer, _ name: UnsafeRawBufferPointer, child: UInt64, wasHeld: Bool, _ kernel: K

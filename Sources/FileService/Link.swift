@@ -25,7 +25,7 @@ extension FileServer {
             name, inode: link.target, kind: Mode.kind(inode.pointee.mode), &arena, &pool)
         else { return needCredits(Limits.creditsOfMetadata, kernel) }
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
-        markModified(directory, kernel.now)
+        markModified(directory, time(kernel))
         store.committed(.entry(directory: directory.pointee.number, name: name, inode: link.target, kind: dentry.pointee.kind))
         store.committed(.inode(directory))
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
@@ -42,7 +42,7 @@ extension FileServer {
     private mutating func addLink<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         inode.pointee.links += 1
         inode.pointee.flags.remove(.linkable)
-        markChanged(inode, kernel.now)
+        markChanged(inode, time(kernel))
         store.committed(.inode(inode))
         revokeAttributes(inode, kernel)
     }

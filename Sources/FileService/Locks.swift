@@ -40,6 +40,7 @@ extension FileServer {
 
     mutating func setLock<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let (lock, waits) = lockRequest(request) else { return answer(-EINVAL, kernel) }
+        guard clientLives(kernel) else { return answer(-EIO, kernel) }
         var token: ContinuationID?
         if waits, lock.kind != .unlock {
             token = waiters.insert(request.envelope.pointee)
@@ -53,6 +54,7 @@ extension FileServer {
         guard let flock = request.fixed(fos_flock_request.self), flock.kind <= 2, let kind = LockKind(rawValue: UInt8(flock.kind)) else {
             return answer(-EINVAL, kernel)
         }
+        guard clientLives(kernel) else { return answer(-EIO, kernel) }
         var token: ContinuationID?
         if flock.wait != 0, kind != .unlock {
             token = waiters.insert(request.envelope.pointee)

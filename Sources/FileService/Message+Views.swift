@@ -59,17 +59,14 @@ enum NameForm {
     case plain, dot, dotDot, empty, tooLong, malformed
 
     init(_ name: UnsafeRawBufferPointer) {
-        guard name.count > 0 else { self = .empty; return }
+        guard name.count > 0, let start = name.baseAddress else { self = .empty; return }
         guard name.count <= Int(FOS_NAME_BYTES_MAX) else { self = .tooLong; return }
         if name[0] == UInt8(ascii: ".") {
             if name.count == 1 { self = .dot; return }
             if name.count == 2, name[1] == UInt8(ascii: ".") { self = .dotDot; return }
         }
-        for byte in name where byte == 0 || byte == UInt8(ascii: "/") {
-            self = .malformed
-            return
-        }
-        self = .plain
+        let isMalformed = memchr(start, Int32(UInt8(ascii: "/")), name.count) != nil || memchr(start, 0, name.count) != nil
+        self = isMalformed ? .malformed : .plain
     }
 
     /// The error for a name that cannot be an entry; `dots` is what the operation says about "." and "..".

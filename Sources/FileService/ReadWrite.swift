@@ -64,8 +64,8 @@ extension FileServer {
         }
         let written = writeBytes(inode, at: offset, bytes)
         guard written > 0 else { return answer(-ENOSPC, kernel) }
-        if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged { dropPrivilege(inode) }
-        markModified(inode, kernel.now)
+        if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged, dropPrivilege(inode) { tellKernelOfMode(inode, kernel) }
+        markModified(inode, time(kernel))
         store.committed(.data(inode, offset: offset, length: UInt64(written)))
         store.committed(.inode(inode))
         revokeData(inode, kernel)

@@ -76,6 +76,19 @@ extension FileServer {
 
     // MARK: References of other clients
 
+    /// Whether the client of the turn's request still lives. One that was forwarded, or waited, can come after the news
+    /// of its client's death; what it took then would never be given back. The bulk area goes with the client.
+    func clientLives<K: Kernel>(_ kernel: K) -> Bool {
+        guard let letter = turn.letter else { return false }
+        return kernel.bulk(of: Request(letter: letter).envelope, offset: 0, count: 0) != nil
+    }
+
+    /// Counts a reference of the turn's client.
+    mutating func takeReference<K: Kernel>(_ inode: InodePointer, _ openFlags: UInt32, _ kernel: K) {
+        guard !turn.isKernel, clientLives(kernel), let letter = turn.letter else { return }
+        openFiles.add(Request(letter: letter).envelope.pointee.client, inode, granted: OpenFileTable.granted(openFlags))
+    }
+
     mutating func open<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let wanted = request.fixed(fos_open_request.self) else { return answer(-EINVAL, kernel) }
         openInode(inode, wanted.open_flags, takeReference: true, countLookup: false, kernel)
@@ -102,13 +115,11 @@ extension FileServer {
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
             if inode.pointee.size > 0 { resize(inode, to: 0) }
             if !turn.actor.isPrivileged { dropPrivilege(inode) }
-            markModified(inode, kernel.now)
+            markModified(inode, time(kernel))
             store.committed(.inode(inode))
             revokeData(inode, kernel)
         }
-        if takeReference, !turn.isKernel, let letter = turn.letter {
-            openFiles.add(Request(letter: letter).envelope.pointee.client, inode, granted: granted)
-        }
+        if takeReference { self.takeReference(inode, flags, kernel) }
         if countLookup { answerEntry(inode, kernel) } else { answer(attributesOf: inode, kernel) }
     }
 

@@ -85,7 +85,7 @@ extension FileServer {
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
         if dentry.pointee.kind == Mode.directoryKind { removeSubdirectory(directory) }
         directory.directory.pointee.remove(dentry, &arena, &pool)
-        markModified(directory, kernel.now)
+        markModified(directory, time(kernel))
         store.committed(.entryRemoved(directory: directory.pointee.number, name: name))
         store.committed(.inode(directory))
         revokeEntry(directory, name, child: child, wasHeld: wasHeld, kernel)
@@ -95,7 +95,7 @@ extension FileServer {
     mutating func dropLink<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         precondition(inode.pointee.links > 0, "an inode loses a link that it has not")
         inode.pointee.links -= 1
-        markChanged(inode, kernel.now)
+        markChanged(inode, time(kernel))
         store.committed(.inode(inode))
         revokeAttributes(inode, kernel)
         releaseIfUnused(inode)
@@ -115,7 +115,7 @@ extension FileServer {
         precondition(inode.directory.pointee.count == 0, "a directory with entries is removed")
         inode.pointee.flags.insert(.dead)
         inode.pointee.links = 0
-        markChanged(inode, kernel.now)
+        markChanged(inode, time(kernel))
         store.committed(.inode(inode))
         revokeAttributes(inode, kernel)
         releaseIfUnused(inode)

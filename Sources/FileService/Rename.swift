@@ -212,7 +212,7 @@ extension FileServer {
         dentry.pointee.kind = kind
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         if kind == Mode.directoryKind { addSubdirectory(directory) }
-        markModified(directory, kernel.now)
+        markModified(directory, time(kernel))
         store.committed(.entry(directory: directory.pointee.number, name: name, inode: inode, kind: kind))
         store.committed(.inode(directory))
         revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, kernel)
@@ -222,7 +222,7 @@ extension FileServer {
     /// gives another one, so a late message never brings back an older parent.
     mutating func moved<K: Kernel>(_ inode: InodePointer, to parent: UInt64, _ kernel: K) {
         if inode.isDirectory, parent != 0 { inode.pointee.parent = parent }
-        markChanged(inode, kernel.now)
+        markChanged(inode, time(kernel))
         store.committed(.inode(inode))
         revokeAttributes(inode, kernel)
     }

@@ -164,7 +164,7 @@ extension FileServer {
         if punches || wanted.mode & zeroRange != 0 { clear(inode, from: wanted.offset, to: end, removingPages: punches) }
         if wanted.mode & keepSize == 0, end > inode.pointee.size { inode.pointee.size = end }
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
-        markModified(inode, kernel.now)
+        markModified(inode, time(kernel))
         store.committed(.data(inode, offset: wanted.offset, length: wanted.length))
         store.committed(.inode(inode))
         revokeData(inode, kernel)

@@ -100,7 +100,7 @@ extension FileServer {
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         directory.pointee.busy -= 1
         if dentry.pointee.kind == Mode.directoryKind { addSubdirectory(directory) }
-        markModified(directory, kernel.now)
+        markModified(directory, time(kernel))
         let name = dentry.name
         store.committed(.entry(directory: directory.pointee.number, name: name, inode: attributes.inode, kind: dentry.pointee.kind))
         store.committed(.inode(directory))

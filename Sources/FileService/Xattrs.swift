@@ -75,7 +75,7 @@ extension FileServer {
     }
 
     private mutating func xattrsChanged<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
-        markChanged(inode, kernel.now)
+        markChanged(inode, time(kernel))
         store.committed(.attributes(inode))
         store.committed(.inode(inode))
         revokeAttributes(inode, kernel)

@@ -184,4 +184,22 @@ import Testing
         #expect(fleet.files().lookup(b, "left").status == 0)
         fleet.check()
     }
+
+    /// Requests of a dead client that were forwarded arrive after the news of its death: they must take nothing.
+    @Test(arguments: 1...20) func theDeadTakeNothing(seed: UInt64) {
+        let fleet = FileFleet(members: 2, options: LoopOptions(seed: seed))
+        let files = fleet.files()
+        let f = files.create(1, "f").inode
+        let doomed = fleet.files().client
+        let wrong = fleet.servers[1 - fleet.member(of: f)]
+        doomed.post(LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, reserved: 0)), to: wrong)
+        doomed.post(LockTests.lock(f, 1, FOS_LOCK_WRITE), to: wrong)
+        doomed.post(LockTests.flock(f, 1, FOS_LOCK_WRITE), to: wrong)
+        for _ in 0..<3 { fleet.host.step() }
+        doomed.die()
+        fleet.host.runUntilQuiet()
+        #expect(fleet.snapshot()[f]?.references == 0)
+        #expect(files.call(LockTests.lock(f, 2, FOS_LOCK_WRITE)).status == 0 && files.call(LockTests.flock(f, 2, FOS_LOCK_WRITE)).status == 0)
+        fleet.check()
+    }
 }
