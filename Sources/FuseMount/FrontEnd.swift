@@ -10,9 +10,9 @@ import Glibc
 
 /// How many threads and channels a mount uses.
 enum FrontEndLimits {
-    /// Workers that serve requests; the first two start with the mount, the rest when all are busy.
+    /// Workers that start with the mount, and the most there can be (WorkerPool.swift says when there are more).
     static let workersAtStart = 2
-    static let workers = 48
+    static let workers = 120
     /// Programs that may sleep in F_SETLKW or flock at once when the file fleet keeps locks; more get ENOLCK.
     static let lockWaiters = 64
     /// Workers, waiters, the notice thread, and one channel to spare.
@@ -62,8 +62,10 @@ struct Worker {
     }
 
     func count(_ opcode: UInt32) {
-        let slot = counts + Int(min(opcode, UInt32(Worker.opcodes - 1)))
+        let slot = counts + Int(min(max(opcode, 1), UInt32(Worker.opcodes - 1)))
         fos_store_relaxed_u64(slot, fos_load_relaxed_u64(slot) &+ 1)
+        // No request has opcode 0: its slot counts all, for the watch.
+        fos_store_relaxed_u64(counts, fos_load_relaxed_u64(counts) &+ 1)
     }
 }
 
@@ -87,11 +89,15 @@ struct FrontEnd {
     let live = SharedWord()
     let notices = SharedWord()
     let ending = SharedWord()
+    /// 1 once a worker has told the watch that none is idle.
+    let starved = SharedWord()
+    /// Workers that no longer count as living and are giving their things back.
+    let leaving = SharedWord()
+    /// 1 while the watch's thread runs.
+    let watching = SharedWord()
     /// FORGETs served; a full service looks whether memory may be on its way back.
     let forgets = SharedWord()
-    /// Places of the worker records ever started, for counting. Never removed while the mount lives.
-    let workers: UnsafeMutablePointer<UnsafeMutablePointer<Worker>?>
-    let started = SharedWord()
+    let pool: WorkerPool
     let lockWaiters = SharedWord()
     /// CPUs the workers may run on; empty leaves it to the scheduler.
     let cpus: UnsafeMutableBufferPointer<Int32>
@@ -100,25 +106,12 @@ struct FrontEnd {
     /// Called when the instance has ended before the mount: takes the mount away.
     let instanceGone: @Sendable () -> Void
 
-    var words: [SharedWord] { [idle, live, notices, ending, forgets, started, lockWaiters] }
+    var words: [SharedWord] { [idle, live, notices, ending, starved, leaving, watching, forgets, lockWaiters] }
 }
 
 extension UnsafeMutablePointer where Pointee == FrontEnd {
     /// The record of the calling thread; nil on a thread that is not one of the mount's.
     var currentWorker: UnsafeMutablePointer<Worker>? {
         pthread_getspecific(pointee.key)?.assumingMemoryBound(to: Worker.self)
-    }
-
-    /// Makes and enters a record for a new worker. nil when there is no channel or no place left.
-    func addWorker() -> UnsafeMutablePointer<Worker>? {
-        let index = Int(pointee.started.add(1)) - 1
-        guard index < FrontEndLimits.workers, let record = Worker(front: self) else {
-            pointee.started.subtract(1)
-            return nil
-        }
-        let worker = UnsafeMutablePointer<Worker>.allocate(capacity: 1)
-        worker.initialize(to: record)
-        pointee.workers[index] = worker
-        return worker
     }
 }

@@ -110,20 +110,20 @@ public final class FuseMount: Sendable {
             throw FuseMountError("no thread for the FUSE front end: \(Self.text(errno))")
         }
         startNoticeThread(front)
+        startWatch(front)
     }
 
     private func makeFrontEnd(_ client: UnsafeMutablePointer<fos_client>) -> UnsafeMutablePointer<FrontEnd> {
         var key = pthread_key_t()
         pthread_key_create(&key, nil)
-        let workers = UnsafeMutablePointer<UnsafeMutablePointer<Worker>?>.allocate(capacity: FrontEndLimits.workers)
-        workers.initialize(repeating: nil, count: FrontEndLimits.workers)
+        let cpus = programCPUs()
         let mountPoint = configuration.mountPoint
         let front = UnsafeMutablePointer<FrontEnd>.allocate(capacity: 1)
         front.initialize(
             to: FrontEnd(
                 client: client, key: key, keepsNoOpens: configuration.locks == .kernel,
-                introspection: IntrospectionTree(configuration.introspection), log: configuration.log, workers: workers,
-                cpus: programCPUs(), ended: ended,
+                introspection: IntrospectionTree(configuration.introspection), log: configuration.log,
+                pool: WorkerPool(cpus: cpus.count), cpus: cpus, ended: ended,
                 instanceGone: { _ = MountOptions.unmount(mountPoint, lazy: true) }))
         return front
     }
@@ -190,6 +190,18 @@ public final class FuseMount: Sendable {
         pthread_detach(thread)
     }
 
+    private func startWatch(_ front: UnsafeMutablePointer<FrontEnd>) {
+        front.pointee.watching.store(1)
+        var thread = pthread_t()
+        let result = pthread_create(&thread, nil, { runWatch($0); return nil }, front)
+        guard result == 0 else {
+            front.pointee.watching.store(0)
+            configuration.log("no thread to watch the workers: \(Self.text(result))")
+            return
+        }
+        pthread_detach(thread)
+    }
+
     // MARK: End
 
     /// Takes the mount out of the tree: 0 or an errno, EBUSY when programs use it and `lazy` is false. The workers end
@@ -205,11 +217,9 @@ public final class FuseMount: Sendable {
             _ = unmount(lazy: true)
         }
         front.pointee.ending.store(1)
-        while front.pointee.live.value != 0 || front.pointee.notices.value != 0 {
-            for index in 0..<Int(min(front.pointee.started.value, UInt32(FrontEndLimits.workers))) {
-                guard let worker = front.pointee.workers[index], worker.pointee.thread != 0 else { continue }
-                fos_fuse_signal_thread(worker.pointee.thread, wakeSignal)
-            }
+        front.pointee.pool.ringForEnd()
+        while [front.pointee.live, front.pointee.leaving, front.pointee.notices, front.pointee.watching].contains(where: { $0.value != 0 }) {
+            front.pointee.pool.signalAll()
             usleep(2000)
         }
         // A program that still sleeps on a lock keeps its thread until the instance ends; its memory stays then.
@@ -229,13 +239,6 @@ public final class FuseMount: Sendable {
         if let session = front.pointee.session { fuse_session_destroy(session) }
         fos_client_disconnect(front.pointee.client)
         front.pointee.client.deallocate()
-        for index in 0..<FrontEndLimits.workers {
-            guard let worker = front.pointee.workers[index] else { continue }
-            worker.pointee.counts.deallocate()
-            worker.pointee.listing?.deallocate()
-            worker.deallocate()
-        }
-        front.pointee.workers.deallocate()
         front.pointee.cpus.deallocate()
         for word in front.pointee.words { word.deallocate() }
         pthread_key_delete(front.pointee.key)
@@ -249,12 +252,8 @@ public final class FuseMount: Sendable {
     public func requestCounts() -> [(name: String, count: UInt64)] {
         running.withLock { running in
             guard let front = running?.front else { return [] }
-            var sums = [UInt64](repeating: 0, count: Worker.opcodes)
-            for index in 0..<FrontEndLimits.workers {
-                guard let worker = front.pointee.workers[index] else { continue }
-                for opcode in sums.indices { sums[opcode] &+= fos_load_relaxed_u64(worker.pointee.counts + opcode) }
-            }
-            return sums.indices.filter { sums[$0] != 0 }.map { (OpcodeNames.name($0), sums[$0]) }
+            let sums = front.pointee.pool.totals()
+            return sums.indices.filter { $0 > 0 && sums[$0] != 0 }.map { (OpcodeNames.name($0), sums[$0]) }
         }
     }
 
@@ -274,8 +273,14 @@ private func runNotices(_ argument: UnsafeMutableRawPointer?) {
         front.pointee.log("the instance has ended; unmounting")
         front.pointee.instanceGone()
     }
-    fos_channel_release(worker.pointee.client, worker.pointee.channel)
-    worker.pointee.counts.deallocate()
-    worker.deallocate()
+    worker.end()
     front.pointee.notices.store(0)
+}
+
+private func runWatch(_ argument: UnsafeMutableRawPointer?) {
+    let front = argument!.assumingMemoryBound(to: FrontEnd.self)
+    fos_fuse_name_thread("fos-watch")
+    front.confineThread()
+    front.pointee.pool.watch(front)
+    front.pointee.watching.store(0)
 }

@@ -130,9 +130,7 @@ extension UnsafeMutablePointer where Pointee == LockWait {
     fileprivate func end() {
         let worker = pointee.worker
         let front = worker.pointee.front
-        fos_channel_release(worker.pointee.client, worker.pointee.channel)
-        worker.pointee.counts.deallocate()
-        worker.deallocate()
+        worker.end()
         pointee.interrupted.deallocate()
         pointee.posted.deallocate()
         pointee.done.deallocate()

@@ -2,8 +2,7 @@
 //
 // Protocol: read a request from the device straight into the channel's bulk area, look at what libfuse 3.14 cannot
 // pass on, and let libfuse decode it and call the operation. A worker serves one request at a time and holds nothing
-// between requests. When the last idle worker takes a request, another one is started, so that a request which must
-// wait (a transaction in progress, a page being flushed) never keeps the one it waits for from being read.
+// between requests.
 // Workers run on the programs' CPUs, not on the servers': a request costs 7 us when its worker runs on the caller's
 // CPU and 36 us when it must be woken on another.
 
@@ -19,12 +18,13 @@ extension UnsafeMutablePointer where Pointee == FrontEnd {
     /// Starts one more worker thread. False when there are enough or none can be had.
     @discardableResult
     func startWorker() -> Bool {
-        guard let worker = addWorker() else { return false }
+        guard let worker = pointee.pool.add(self) else { return false }
         pointee.live.add(1)
         var thread = pthread_t()
         let result = pthread_create(&thread, nil, { runWorker($0); return nil }, worker)
         guard result == 0 else {
             pointee.live.subtract(1)
+            pointee.pool.remove(worker)
             return false
         }
         pthread_detach(thread)
@@ -40,13 +40,31 @@ private func runWorker(_ argument: UnsafeMutableRawPointer?) {
     worker.pointee.thread = fos_fuse_thread_id()
     fos_fuse_name_thread("fos-fuse")
     front.confineThread()
-    worker.serve()
+    let leaves = worker.serve()
+    front.pointee.pool.remove(worker)
     // The last one out tells the owner, who may then free everything.
     let ended = front.pointee.ended
-    if front.pointee.live.subtract(1) == 0 { ended() }
+    if leaves {
+        front.pointee.leaving.subtract(1)
+    } else if front.pointee.live.subtract(1) == 0 { ended() }
 }
 
 extension UnsafeMutablePointer where Pointee == FrontEnd {
+    /// The calling worker has taken a request and left no other to take the next.
+    func grow() {
+        if pointee.live.value < UInt32(pointee.pool.usual) { startWorker() }
+        pointee.pool.ring(self)
+    }
+
+    /// True for as many callers as there are workers beyond `usual`. Who gets it has left the number of the living.
+    func shrinks(to usual: UInt32) -> Bool {
+        pointee.leaving.add(1)
+        let living = pointee.live.value
+        if living > usual && pointee.live.exchange(living, living - 1) { return true }
+        pointee.leaving.subtract(1)
+        return false
+    }
+
     /// Moves the calling thread to the programs' CPUs.
     func confineThread() {
         let cpus = pointee.cpus
@@ -55,11 +73,12 @@ extension UnsafeMutablePointer where Pointee == FrontEnd {
 }
 
 extension UnsafeMutablePointer where Pointee == Worker {
-    /// Serves requests until the mount ends.
-    fileprivate func serve() {
+    /// Serves requests until the mount ends. True when it leaves before, as one worker too many.
+    fileprivate func serve() -> Bool {
         let front = pointee.front
         let device = front.pointee.device
         let base = UnsafeMutableRawPointer(pointee.bulk)
+        let usual = UInt32(front.pointee.pool.usual)
         while front.pointee.ending.value == 0 {
             front.pointee.idle.add(1)
             let length = read(device, base, BulkLayout.requestRoom)
@@ -72,11 +91,14 @@ extension UnsafeMutablePointer where Pointee == Worker {
                 break
             }
             if front.pointee.ending.value != 0 && length == 0 { break }
-            if idle == 0 { front.startWorker() }
+            if idle == 0 { front.grow() }
             if length >= MemoryLayout<fuse_in_header>.size { dispatch(base, length) }
+            // One of those that were added while all were stuck.
+            if front.pointee.live.value > usual && front.pointee.idle.value >= 2 && front.shrinks(to: usual) { return true }
         }
         front.pointee.ending.store(1)
         if let session = front.pointee.session { fuse_session_exit(session) }
+        return false
     }
 
     private func dispatch(_ base: UnsafeMutableRawPointer, _ length: Int) {

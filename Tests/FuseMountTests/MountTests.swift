@@ -447,6 +447,25 @@ struct MountTests {
         #expect(done.wait(seconds: 5) == 0)
     }
 
+    /// Thirty readers that all meet a transaction, which ends only when a write is served: the write is served.
+    @Test func stuckWorkersAreJoinedByOthers() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, String(repeating: "x", count: 200_000)) == 0)
+        #expect(store(scratch.path + "/b", "") == 0)
+        #expect(store("/proc/sys/vm/drop_caches", "1", flags: O_WRONLY) == 0)
+        scripted.withLock { $0.readsWaitForWrite = true }
+        let output = try run("""
+            for i in $(seq 30); do dd if=\(file) of=/dev/null bs=4096 count=1 skip=$i iflag=direct status=none || echo failed & done
+            sleep 0.3; echo written > \(scratch.path)/b; wait; cat \(scratch.path)/b
+            """)
+        #expect(output == "written\n")
+        // Those that were added have left, or leave with the next requests.
+        for _ in 0..<200 { _ = contents(scratch.path + "/.fos/names") }
+        #expect(scratch.mount.workerCount <= 35)
+    }
+
     @Test func manyProgramsAtOnce() throws {
         let scratch = try Scratch()
         defer { scratch.finish() }

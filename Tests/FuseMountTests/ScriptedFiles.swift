@@ -28,6 +28,8 @@ struct ScriptedState {
     var fullWrites = 0
     /// Where APPEND writes go instead of the offset the kernel named.
     var trueEnd: UInt64?
+    /// READs that answer RETRY until a WRITE comes, as during a transaction that waits for a dirty page.
+    var readsWaitForWrite = false
     /// Owner of the one exclusive lock there is, and the channel and sequence of a request that waits for it.
     var lockOwner: UInt64?
     var lockWaiter: (channel: UInt32, sequence: UInt32)?
@@ -55,6 +57,8 @@ struct ScriptedState {
         return file
     }
 }
+
+private let transportRetry = Int32(FOS_TRANSPORT_RETRY.rawValue)
 
 /// Shared with the script, which is a C function without context.
 let scripted = Mutex(ScriptedState())
@@ -252,6 +256,10 @@ private struct Exchange {
             if fields.valid & FOS_SET_UID.rawValue != 0 { file.attributes.uid = fields.uid }
             answer(file.attributes)
         case FOS_OP_READ.rawValue:
+            if state.readsWaitForWrite {
+                reply.pointee.status = transportRetry
+                return
+            }
             let offset = min(Int(fields(fos_io_request.self).offset), file.data.count)
             let count = min(Int(request.pointee.bulk_length), file.data.count - offset)
             state.log.append("read \(inode)")
@@ -265,6 +273,7 @@ private struct Exchange {
     }
 
     private func write(_ state: inout ScriptedState, _ inode: UInt64, _ original: ScriptedFile) {
+        state.readsWaitForWrite = false
         var file = original
         var fields = fields(fos_io_request.self)
         state.lastIOFlags = fields.flags
