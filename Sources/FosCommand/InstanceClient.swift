@@ -70,10 +70,13 @@ public final class InstanceClient {
         client.deallocate()
     }
 
+    /// The instance is another user's.
+    public static let notPermitted = CommandFailure.usage("not permitted; ask as the user who mounted it, or as root")
+
     private static func failure(_ error: Int32) -> CommandFailure {
         switch error {
         case ECONNREFUSED, ENOENT, ENOTCONN: .usage("its daemon is gone")
-        case EACCES, EPERM: .usage("not permitted; ask as the user who mounted it, or as root")
+        case EACCES, EPERM: notPermitted
         case EPROTO: .usage("it speaks another version of the protocol; use the fos that mounted it")
         case ETIMEDOUT: .usage("its daemon does not answer")
         default: .usage(errorText(error))

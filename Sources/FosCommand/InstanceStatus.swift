@@ -19,6 +19,8 @@ public struct InstanceStatus: Sendable {
     public var logPath: String?
     /// Why the instance could not be asked; nil if it answered.
     public var unreachable: String?
+    /// It is another user's, who alone may ask it; nothing is wrong with it.
+    public var isForbidden: Bool { unreachable == InstanceClient.notPermitted.description }
     public var cpus: [Int] = []
     public var servers: [ServerStatus] = []
     /// Connected client processes besides the mount's own front end and this command.

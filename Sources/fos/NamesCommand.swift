@@ -18,7 +18,7 @@ struct NamesCommand: ParsableCommand {
     @Flag(name: .long, help: "Print JSON.")
     var json = false
 
-    @Argument(help: "Directory on a fos mount. (default: every fos mount)", completion: .directory)
+    @Argument(help: "Directory on a fos mount. (default: every fos mount of yours)", completion: .directory)
     var directory: String?
 
     func run() throws {
@@ -26,9 +26,11 @@ struct NamesCommand: ParsableCommand {
         guard !mounts.isEmpty else { throw CommandFailure.usage("no fos mounts; make one with: fos mount DIRECTORY") }
         var results: [JSON] = []
         var failed = false
+        var shown = 0
         for mount in mounts {
             do throws(CommandFailure) {
                 let names = try InstanceClient(uid: mount.userID ?? 0, name: mount.instanceName ?? "").names()
+                shown += 1
                 if json {
                     results.append(.object([("mount_point", .string(mount.mountPoint)), ("names", .array(names.map(Self.json)))]))
                 } else {
@@ -36,12 +38,15 @@ struct NamesCommand: ParsableCommand {
                     for line in Self.table(names).lines { print(line) }
                 }
             } catch {
+                // Mounts of other users are left out of a list.
+                if directory == nil, error == InstanceClient.notPermitted { continue }
                 complain("names: \(mount.mountPoint): cannot be asked: \(error.description)")
                 failed = true
             }
         }
         if json { print(JSON.array(results).text) }
         if failed { throw ExitCode(1) }
+        guard shown > 0 else { throw CommandFailure.usage("no fos mount of yours; make one with: fos mount DIRECTORY") }
     }
 
     private static func address(_ mailbox: fos_mailbox) -> String { "\(mailbox >> 16):\(mailbox & 0xffff)" }
