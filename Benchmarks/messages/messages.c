@@ -72,8 +72,10 @@ static double floor_round(int other_cpu, struct line *there, struct line *back) 
     }
     uint64_t start = 0;
     for (uint32_t i = 0; i <= TRIPS; i++) {
-        if (i == 1) start = now();  // the first trip waits for the child to start
+        if (i == 1) start = now();
         fos_store_release_u32(&there->word, i + 1);
+        // The first trip waits for the child to start, on this CPU perhaps, so it waits asleep.
+        while (i == 0 && fos_load_acquire_u32(&back->word) != 1) usleep(100);
         while (fos_load_acquire_u32(&back->word) != i + 1) {}
     }
     double mean = (double)(now() - start) / TRIPS;
