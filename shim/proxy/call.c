@@ -1,6 +1,6 @@
 // Calling: post a request, wait for its reply, and handle the transport's own outcomes.
 //
-// Post: write the header, publish the sequence (release), ring the bell of the destination's core (seq_cst), fence,
+// Post: write the request, publish its sequence (release; in its header and in request_sequence), ring the bell of the destination's core (seq_cst), fence,
 // and only if that core is parked make the system call that wakes it.
 // Wait: spin a while, then announce the sleep (client_parked), fence, look again, and sleep on reply_sequence.
 // A client on the server's own CPU parks at once: as long as it spins, the server cannot run.
@@ -54,8 +54,9 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
     state->resend = 0;
     shared->request.destination = destination;
     shared->request.epoch = epoch;
-    shared->request.sequence = state->sequence;
     shared->request.status = 0;
+    // The last word of the request to change: a core that watches the channel may take the request from here on.
+    fos_store_release_u32(&shared->request.sequence, state->sequence);
     fos_store_release_u32(&shared->request_sequence, state->sequence);
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
     bell_fence();
@@ -96,8 +97,9 @@ int fos_post_owner(struct fos_client *client, int channel) {
     return 0;
 }
 
+// The sequence in the reply's own header is its last word to change: one cache line brings the news and the reply.
 static int replied(const struct fos_client *client, int channel) {
-    return fos_load_acquire_u32(&client->channel[channel].reply_sequence) == client->state[channel].sequence;
+    return fos_load_acquire_u32(&client->channel[channel].reply.sequence) == client->state[channel].sequence;
 }
 
 // Puts a request that met a transaction or a full mailbox aside until a random moment of the next interval.
@@ -202,7 +204,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
         fos_store_release_u32(&shared->client_parked, 1);
         fos_fence();
         uint32_t seen = fos_load_acquire_u32(&shared->reply_sequence);
-        if (seen == state->sequence) break;
+        if (seen == state->sequence || replied(client, channel)) break;
         uint64_t now = fos_clock();
         if (now >= deadline) {
             result = -ETIMEDOUT;

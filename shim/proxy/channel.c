@@ -8,7 +8,7 @@
 #include "proxy.h"
 
 static int answered(const struct fos_client *client, int channel) {
-    return fos_load_acquire_u32(&client->channel[channel].reply_sequence) == client->state[channel].sequence;
+    return fos_load_acquire_u32(&client->channel[channel].reply.sequence) == client->state[channel].sequence;
 }
 
 static int take(struct fos_client *client, int channel) {
@@ -56,6 +56,8 @@ void fos_channel_release(struct fos_client *client, int channel) {
 
 struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t operation, uint64_t inode) {
     struct fos_message *message = &client->channel[channel].request;
+    // Sequence first: 0 tells a core that watches the channel that a request is being built.
+    fos_store_relaxed_u32(&message->sequence, 0);
     memset(message, 0, sizeof *message);
     message->operation = operation;
     message->inode = inode;

@@ -147,11 +147,15 @@ int fos_lookup(struct fos_client *client, int channel, const char *name, struct 
 
 // A look-up in the middle of a call: the request that waits in the channel is put back afterwards.
 static int lookup_keeping_request(struct fos_client *client, int channel, const char *name, struct fos_name_member *members, int room, int refresh) {
-    uint8_t saved[FOS_MESSAGE_BYTES];
+    _Alignas(struct fos_message) uint8_t saved[FOS_MESSAGE_BYTES];
     struct fos_call_times times = client->state[channel].times;
     struct fos_message *request = &client->channel[channel].request;
     memcpy(saved, request, sizeof saved);
     int count = fos_lookup(client, channel, name, members, room, refresh);
+    // Not with the sequence it may have had: a core that watches the channel would take it for a new request.
+    ((struct fos_message *)saved)->sequence = 0;
+    fos_store_relaxed_u32(&request->sequence, 0);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     memcpy(request, saved, sizeof saved);
     client->state[channel].times = times;
     return count;

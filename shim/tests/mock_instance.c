@@ -91,9 +91,10 @@ static void serve(struct mock_instance *mock, int index) {
     reply.message.length = 0;
     mock->served++;
     if (!mock->script(mock, index, &request.message, &reply.message)) return;
-    channel->reply = reply.message;
-    channel->reply.sequence = sequence;
     memcpy(channel->reply_payload, reply.payload, reply.message.length <= sizeof reply.payload ? reply.message.length : 0);
+    reply.message.sequence = 0;
+    channel->reply = reply.message;
+    fos_store_release_u32(&channel->reply.sequence, sequence);  // the last word of the reply to change
     fos_store_release_u32(&channel->reply_sequence, sequence);
     fos_fence();
     if (fos_load_relaxed_u32(&channel->client_parked)) syscall(SYS_futex, &channel->reply_sequence, FUTEX_WAKE, 1, NULL, NULL, 0);
