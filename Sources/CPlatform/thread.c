@@ -3,11 +3,13 @@
 #include <cplatform/thread.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -73,4 +75,19 @@ uint64_t fos_platform_thread_cpu_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int fos_platform_ticks_are_steady(void) {
+#if defined(__aarch64__)
+    return 1;
+#elif defined(__x86_64__)
+    int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) { return 0; }
+    char name[16] = {0};
+    ssize_t got = read(fd, name, sizeof name - 1);
+    close(fd);
+    return got >= 3 && strncmp(name, "tsc", 3) == 0 && (name[3] == 0 || name[3] == '\n');
+#else
+    return 0;
+#endif
 }

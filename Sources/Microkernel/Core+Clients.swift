@@ -14,6 +14,8 @@ import Messaging
 extension Core {
     /// How often silent clients are looked at: so many of them a turn.
     static var coldClientsATurn: Int { 16 }
+    /// Channels that are looked at directly.
+    static var watchedMax: Int { 8 }
     /// Turns without a ring after which a client counts as silent.
     static var coldAfterTurns: UInt32 { 4096 }
 
@@ -78,83 +80,209 @@ extension Core {
         return taken
     }
 
-    /// Takes every request that one client's bells announce.
+    /// Takes every request that one client's bells announce. The bells themselves are cleared in the next turn, by
+    /// `settleBells`: clearing needs the bell's cache line back from the client, and nobody has to wait for that.
     private mutating func take(_ client: UInt32) -> Int {
         let entry = fabric.clients + Int(client)
         let view = views[Int(client)]
         guard let bells = view.bells, fos_load_acquire_u32(Fabric.liveWord(entry)) == view.generation else { return 0 }
-        touchClock()
         var taken = 0
         for word in 0..<Int(view.bellWords) {
-            guard fos_load_relaxed_u64(bells + word) != 0 else { continue }
-            var bits = fos_exchange_u64(bells + word, 0)
-            while bits != 0 {
-                let channel = UInt32(word * 64 + bits.trailingZeroBitCount)
-                bits &= bits &- 1
-                if channel < entry.pointee.channels {
-                    takeRequest(entry, client: client, generation: view.generation, channel: channel)
-                    taken += 1
-                }
+            let bits = fos_load_acquire_u64(bells + word)
+            if bits != 0 { taken += take(bits, word, entry, client: client, generation: view.generation) }
+        }
+        ringing[ringingCount] = client
+        ringingCount += 1
+        return taken
+    }
+
+    private mutating func take(
+        _ bits: UInt64, _ word: Int, _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32
+    ) -> Int {
+        var bits = bits
+        var taken = 0
+        let channels = entry.pointee.channels
+        let shared = entry.pointee.channel!
+        let first = UInt32(word * 64 + bits.trailingZeroBitCount)
+        if first < channels {
+            // The lines that the next steps read: the sequence, the header, the beginning of the payload.
+            let channel = UnsafeRawPointer(shared + Int(first))
+            fos_platform_prefetch(channel)
+            fos_platform_prefetch(channel + 128)
+            fos_platform_prefetch(channel + 192)
+        }
+        touchClock()
+        while bits != 0 {
+            let channel = UInt32(word * 64 + bits.trailingZeroBitCount)
+            bits &= bits &- 1
+            if channel < channels, takeRequest(entry, client: client, generation: generation, channel: channel) { taken += 1 }
+        }
+        return taken
+    }
+
+    /// Clears the bells of the clients whose requests were taken in the turn before, and takes what they have posted
+    /// since: a bit that is cleared here may be that of a newer request, so every channel is looked at after it.
+    mutating func settleBells() -> Int {
+        guard ringingCount > 0 else { return 0 }
+        var taken = 0
+        for position in 0..<ringingCount {
+            let client = ringing[position]
+            let view = views[Int(client)]
+            let entry = fabric.clients + Int(client)
+            guard let bells = view.bells, fos_load_acquire_u32(Fabric.liveWord(entry)) == view.generation else { continue }
+            for word in 0..<Int(view.bellWords) where fos_load_relaxed_u64(bells + word) != 0 {
+                let bits = fos_exchange_u64(bells + word, 0)
+                if bits != 0 { taken += take(bits, word, entry, client: client, generation: view.generation) }
+            }
+        }
+        ringingCount = 0
+        return taken
+    }
+
+    /// Takes one channel's request, if there is a new one.
+    private mutating func takeRequest(
+        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
+    ) -> Bool {
+        let shared = entry.pointee.channel! + Int(channel)
+        return takeRequest(
+            entry, client: client, generation: generation, channel: channel,
+            sequence: fos_load_acquire_u32(fos_channel_request_sequence(shared)))
+    }
+
+    private mutating func takeRequest(
+        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32, sequence: UInt32
+    ) -> Bool {
+        let shared = entry.pointee.channel! + Int(channel)
+        let record = entry.pointee.state! + Int(channel)
+        let before = fos_load_acquire_u64(record)
+        // In flight already, or a bell without a new request: the client's mistake, and its loss.
+        guard sequence != 0, before >> 32 == 0, UInt32(truncatingIfNeeded: before) != sequence else { return false }
+        // A bit may be left over from the request before, and this one be for another core, which has its own bell rung.
+        let destination = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_channel_destination(shared)))
+        guard destination.core == index,
+            begin(record, before, sequence)
+        else { return false }
+        watch(fos_message_sequence(fos_channel_request(shared)), sequence, client: client, generation: generation, channel: channel)
+        deliver(
+            entry, client: client, generation: generation, channel: channel, sequence: sequence, shared: shared,
+            mailbox: destination.index)
+        return true
+    }
+
+    /// Keeps an eye on a channel that is in use.
+    private mutating func watch(
+        _ word: UnsafeMutablePointer<UInt32>, _ sequence: UInt32, client: UInt32, generation: UInt32, channel: UInt32
+    ) {
+        for position in 0..<watchedCount where watched[position].word == word {
+            watched[position].seen = sequence
+            return
+        }
+        let place: Int
+        if watchedCount < Self.watchedMax {
+            place = watchedCount
+            watchedCount += 1
+        } else {
+            place = watchedNext
+            watchedNext = (watchedNext + 1) % Self.watchedMax
+        }
+        watched[place] = WatchedChannel(word: word, seen: sequence, client: client, generation: generation, channel: channel)
+    }
+
+    /// Whether a watched channel holds a new request.
+    func anyWatchedPosts() -> Bool {
+        for position in 0..<watchedCount {
+            let sequence = fos_load_relaxed_u32(watched[position].word)
+            if sequence != watched[position].seen && sequence != 0 { return true }  // 0: being built
+        }
+        return false
+    }
+
+    /// Takes the new requests of watched channels, without waiting for their bells: the sequence in a request's own
+    /// header is its last word to change, so one cache line brings the news and the request.
+    mutating func collectWatched() -> Int {
+        var taken = 0
+        for position in 0..<watchedCount {
+            let one = watched[position]
+            let sequence = fos_load_acquire_u32(one.word)
+            guard sequence != one.seen, sequence != 0 else { continue }
+            let entry = fabric.clients + Int(one.client)
+            watched[position].seen = sequence
+            guard fos_load_acquire_u32(Fabric.liveWord(entry)) == one.generation else { continue }
+            touchClock()
+            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel, sequence: sequence) {
+                views[Int(one.client)].rang = turn
+                taken += 1
             }
         }
         return taken
     }
 
-    /// Copies one request out of its channel, decides who is acting, and delivers or refuses it.
-    private mutating func takeRequest(
-        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
-    ) {
-        let shared = entry.pointee.channel! + Int(channel)
-        let record = entry.pointee.state! + Int(channel)
-        let sequence = fos_load_acquire_u32(fos_channel_request_sequence(shared))
-        let before = fos_load_acquire_u64(record)
-        // In flight already, or a bell without a new request: the client's mistake, and its loss.
-        guard sequence != 0, before >> 32 == 0, UInt32(truncatingIfNeeded: before) != sequence,
-            fos_compare_exchange_u64(record, before, 1 << 32 | UInt64(sequence)) != 0
-        else { return }
+    /// Notes a request as in flight. False if another core was rung for the same channel and was first.
+    private func begin(_ record: UnsafeMutablePointer<UInt64>, _ before: UInt64, _ sequence: UInt32) -> Bool {
+        let flying = 1 << 32 | UInt64(sequence)
+        if fabric.coreCount == 1 {
+            fos_store_relaxed_u64(record, flying)
+            return true
+        }
+        return fos_compare_exchange_u64(record, before, flying) != 0
+    }
 
-        let header = staging
+    /// Copies a request out of its channel, decides who is acting, and delivers or refuses it. The copy is made right
+    /// into the mailbox slot of the destination that the client named a moment ago; what is then checked is the copy.
+    private mutating func deliver(
+        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32, sequence: UInt32,
+        shared: UnsafeMutablePointer<fos_channel>, mailbox: Int
+    ) {
+        let exists = mailbox > 0 && mailbox < mailboxCount
+        let slot = exists ? mailboxes[mailbox].claimLocal() : nil
+        let letter = slot ?? staging
+        let header = fos_letter_message(letter)!
         fos_copy_from_shared(header, fos_channel_request(shared), MemoryLayout<fos_message>.size)
+        let rights = entry.pointee.rights
+        let actsAs = rights & FOS_RIGHT_ACT_AS.rawValue != 0
+        // Field by field: a letter is read back in parts of many sizes right after, and what was written in smaller parts
+        // than it is read makes the processor wait.
+        let envelope = fos_letter_envelope(letter)!
+        envelope.pointee.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)
+        envelope.pointee.reserved0 = 0
+        envelope.pointee.rights = UInt16(truncatingIfNeeded: rights)
+        envelope.pointee.client = client
+        envelope.pointee.channel = channel
+        envelope.pointee.sequence = sequence
+        envelope.pointee.from = 0
+        envelope.pointee.continuation = 0
+        envelope.pointee.uid = actsAs ? header.pointee.uid : entry.pointee.uid
+        envelope.pointee.gid = actsAs ? header.pointee.gid : entry.pointee.gid
+        envelope.pointee.pid = actsAs ? header.pointee.pid : entry.pointee.pid
+        envelope.pointee.client_generation = generation
+        envelope.pointee.hops = 0
+        envelope.pointee.reserved1 = 0
+        envelope.pointee.reserved2 = 0
+        envelope.pointee.arrived = clock
         header.pointee.sequence = sequence
         header.pointee.status = 0
-        var envelope = fos_envelope()
-        envelope.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)
-        envelope.rights = UInt16(truncatingIfNeeded: entry.pointee.rights)
-        envelope.client = client
-        envelope.channel = channel
-        envelope.sequence = sequence
-        envelope.client_generation = generation
-        envelope.arrived = clock
-        if entry.pointee.rights & FOS_RIGHT_ACT_AS.rawValue != 0 {
-            envelope.uid = header.pointee.uid
-            envelope.gid = header.pointee.gid
-            envelope.pid = header.pointee.pid
-        } else {
-            envelope.uid = entry.pointee.uid
-            envelope.gid = entry.pointee.gid
-            envelope.pid = entry.pointee.pid
-        }
-        guard header.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX) else { return refuse(&envelope, header, -EINVAL) }
-        let destination = MailboxAddress(rawValue: header.pointee.destination)
-        guard destination.core == index, destination.index != 0, let port = fabric.port(destination),
-            port.pointee.epoch == header.pointee.epoch, port.pointee.clientReachable
-        else { return refuse(&envelope, header, Int32(FOS_TRANSPORT_STALE.rawValue)) }
+
+        guard header.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX) else { return refuse(envelope, header, -EINVAL) }
+        guard exists, header.pointee.destination == MailboxAddress(core: index, index: mailbox).rawValue,
+            mailboxes[mailbox].port.epoch == header.pointee.epoch, mailboxes[mailbox].port.clientReachable
+        else { return refuse(envelope, header, Int32(FOS_TRANSPORT_STALE.rawValue)) }
         guard Self.clientsMaySend(header.pointee.operation) else {
-            return refuse(&envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            return refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
         }
         let payload = UnsafeRawPointer(fos_channel_request(shared)!) + MemoryLayout<fos_message>.size
-        switch admission(of: client, to: destination.index, entry) {
+        let length = Int(header.pointee.length)
+        switch admission(of: client, to: mailbox, entry) {
         case .allowed:
-            guard let letter = mailboxes[destination.index].claimLocal() else {
-                return refuse(&envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue))
-            }
-            Self.fill(letter, envelope, header, payload)
-            mailboxes[destination.index].commitLocal()
+            guard slot != nil else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            if length > 0 { fos_copy_from_shared(fos_letter_payload(letter), payload, length) }
+            mailboxes[mailbox].commitLocal()
         case .denied:
-            refuse(&envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
         case .unknown:
-            guard let letter = pending.claim() else { return refuse(&envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
-            Self.fill(letter, envelope, header, payload)
+            guard let waiting = pending.claim() else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            fos_letter_envelope(waiting).pointee = envelope.pointee
+            fos_letter_message(waiting).pointee = header.pointee
+            fos_copy_from_shared(fos_letter_payload(waiting), payload, length)
             askPrivilege()
         }
     }
@@ -170,23 +298,14 @@ extension Core {
         }
     }
 
-    private static func fill(
-        _ letter: UnsafeMutablePointer<fos_letter>, _ envelope: fos_envelope, _ header: UnsafePointer<fos_message>,
-        _ payload: UnsafeRawPointer
-    ) {
-        fos_letter_envelope(letter).pointee = envelope
-        fos_letter_message(letter).pointee = header.pointee
-        fos_copy_from_shared(fos_letter_payload(letter), payload, Int(header.pointee.length))
-    }
-
     /// Answers a request that no server gets to see.
-    mutating func refuse(_ envelope: inout fos_envelope, _ header: UnsafePointer<fos_message>, _ status: Int32) {
+    mutating func refuse(_ envelope: UnsafePointer<fos_envelope>, _ header: UnsafePointer<fos_message>, _ status: Int32) {
         var answer = fos_message()
         answer.operation = header.pointee.operation
         answer.inode = header.pointee.inode
         answer.destination = header.pointee.destination
         answer.status = status
-        replyToClient(&envelope, &answer)
+        replyToClient(envelope, &answer)
     }
 
     /// Puts a reply into its reserved slot and wakes the client if it sleeps. Dropped if the client is gone or the
@@ -201,15 +320,18 @@ extension Core {
         let record = entry.pointee.state! + Int(channel)
         guard fos_load_acquire_u64(record) == 1 << 32 | UInt64(sequence) else { return }
         let shared = entry.pointee.channel! + Int(channel)
-        let reply = fos_channel_reply(shared)!
-        Self.copy(message, to: reply)
-        reply.pointee.sequence = sequence
+        precondition(message.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX), "a server built a reply longer than a channel holds")
         // The record is cleared first: once the client sees the reply it may post again at once.
         fos_store_release_u64(record, UInt64(sequence))
+        fos_write_reply(fos_channel_reply(shared), message, sequence)
         let word = fos_channel_reply_sequence(shared)!
         fos_store_release_u32(word, sequence)
         fos_fence()
-        if fos_load_relaxed_u32(fos_channel_client_parked(shared)) != 0 { _ = fos_platform_futex_wake(word, 1) }
+        let parked = fos_load_relaxed_u32(fos_channel_client_parked(shared))
+        if parked != 0 {
+            _ = fos_platform_futex_wake(word, 1)
+            if parked == 2 { parking.handOff = true }
+        }
     }
 
     /// The bulk bytes of a request, inside the bulk area of its channel.
@@ -292,5 +414,16 @@ extension Core {
         swapPlaces(place, known)
         views[Int(client)].generation = 0
         views[Int(client)].bells = nil
+        // Its segment will be unmapped: nothing may look into it any more.
+        var position = 0
+        while position < watchedCount {
+            if watched[position].client == client {
+                watchedCount -= 1
+                watched[position] = watched[watchedCount]
+            } else {
+                position += 1
+            }
+        }
+        watchedNext = 0
     }
 }

@@ -27,6 +27,15 @@ import Messaging
     var allowed: UInt64
 }
 
+/// A channel that is in use: its request's sequence word, and what it was when last looked at.
+@usableFromInline struct WatchedChannel: BitwiseCopyable {
+    var word: UnsafeMutablePointer<UInt32>
+    var seen: UInt32
+    var client: UInt32
+    var generation: UInt32
+    var channel: UInt32
+}
+
 @usableFromInline struct Core: BitwiseCopyable {
     var index: Int
     var fabric: Fabric
@@ -37,10 +46,12 @@ import Messaging
     /// Time of the present turn, monotonic ns, and whether it has been read in it.
     var clock: UInt64
     var clockIsFresh: Bool
+    var fastClock: FastClock
     var turn: UInt32
     var randomState: UInt64
     var scratch: UnsafeMutablePointer<fos_letter>
-    var staging: UnsafeMutablePointer<fos_message>
+    /// Where a client's request is copied that has no mailbox slot.
+    var staging: UnsafeMutablePointer<fos_letter>
     var news: UnsafeMutablePointer<fos_letter>
 
     // Clients: indices in `order`, the recently active ones first.
@@ -51,6 +62,15 @@ import Messaging
     var coldCursor: Int
     var hotCursor: Int
     var controlHead: UInt32
+    /// The channels used last.
+    var watched: UnsafeMutablePointer<WatchedChannel>
+    var watchedCount: Int
+    var watchedNext: Int
+    /// The last spin saw nothing in the watched channels: time for the bells.
+    var watchedAreSilent: Bool
+    /// Clients whose requests were taken in this turn and whose bells are still set.
+    var ringing: UnsafeMutablePointer<UInt32>
+    var ringingCount: Int
     /// Requests taken from one client's bells at a stretch, and letters queued above which bells are left ringing.
     var queueLimit: UInt32
 
@@ -85,7 +105,7 @@ extension Core {
     /// Reads the clock once a turn.
     mutating func touchClock() {
         if !clockIsFresh {
-            clock = fos_platform_monotonic_ns()
+            clock = fastClock.now()
             clockIsFresh = true
         }
     }

@@ -89,7 +89,14 @@ extension CoreKernel {
         let core = state
         var queued: UInt32 = 0
         for mailbox in 1..<max(core.pointee.mailboxCount, 1) { queued += core.pointee.mailboxes[mailbox].queued }
-        var worked = queued < core.pointee.queueLimit && core.pointee.collect() > 0
+        var worked = false
+        if queued < core.pointee.queueLimit {
+            worked = core.pointee.collectWatched() > 0
+            // Bells are looked at when the watched channels rest, and every few turns so that nobody waits for long.
+            if !worked && core.pointee.watchedAreSilent || core.pointee.turn % 4 == 0 {
+                if core.pointee.settleBells() + core.pointee.collect() > 0 { worked = true }
+            }
+        }
         if core.pointee.pending.unasked > 0 {
             core.pointee.touchClock()
             core.pointee.askPrivilege()
@@ -274,14 +281,25 @@ extension CoreKernel {
     }
 
     @usableFromInline func ticked() {
-        state.pointee.touchClock()
+        state.pointee.clock = state.pointee.fastClock.correct()
         state.pointee.lastTick = state.pointee.clock
         state.pointee.workedSinceTick = false
     }
 
+    /// Spins for a moment on what brings most work: the channels in use, and the mailboxes. True when the core has spun
+    /// long enough and should park.
     @usableFromInline func shouldPark() -> Bool {
-        fos_spin_pause()
-        return state.pointee.parking.shouldPark()
+        let core = state
+        core.pointee.watchedAreSilent = false
+        // In the first moments the next request is likely, and a pause (20 to 40 ns) would only delay it.
+        let isEager = core.pointee.parking.idleTurns < ParkingPolicy.eagerTurns
+        for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 64 : 8) {
+            if core.pointee.anyWatchedPosts() { return false }
+            for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasWork { return false }
+            if !isEager { fos_spin_pause() }
+        }
+        core.pointee.watchedAreSilent = true
+        return core.pointee.parking.shouldPark()
     }
 
     /// Whether servers still have a tick to come for what they did. One that comes too soon after the last is put off:

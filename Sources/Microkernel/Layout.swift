@@ -52,7 +52,7 @@ enum Layout {
         let mailbox = depth * letter + remote * (letter + 64) + responses * (letter + 16) + Int(FOS_TRACE_RECORDS) * 32 + 4096
         let names = configuration.registrations(core: core)
         return MemoryLayout<Core>.stride + mailboxes * (mailbox + MemoryLayout<Mailbox>.stride)
-            + configuration.clientsMax * (MemoryLayout<ClientView>.stride + 4)
+            + configuration.clientsMax * (MemoryLayout<ClientView>.stride + 8)
             + (PendingLetters.capacity + 4) * (letter + 64) + PrivilegeCache.capacity * 16
             + names.count * (MemoryLayout<Registration>.stride + 256) + mailboxes * 128 + slack
     }
@@ -118,17 +118,19 @@ enum Layout {
             registrations[position] = Registration(
                 name: bytes, length: name.name.utf8.count, many: name.many, mailbox: name.mailbox, epoch: name.epoch)
         }
-        let staging = arena.take(fos_letter.self, 1)
         var seed: UInt64 = 0
         _ = fos_platform_random(&seed, UInt32(MemoryLayout<UInt64>.size))
         state.initialize(
             to: Core(
                 index: index, fabric: fabric, mailboxes: mailboxes, mailboxCount: placements.count + 1,
-                running: arena.take(UInt32.self, 16), clock: fos_platform_monotonic_ns(), clockIsFresh: false, turn: 0,
-                randomState: seed, scratch: arena.take(fos_letter.self, 1), staging: fos_letter_message(staging),
+                running: arena.take(UInt32.self, 16), clock: fos_platform_monotonic_ns(), clockIsFresh: false, fastClock: FastClock(),
+                turn: 0,
+                randomState: seed, scratch: arena.take(fos_letter.self, 1), staging: arena.take(fos_letter.self, 1),
                 news: arena.take(fos_letter.self, 1), views: arena.take(ClientView.self, configuration.clientsMax),
                 order: arena.take(UInt32.self, configuration.clientsMax), known: 0, hot: 0, coldCursor: 0, hotCursor: 0,
-                controlHead: 0, queueLimit: UInt32(max(1, configuration.mailboxCapacity / 4)),
+                controlHead: 0, watched: arena.take(WatchedChannel.self, Core.watchedMax), watchedCount: 0,
+                watchedNext: 0, watchedAreSilent: true, ringing: arena.take(UInt32.self, configuration.clientsMax), ringingCount: 0,
+                queueLimit: UInt32(max(1, configuration.mailboxCapacity / 4)),
                 privileges: PrivilegeCache(arena: &arena), pending: PendingLetters(arena: &arena),
                 names: NameCache(arena: &arena), registrations: registrations, registrationCount: names.count, registered: 0,
                 registrationInFlight: false, announced: false, parking: ParkingPolicy(),

@@ -207,6 +207,7 @@ extension Mailbox {
 
     /// The number of a slot whose response has come; nil if none has. `releaseResponse` frees it.
     mutating func takeResponse() -> Int? {
+        guard awaited > 0 else { return nil }
         for word in 0..<readyWords {
             if ready[word] == 0 {
                 guard fos_load_relaxed_u64(port.ready + word) != 0 else { continue }
@@ -226,6 +227,7 @@ extension Mailbox {
 
     var hasWork: Bool {
         if head != tail || remoteQueued { return true }
+        guard awaited > 0 else { return false }
         for word in 0..<readyWords where ready[word] | fos_load_relaxed_u64(port.ready + word) != 0 { return true }
         return false
     }

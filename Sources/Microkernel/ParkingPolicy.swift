@@ -17,8 +17,10 @@ import CPlatform
     static var preempted: UInt64 { 300_000 }
     /// A core with nothing to do looks around once in so long, in ns, in case news was lost with a dying client.
     static var sleepMost: UInt64 { 5_000_000_000 }
-    /// Idle turns between two looks at the clock.
-    static var turnsALook: UInt32 { 16 }
+    /// Idle turns spun without a pause.
+    static var eagerTurns: UInt32 { 4 }
+    /// Idle turns between two looks at the clock; each spins for about a quarter of a microsecond.
+    static var turnsALook: UInt32 { 4 }
 
     /// Nanoseconds to spin without work.
     var budget: UInt64 = budgetStart
@@ -26,11 +28,14 @@ import CPlatform
     var idleSince: UInt64 = 0
     var lastLook: UInt64 = 0
     var parks: UInt64 = 0
+    /// A client that was just woken waits for this very CPU: the core steps aside as soon as it has nothing to do.
+    var handOff = false
 
     mutating func worked() { idleTurns = 0 }
 
     /// After a turn without work: spin on (false), or park now (true)?
     mutating func shouldPark() -> Bool {
+        if handOff { return true }
         idleTurns &+= 1
         if idleTurns == 1 {
             idleSince = 0
@@ -52,7 +57,10 @@ import CPlatform
     mutating func woke(after slept: UInt64) {
         parks &+= 1
         idleTurns = 0
-        if slept < Self.soon {
+        // A sleep that gave the CPU to a client says nothing about how soon work comes.
+        if handOff {
+            handOff = false
+        } else if slept < Self.soon {
             budget = min(budget * 2, Self.budgetMost)
         } else if slept > 4 * Self.budgetMost {
             budget = max(budget / 4 * 3, Self.budgetLeast)

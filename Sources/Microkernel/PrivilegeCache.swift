@@ -203,13 +203,13 @@ extension Core {
                 allowed: allowed)
         }
         if !allowed {
-            refuse(&envelope.pointee, fos_letter_message(letter), Int32(FOS_TRANSPORT_DENIED.rawValue))
+            refuse(envelope, fos_letter_message(letter), Int32(FOS_TRANSPORT_DENIED.rawValue))
         } else if let target = mailboxes[mailbox].claimLocal() {
             fos_letter_envelope(target).pointee = envelope.pointee
             Self.copy(fos_letter_message(letter), to: fos_letter_message(target))
             mailboxes[mailbox].commitLocal()
         } else {
-            refuse(&envelope.pointee, fos_letter_message(letter), Int32(FOS_TRANSPORT_FULL.rawValue))
+            refuse(envelope, fos_letter_message(letter), Int32(FOS_TRANSPORT_FULL.rawValue))
         }
         pending.free(slot)
     }

@@ -72,6 +72,7 @@ final class TestClient: @unchecked Sendable {
         message.pointee.length = length ?? UInt32(words.count * 4)
         let payload = UnsafeMutableRawPointer(message + 1)
         for (index, word) in words.enumerated() { payload.storeBytes(of: word, toByteOffset: index * 4, as: UInt32.self) }
+        fos_store_release_u32(fos_message_sequence(message), sequence)
         fos_store_release_u32(fos_channel_request_sequence(shared), sequence)
         ring(channel, core: core ?? mailbox.core)
     }

@@ -6,9 +6,12 @@
 //
 //   request:  client writes channel.request (and bulk), stores request_sequence = n (release),
 //             sets its bit in bell[core] (seq_cst), fences, and wakes the core if board.core[core].parked.
+//             Before that it stores n into request.sequence, also with release and as the last word of the request: a
+//             core that has just served the channel watches that word, and takes the request without its bell. A core
+//             ignores a bell whose request names another core as destination.
 //   reply:    a core writes channel.reply (and bulk), stores reply_sequence = n (release), fences, and wakes the
 //             client (futex on reply_sequence) if client_parked. The slot was reserved by the request, so a reply
-//             never fails.
+//             never fails. reply.sequence is the last word of the reply to change (release), so a client may spin on it.
 //   notice:   a core writes notice ring[core] slot, stores head (release), increments notice_bell, and wakes
 //             (futex on notice_bell) if notice_parked. The client answers a notice with FOS_OP_LEASE_ACK.
 //
@@ -53,7 +56,8 @@ static_assert(sizeof(struct fos_bell) == FOS_CACHE_LINE, "a doorbell is one cach
 
 struct fos_channel {
     uint32_t request_sequence;  // client: number of the request in `request`, never 0
-    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence
+    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence; 2 if it also runs on its core's own CPU,
+                                // so that the core parks after the reply instead of spinning in its way
     uint8_t reserved0[FOS_CACHE_LINE - 8];
     uint32_t reply_sequence;    // core: number of the request that `reply` answers
     uint8_t reserved1[FOS_CACHE_LINE - 4];

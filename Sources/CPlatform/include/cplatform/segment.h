@@ -10,6 +10,7 @@ static inline uint32_t *fos_channel_client_parked(struct fos_channel *c) { retur
 static inline uint32_t *fos_channel_reply_sequence(struct fos_channel *c) { return &c->reply_sequence; }
 static inline struct fos_message *fos_channel_request(struct fos_channel *c) { return &c->request; }
 static inline struct fos_message *fos_channel_reply(struct fos_channel *c) { return &c->reply; }
+static inline uint32_t *fos_channel_destination(struct fos_channel *c) { return &c->request.destination; }
 static inline uint64_t *fos_bell_bits(struct fos_bell *b) { return b->bits; }
 static inline uint32_t *fos_notice_control_bell(struct fos_notice_control *c) { return &c->notice_bell; }
 static inline uint32_t *fos_notice_control_parked(struct fos_notice_control *c) { return &c->notice_parked; }
@@ -41,6 +42,16 @@ static inline void fos_copy_from_shared(void *to, const void *from, size_t count
 static inline uint64_t fos_wire_segment_magic(void) { return FOS_SEGMENT_MAGIC; }
 static inline uint64_t fos_wire_board_magic(void) { return FOS_BOARD_MAGIC; }
 static inline uint64_t fos_wire_hello_magic(void) { return FOS_HELLO_MAGIC; }
+
+// Writes a reply so that its `sequence` is the last word to change: who sees the new sequence sees the whole message.
+static inline void fos_write_reply(struct fos_message *to, const struct fos_message *from, uint32_t sequence) {
+    enum { BEFORE = offsetof(struct fos_message, sequence), AFTER = BEFORE + 4 };
+    memcpy(to + 1, from + 1, from->length);
+    memcpy(to, from, BEFORE);
+    memcpy((uint8_t *)to + AFTER, (const uint8_t *)from + AFTER, sizeof *to - AFTER);
+    fos_store_release_u32(&to->sequence, sequence);
+}
+static inline uint32_t *fos_message_sequence(struct fos_message *m) { return &m->sequence; }
 
 static inline int fos_compare_exchange_u64(uint64_t *word, uint64_t expected, uint64_t desired) {
     return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
