@@ -337,6 +337,20 @@ extension MicrokernelTests {
             close(pipes[0])
         }
 
+        @Test func aTrapInAServerEndsTheProcessAndNamesTheServer() async throws {
+            let result = await #expect(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+                let instance = try TestInstance(cores: 2, servers: 2) { $0.handlesCrashes = true }
+                let client = try TestClient(instance.kernel)
+                let channel = client.channel()
+                client.call(channel, Do.echo, to: TestInstance.mailbox(1, 2), inode: 4711)
+                client.call(channel, Do.crash, to: TestInstance.mailbox(1, 2))
+            }
+            let said = String(decoding: result?.standardErrorContent ?? [], as: UTF8.self)
+            #expect(said.contains("fos: server file/3 on core 1 died of SIG"))
+            #expect(said.contains("request 900 0 4711"))
+            #expect(said.contains("request 912"))
+        }
+
         @Test func topologyHasDistances() {
             let topology = Topology.current()
             #expect(!topology.cpus.isEmpty && topology.distances.count == topology.cpus.count * topology.cpus.count)

@@ -24,6 +24,7 @@ enum Do {
     static let never: UInt16 = 908  // no reply at all
     static let twice: UInt16 = 909  // two replies
     static let askMany: UInt16 = 910  // payload: mailbox, count; asks at once, answers how many sends were accepted
+    static let crash: UInt16 = 912
     static let cpuTime: UInt16 = 911  // inode: processor time of the core's thread, ns
 }
 
@@ -161,6 +162,7 @@ struct TestServer: ~Copyable, Server {
         case Do.twice:
             answer(envelope, kernel, inode: 1)
             answer(envelope, kernel, inode: 2)
+        case Do.crash: preconditionFailure("as asked")
         case Do.cpuTime: answer(envelope, kernel, inode: fos_platform_thread_cpu_ns())
         default: answer(envelope, kernel, status: -ENOSYS)
         }
