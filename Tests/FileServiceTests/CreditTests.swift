@@ -52,7 +52,7 @@ import Testing
     }
 
     /// Writers on all members at once, in random order: nobody is refused while pages are free.
-    @Test(arguments: 1...12) func writersStealFromEachOther(seed: UInt64) {
+    @Test(arguments: seeds(12)) func writersStealFromEachOther(seed: UInt64) {
         print("credit seed \(seed)")
         var options = LoopOptions(seed: seed)
         options.fullChance = seed % 2 == 0 ? 20 : 0

@@ -51,7 +51,7 @@ final class FileFleet {
         var subdirectories: UInt32
         var references: UInt64
         var isDead: Bool
-        var entries: [(name: String, inode: UInt64, kind: UInt8)]
+        var entries: [(name: String, bytes: [UInt8], inode: UInt64, kind: UInt8)]
     }
 
     /// Every inode of the fleet.
@@ -73,7 +73,7 @@ final class FileFleet {
                             while let dentry = inode.directory.pointee.next(after: cookie) {
                                 cookie = dentry.pointee.cookie
                                 if dentry.pointee.flags.contains(.locked) { Issue.record("a locked entry is left in \(inode.pointee.number)") }
-                                found.entries.append((String(decoding: dentry.name, as: UTF8.self), dentry.pointee.inode, dentry.pointee.kind))
+                                found.entries.append((String(decoding: dentry.name, as: UTF8.self), Array(dentry.name), dentry.pointee.inode, dentry.pointee.kind))
                             }
                             if inode.pointee.busy != 0 { Issue.record("directory \(inode.pointee.number) is busy \(inode.pointee.busy)") }
                             if found.entries.count != inode.directory.pointee.count { Issue.record("a directory counts its entries wrongly") }
@@ -93,7 +93,7 @@ final class FileFleet {
         var names: [UInt64: Int] = [:]
         for (number, directory) in all where directory.mode & 0o170000 == 0o040000 {
             var subdirectories: UInt32 = 0
-            if Set(directory.entries.map(\.name)).count != directory.entries.count { Issue.record("\(note): a name is twice in \(number)") }
+            if Set(directory.entries.map(\.bytes)).count != directory.entries.count { Issue.record("\(note): a name is twice in \(number)") }
             for entry in directory.entries {
                 names[entry.inode, default: 0] += 1
                 guard let child = all[entry.inode] else {

@@ -27,7 +27,7 @@ import Testing
         #expect(fleet.look(0) { $0.treeIsLocked } == false)
     }
 
-    @Test(arguments: 1...10) func survivesRubbish(seed: UInt64) {
+    @Test(arguments: seeds(10)) func survivesRubbish(seed: UInt64) {
         print("hostile seed \(seed)")
         let fleet = FileFleet(members: 2, pagesPerMember: 2000, options: LoopOptions(seed: seed))
         var random = LoopRandom(seed: seed &* 31)

@@ -8,6 +8,13 @@ import Testing
 
 @testable import FileService
 
+/// Seeds of a random test: `count`, or as many as FOS_TEST_SEEDS says, from FOS_TEST_FIRST_SEED on.
+func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
+    func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
+    let first = number("FOS_TEST_FIRST_SEED") ?? 1
+    return first...(first + max(number("FOS_TEST_SEEDS") ?? count, 1) - 1)
+}
+
 @Suite struct RandomTests {
     static func options(_ seed: UInt64) -> LoopOptions {
         var options = LoopOptions(seed: seed)
@@ -15,7 +22,7 @@ import Testing
         return options
     }
 
-    @Test(arguments: 1...20) func agreesWithTheModel(seed: UInt64) {
+    @Test(arguments: seeds(20)) func agreesWithTheModel(seed: UInt64) {
         print("model seed \(seed)")
         let fleet = FileFleet(members: 1 + Int(seed % 5), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 77)
@@ -126,7 +133,7 @@ import Testing
         var done = 0
     }
 
-    @Test(arguments: 1...30) func manyAtOnceKeepTheTreeWhole(seed: UInt64) {
+    @Test(arguments: seeds(30)) func manyAtOnceKeepTheTreeWhole(seed: UInt64) {
         print("concurrent seed \(seed)")
         let fleet = FileFleet(members: 2 + Int(seed % 4), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 1001)
