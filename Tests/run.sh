@@ -16,6 +16,9 @@ CHECK=(--scratch-path "$SCRATCH" --explicit-target-dependency-import-check error
 # The suites that make sense for an ordinary user on a mount that root made with --allow-other.
 ORDINARY=(coreutils shell archives git build python sqlite find_editors special load)
 
+# The suites that are run a second time with several cores and with locks in the fleet.
+CORES=(coreutils special sqlite python load)
+
 install=1
 parts=()
 for argument in "$@"; do
@@ -118,6 +121,10 @@ fi
 
 if wanted integration; then
     run_bats "$(id -un)" Tests/integration/*.bats
+    # Every CPU a core, so that servers of one fleet run at the same time, and locks kept by the fleet.
+    if [ "$(nproc)" -gt 1 ]; then
+        FOS_TEST_OPTIONS="--cpus 0-$(($(nproc) < 4 ? $(nproc) - 1 : 3)) -o locks=fleet" run_bats "$(id -un)" $(printf 'Tests/integration/%s.bats ' "${CORES[@]}")
+    fi
     if [ "$(id -u)" = 0 ]; then
         run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")
     fi

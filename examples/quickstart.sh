@@ -128,7 +128,7 @@ mv tree/Sources moved
 ln moved/../build/prog hard
 ln -s build soft
 stat -c '%n %h %F' hard soft
-rm -r clone tree
+rm -rf clone tree/.git
 ls
 WORK
 

@@ -51,7 +51,8 @@ if command -v bindfs >/dev/null; then
     systems+=("bindfs=$BASE/bindfs")
 fi
 if command -v fuse-overlayfs >/dev/null; then
-    fuse-overlayfs -o "lowerdir=$BASE/tmpfs/lower,upperdir=$BASE/tmpfs/upper,workdir=$BASE/tmpfs/work" "$BASE/fuse-overlayfs"
+    fuse-overlayfs -o "lowerdir=$BASE/tmpfs/lower,upperdir=$BASE/tmpfs/upper,workdir=$BASE/tmpfs/work" "$BASE/fuse-overlayfs" 2> "$BASE/said" \
+        || { cat "$BASE/said" >&2; exit 1; }
     systems+=("fuse-overlayfs=$BASE/fuse-overlayfs")
 fi
 

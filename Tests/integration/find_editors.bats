@@ -11,7 +11,7 @@ f . -empty; f . -perm -4000; f . -perm 600; f . -links 2 -type f; f . -newer d/o
 f . -mtime +365; f . -mmin -60 -type f; f . -maxdepth 1; f . -mindepth 3; f . -samefile g/hard
 f . -inum "$(stat -c %i d/e/x.c)"
 f -L . -name x.c; f . -lname '*d'; f . -user "$(id -un)" | wc -l; f . -path './d/*' -prune -o -print
-find . -depth -print | head -n 1; find d -type f -printf '%P %s %m %n %y\n' | sort
+find . -depth -print | tail -n 1; find d -type f -printf '%P %s %m %n %y\n' | sort
 find . -name '*.c' -exec grep -l x {} +; find d -type f -print0 | sort -z | xargs -0 wc -c
 find . -xdev -regex '.*/[ef]' | sort; find d -delete; ls; find g -name hard -execdir pwd \; | sed 's|.*/||'
 SH

@@ -5,6 +5,7 @@
 #   FOS_TEST_MOUNT what makes the mount: "fos" (default), "local" (a plain directory) or a command that is run as
 #                  COMMAND DIR. The last two exist to tell a wrong test from a wrong file system.
 #   FOS_TEST_USER  who does the work: root (default when root) or an ordinary user's name, through setpriv
+#   FOS_TEST_OPTIONS  more options for fos mount, for instance "--cpus 0-1 -o locks=fleet"
 #   FOS_LONG       1 = the long variants too
 #   FOS_TEST_TMP   where mounts and local directories are made (default /tmp); a local file system with user xattrs
 
@@ -54,7 +55,7 @@ start_mount() {
     if [ "$(id -u)" = 0 ]; then other=(--allow-other); fi
     case $FOS_TEST_MOUNT in
         local) ;;
-        fos) mount_fos "$MOUNT" --name "test-${BASE##*.}" "${other[@]}" "$@" ;;
+        fos) mount_fos "$MOUNT" --name "test-${BASE##*.}" "${other[@]}" ${FOS_TEST_OPTIONS:-} "$@" ;;
         *) timeout 60 $FOS_TEST_MOUNT "$MOUNT" 3>&- ;;
     esac
     chmod 1777 "$MOUNT"

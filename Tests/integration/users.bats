@@ -30,8 +30,8 @@ denied() { run as_other "$@"; [ "$status" != 0 ]; [[ $output == *"$WHY"* ]] || {
     WHY="Operation not permitted"
     denied chmod 777 "$d/public"
     denied chown $OTHER "$d/public"
-    denied touch -d 2001-01-01 "$d/public"
     WHY="ermi"
+    denied touch -d 2001-01-01 "$d/public"
     denied setfattr -n user.x -v 1 "$d/public"
     rm -r "$d"
 }
