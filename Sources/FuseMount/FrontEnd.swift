@@ -74,6 +74,7 @@ struct FrontEnd {
     let client: UnsafeMutablePointer<fos_client>
     /// pthread key of each thread's Worker.
     let key: pthread_key_t
+    let mountPoint: String
     /// OPEN, OPENDIR, FLUSH and CREATE are answered ENOSYS, and the kernel keeps locks itself.
     let keepsNoOpens: Bool
     var session: OpaquePointer?

@@ -121,7 +121,7 @@ public final class FuseMount: Sendable {
         let front = UnsafeMutablePointer<FrontEnd>.allocate(capacity: 1)
         front.initialize(
             to: FrontEnd(
-                client: client, key: key, keepsNoOpens: configuration.locks == .kernel,
+                client: client, key: key, mountPoint: mountPoint, keepsNoOpens: configuration.locks == .kernel,
                 introspection: IntrospectionTree(configuration.introspection), log: configuration.log,
                 pool: WorkerPool(cpus: cpus.count), cpus: cpus, ended: ended,
                 instanceGone: { _ = MountOptions.unmount(mountPoint, lazy: true) }))
@@ -281,6 +281,8 @@ private func runWatch(_ argument: UnsafeMutableRawPointer?) {
     let front = argument!.assumingMemoryBound(to: FrontEnd.self)
     fos_fuse_name_thread("fos-watch")
     front.confineThread()
+    // Here, because asking the mount for its device number is a request that a worker must serve.
+    ReadAhead.raise(on: front.pointee.mountPoint)
     front.pointee.pool.watch(front)
     front.pointee.watching.store(0)
 }
