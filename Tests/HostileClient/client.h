@@ -30,6 +30,8 @@ void fill(struct random *random, void *bytes, size_t length);
 uint64_t clock_ns(void);
 // Prints the seed with the message and ends the process with EXIT_VIOLATION.
 _Noreturn void violation(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// Called by violation() before the process ends; may be NULL.
+extern void (*at_violation)(void);
 
 extern uint64_t run_seed;
 extern uid_t instance_uid;

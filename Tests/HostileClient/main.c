@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "client.h"
 
+void (*at_violation)(void);
 uint64_t run_seed;
 uid_t instance_uid;
 const char *instance_name;
@@ -32,6 +33,7 @@ void violation(const char *format, ...) {
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     fprintf(stderr, "fos-hostile seed %llu: %s\n", (unsigned long long)run_seed, text);
+    if (at_violation != NULL) at_violation();
     fflush(stderr);
     _exit(EXIT_VIOLATION);
 }

@@ -25,6 +25,45 @@ static struct fos_client client;
 static int channel;
 static uint64_t home, longest;
 
+// The last calls, printed with a violation.
+static struct {
+    const char *what;
+    uint64_t inode, start;
+    uint32_t sequence, retries, took_us;
+    int status;
+    char name[40];
+} history[32];
+static unsigned calls;
+
+static void print_history(void) {
+    for (unsigned i = calls < 32 ? 0 : calls - 32; i < calls; i++) {
+        fprintf(stderr, "  %llu.%06u us %s inode %llu %s: status %d, sequence %u, retries %u\n",
+            (unsigned long long)(history[i % 32].start / 1000), history[i % 32].took_us, history[i % 32].what,
+            (unsigned long long)history[i % 32].inode, history[i % 32].name, history[i % 32].status, history[i % 32].sequence, history[i % 32].retries);
+    }
+}
+
+static void note(const char *what, uint64_t start, uint64_t took, int status) {
+    const struct fos_channel *shared = &client.channel[channel];
+    struct fos_call_times times;
+    fos_call_timing(&client, channel, &times);
+    unsigned at = calls++ % 32;
+    history[at].what = what;
+    history[at].inode = shared->request.inode;
+    history[at].start = start;
+    history[at].took_us = (uint32_t)(took / 1000);
+    history[at].sequence = shared->request.sequence;
+    history[at].retries = times.retries;
+    history[at].status = status;
+    // The names in a payload follow its fixed fields: what is printable of it says enough.
+    uint32_t length = 0;
+    for (uint32_t i = 0; i < shared->request.length && length < sizeof history[at].name - 1; i++) {
+        uint8_t byte = shared->request_payload[i];
+        if (byte > ' ' && byte < 127) history[at].name[length++] = (char)byte;
+    }
+    history[at].name[length] = 0;
+}
+
 // Sends what was built; the reply's status, which must be `expected`.
 static const struct fos_message *call(const char *what, int expected) {
     uint64_t start = clock_ns();
@@ -35,6 +74,7 @@ static const struct fos_message *call(const char *what, int expected) {
     }
     uint64_t took = clock_ns() - start;
     if (took > longest) longest = took;
+    note(what, start, took, result);
     if (result == -ENOTCONN) {
         fprintf(stderr, "fos-hostile steady: the instance is gone during %s\n", what);
         _exit(EXIT_GONE);
@@ -184,11 +224,11 @@ static void step(struct random *random) {
 }
 
 int run_steady(struct random *random, uint64_t deadline) {
+    at_violation = print_history;
     int result = fos_client_connect(&client, instance_uid, instance_name, 1, 0);
     if (result != 0) violation("connect: %d", result);
     channel = fos_channel_acquire(&client);
-    struct fos_message *request = named(FOS_OP_LOOKUP, FOS_ROOT_INODE, "public");
-    (void)request;
+    named(FOS_OP_LOOKUP, FOS_ROOT_INODE, "public");
     if (fos_call(&client, channel) == -ENOENT) {
         uint64_t inode = make(FOS_OP_MKDIR, FOS_ROOT_INODE, "public", 0777, 0);
         struct fos_message *chmod = fos_request(&client, channel, FOS_OP_SETATTR, inode);

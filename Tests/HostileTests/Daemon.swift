@@ -16,9 +16,12 @@ struct DaemonError: Error, CustomStringConvertible {
     let description: String
 }
 
-/// `fos serve` on a directory of its own.
+/// `fos serve` on a directory of its own, under timeout(1): should it hang, and with it whoever uses the mount, it is
+/// killed, and then all see errors.
 final class Daemon {
-    let process = Process()
+    /// Of timeout(1), which ends with the daemon's exit status.
+    private let process = Process()
+    private var pid: pid_t = 0
     let name: String
     let directory: String
     private let logFile: URL
@@ -26,23 +29,34 @@ final class Daemon {
     static var isPossible: Bool { access("/dev/fuse", R_OK | W_OK) == 0 }
 
     /// Starts it and waits until the mount is there.
-    init(sizeMiB: Int) throws {
+    /// - Parameters:
+    ///   - cpus: for the option of this name; nil: the default.
+    ///   - limit: seconds after which it is killed.
+    init(sizeMiB: Int, cpus: String? = nil, limit: Int) throws {
         let stamp = "\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
         name = "hostile-\(stamp)"
         directory = NSTemporaryDirectory() + "fos-hostile-\(stamp)"
         logFile = URL(fileURLWithPath: directory + ".log")
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         _ = FileManager.default.createFile(atPath: logFile.path, contents: nil)
-        process.executableURL = products.appendingPathComponent("fos")
-        process.arguments = ["serve", "--name", name, "--size", "\(sizeMiB)M", directory]
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        var arguments = ["timeout", "-s", "KILL", "\(limit)", products.path + "/fos", "serve", "--name", name, "--size", "\(sizeMiB)M"]
+        if let cpus { arguments += ["--cpus", cpus] }
         // Another user's clients may come only if the owner lets them; root needs no permission of fuse.conf for it.
-        if geteuid() == 0 { process.arguments?.insert("--allow-other", at: 1) }
+        if geteuid() == 0 { arguments.append("--allow-other") }
+        process.arguments = arguments + [directory]
         let log = try FileHandle(forWritingTo: logFile)
         process.standardOutput = log
         process.standardError = log
         try process.run()
         for _ in 0..<200 {
-            if isMounted { return }
+            if isMounted {
+                let parent = process.processIdentifier
+                let children = try String(contentsOfFile: "/proc/\(parent)/task/\(parent)/children", encoding: .utf8)
+                pid = children.split(separator: " ").first.flatMap { pid_t($0) } ?? 0
+                // The counters come from servers, through workers of the mount: then all is there.
+                if pid > 0, heldByNobody() == [] { return }
+            }
             guard process.isRunning else { break }
             usleep(50_000)
         }
@@ -61,7 +75,7 @@ final class Daemon {
     func log() -> String { (try? String(contentsOf: logFile, encoding: .utf8)) ?? "" }
 
     func usage() -> Usage? {
-        let proc = "/proc/\(process.processIdentifier)"
+        let proc = "/proc/\(pid)"
         guard let status = try? String(contentsOfFile: proc + "/status", encoding: .utf8),
             let descriptors = try? FileManager.default.contentsOfDirectory(atPath: proc + "/fd")
         else { return nil }
@@ -75,7 +89,7 @@ final class Daemon {
     /// Part of one CPU used over some seconds.
     func processorShare(over seconds: UInt32) -> Double {
         func ticks() -> Int {
-            let stat = (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/stat", encoding: .utf8)) ?? ""
+            let stat = (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8)) ?? ""
             let fields = stat.split(separator: ")").last?.split(separator: " ") ?? []
             return fields.count > 12 ? (Int(fields[11]) ?? 0) + (Int(fields[12]) ?? 0) : 0
         }
@@ -99,7 +113,7 @@ final class Daemon {
     /// SIGTERM; the exit status, -1 if it does not end within 10 s or leaves its mount.
     func stop() -> Int32 {
         guard process.isRunning else { return -1 }
-        process.terminate()
+        kill(pid, SIGTERM)
         for _ in 0..<200 where process.isRunning { usleep(50_000) }
         guard !process.isRunning, !isMounted else { return -1 }
         return process.terminationReason == .exit ? process.terminationStatus : -1
@@ -107,7 +121,10 @@ final class Daemon {
 
     /// Leaves nothing behind, whatever has happened.
     func end() {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        if process.isRunning {
+            if pid > 0 { kill(pid, SIGKILL) }
+            kill(process.processIdentifier, SIGKILL)
+        }
         process.waitUntilExit()
         if isMounted {
             let unmount = Process()
@@ -129,6 +146,7 @@ final class Helper {
     let seed: UInt64
     private let process = Process()
     private let output = Pipe()
+    private var read: String?
 
     init(_ kind: String, _ daemon: Daemon, seed: UInt64, milliseconds: Int, user: Int? = nil) {
         self.seed = seed
@@ -154,7 +172,10 @@ final class Helper {
 
     /// What it has said; only after its end.
     func said() -> String {
-        String(decoding: (try? output.fileHandleForReading.readToEnd()) ?? Data(), as: UTF8.self)
-            .trimmingCharacters(in: .whitespacesAndNewlines)
+        if let read { return read }
+        let bytes = (try? output.fileHandleForReading.readToEnd()) ?? Data()
+        let text = String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        read = text
+        return text
     }
 }

@@ -55,9 +55,11 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
     shared->request.destination = destination;
     shared->request.epoch = epoch;
     shared->request.status = 0;
-    // The last word of the request to change: a core that watches the channel may take the request from here on.
-    fos_store_release_u32(&shared->request.sequence, state->sequence);
     fos_store_release_u32(&shared->request_sequence, state->sequence);
+    // The very last word of the request to change: a core that watches the channel may take the request from here on.
+    // In the other order it could answer it, then come for a bell left over from the request before, find the old number
+    // in request_sequence, and take the same request a second time.
+    fos_store_release_u32(&shared->request.sequence, state->sequence);
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
     bell_fence();
     ring(client, channel);

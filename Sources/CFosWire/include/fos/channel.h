@@ -6,9 +6,11 @@
 //
 //   request:  client writes channel.request (and bulk), stores request_sequence = n (release),
 //             sets its bit in bell[core] (seq_cst), fences, and wakes the core if board.core[core].parked.
-//             Before that it stores n into request.sequence, also with release and as the last word of the request: a
-//             core that has just served the channel watches that word, and takes the request without its bell. A core
-//             ignores a bell whose request names another core as destination.
+//             Between the two it stores n into request.sequence (release), the very last word of the request to change: a
+//             core that has just served the channel watches that word, and takes the request without its bell.
+//             request_sequence comes first, so that a bell left over from the request before, seen after this one was
+//             answered, does not lead to it again under its old number. A core ignores a bell whose request names
+//             another core as destination.
 //   reply:    a core writes channel.reply (and bulk), stores reply_sequence = n (release), fences, and wakes the
 //             client (futex on reply_sequence) if client_parked. The slot was reserved by the request, so a reply
 //             never fails. reply.sequence is the last word of the reply to change (release), so a client may spin on it.
