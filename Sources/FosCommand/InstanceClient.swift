@@ -65,6 +65,20 @@ public final class InstanceClient {
         }
     }
 
+    /// The same over one end of a socket pair whose other end the instance has; for the instance's own use.
+    public init(socket: Int32, seconds: Double = 3) throws(CommandFailure) {
+        timeout = UInt64(seconds * 1e9)
+        client = .allocate(capacity: 1)
+        memset(client, 0, MemoryLayout<fos_client>.size)
+        let connected = fos_client_attach(client, socket, 1, 0)
+        channel = connected == 0 ? fos_channel_acquire(client) : -1
+        guard channel >= 0 else {
+            if connected == 0 { fos_client_disconnect(client) }
+            client.deallocate()
+            throw Self.failure(connected == 0 ? -channel : -connected)
+        }
+    }
+
     deinit {
         fos_client_disconnect(client)
         client.deallocate()
@@ -129,6 +143,20 @@ public final class InstanceClient {
             cookie = reply.pointee.inode
         } while cookie != 0
         return records.sorted { $0.name < $1.name }
+    }
+
+    /// Every server with its counters, by service and member. Each is found by name, as any client would.
+    /// - Parameter names: as `names` gave them.
+    public func servers(among names: [NameRecord]) throws(CommandFailure) -> [ServerStatus] {
+        var servers: [ServerStatus] = []
+        for service in ["/sys/name", "/sys/privilege", "/sys/file", "/sys/memory", "/sys/placement"] {
+            guard let record = names.first(where: { $0.name == service }) else { continue }
+            for member in record.members.sorted(by: { $0.mailbox < $1.mailbox }) {
+                let own = names.first { $0.name.hasPrefix(service + "/") && $0.members.contains { $0.mailbox == member.mailbox } }
+                servers.append(ServerStatus(name: own?.name ?? service, member: member, statistics: try statistics(of: member)))
+            }
+        }
+        return servers.sorted { ($0.statistics.service, $0.statistics.member) < ($1.statistics.service, $1.statistics.member) }
     }
 
     /// The counters of one server.

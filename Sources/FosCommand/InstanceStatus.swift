@@ -6,6 +6,8 @@ import Glibc
 
 public struct ServerStatus: Sendable {
     public let name: String
+    /// As the name fleet lists it.
+    public let member: fos_name_member
     public let statistics: fos_statistics
 }
 
@@ -51,14 +53,7 @@ public struct InstanceStatus: Sendable {
         cpus = client.coreCPUs
         clients = UInt64(max(0, Self.connections(uid: userID, name: name, table: readText("/proc/net/unix") ?? "") - 1))
         let names = try client.names()
-        for service in ["/sys/name", "/sys/privilege", "/sys/file", "/sys/memory", "/sys/placement"] {
-            guard let record = names.first(where: { $0.name == service }) else { continue }
-            for member in record.members.sorted(by: { $0.mailbox < $1.mailbox }) {
-                let own = names.first { $0.name.hasPrefix(service + "/") && $0.members.contains { $0.mailbox == member.mailbox } }
-                servers.append(ServerStatus(name: own?.name ?? service, statistics: try client.statistics(of: member)))
-            }
-        }
-        servers.sort { ($0.statistics.service, $0.statistics.member) < ($1.statistics.service, $1.statistics.member) }
+        servers = try client.servers(among: names)
         if let file = names.first(where: { $0.name == "/sys/file" })?.members.first {
             let system = try client.fileSystem(file)
             let block = UInt64(max(1, system.block_bytes))

@@ -4,7 +4,6 @@
 // umount, fusermount3, umount, a signal through `stop`); `stop` then ends the fleets. All of it may be called from
 // any thread.
 
-import CFosProxy
 import CFosWire
 import FuseMount
 import Glibc

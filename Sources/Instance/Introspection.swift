@@ -3,40 +3,40 @@
 // Protocol: the FUSE front end asks for a file by name at each lookup and gets a fresh snapshot. Formats are tab
 // separated with a header line, so that cut, sort and awk work on them.
 
-import CFosProxy
 import CFosWire
+import FosCommand
 import Microkernel
 
 struct Introspection {
     static let files = ["names", "servers", "counters", "topology", "version"]
 
-    let directory: ServerDirectory
+    let client: InstanceClient
     let host: FleetHost
 
     /// The bytes of one file; nil for a name that is not here.
-    func contents(of file: String) -> [UInt8]? {
+    func contents(of file: String) throws(CommandFailure) -> [UInt8]? {
         switch file {
-        case "names": return Array(names().utf8)
-        case "servers": return Array(servers().utf8)
-        case "counters": return Array(counters().utf8)
+        case "names": return Array(try names().utf8)
+        case "servers": return Array(try servers().utf8)
+        case "counters": return Array(try counters().utf8)
         case "topology": return Array(topology().utf8)
         case "version": return Array("fos wire \(FOS_WIRE_VERSION)\n".utf8)
         default: return nil
         }
     }
 
-    private func names() -> String {
+    private func names() throws(CommandFailure) -> String {
         var text = "name\tredirect\towner\tmailboxes\n"
-        for entry in directory.names() {
+        for entry in try client.names() {
             let boxes = entry.members.map { "\($0.mailbox >> 16):\($0.mailbox & 0xffff)" }.joined(separator: ",")
-            text += "\(entry.name)\t\(entry.target.isEmpty ? "-" : entry.target)\t\(entry.owner)\t\(boxes)\n"
+            text += "\(entry.name)\t\(entry.target.isEmpty ? "-" : entry.target)\t\(entry.ownerID)\t\(boxes)\n"
         }
         return text
     }
 
-    private func servers() -> String {
+    private func servers() throws(CommandFailure) -> String {
         var text = "server\tcore\tmailbox\tepoch\tload\trequests\tinodes\tpages\n"
-        for report in directory.reports() {
+        for report in try client.servers(among: client.names()) {
             let s = report.statistics
             text += "\(report.name)\t\(s.core)\t\(s.mailbox)\t\(report.member.epoch)\t\(s.queue_now)\t\(s.requests)\t\(s.inodes)\t\(s.pages)\n"
         }
@@ -56,9 +56,9 @@ struct Introspection {
         return text
     }
 
-    private func counters() -> String {
+    private func counters() throws(CommandFailure) -> String {
         var text = "server\tcounter\tvalue\n"
-        for report in directory.reports() {
+        for report in try client.servers(among: client.names()) {
             let s = report.statistics
             let values: [(String, UInt64)] = [
                 ("requests", s.requests), ("replies", s.replies), ("forwards", s.forwards), ("retries", s.retries),

@@ -46,7 +46,6 @@ extension NameServer {
             continuations.remove(id)
             return answer(request.envelope, result == .full ? Int32(FOS_TRANSPORT_RETRY.rawValue) : -EHOSTDOWN, kernel)
         }
-        statistics.sent &+= 1
     }
 
     mutating func finishCheck<K: Kernel>(_ response: Response, _ id: ContinuationID, _ kernel: K) {
@@ -246,7 +245,6 @@ extension NameServer {
             payload(of: message).copyMemory(from: payload(of: request.message), byteCount: NameRequest.fixedBytes)
             let result = kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: nil)
             if result == .sent {
-                statistics.sent &+= 1
                 state.pointee.position = UInt32(peer)
                 return
             }

@@ -55,7 +55,6 @@ extension NameServer {
                 guard left >= 8 else { return finishList(id, 0, next: message.pointee.inode, kernel) }
                 let result = kernel.send(message, to: membership[Int(state.pointee.position)], expecting: id, onBehalfOf: request.envelope)
                 if result == .sent {
-                    statistics.sent &+= 1
                     return
                 }
                 if result == .full { return finishList(id, Int32(FOS_TRANSPORT_RETRY.rawValue), next: 0, kernel) }

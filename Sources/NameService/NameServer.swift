@@ -65,7 +65,6 @@ public struct NameServer: Server, ~Copyable {
     /// Clients known to be dead, by index modulo the size: (client, generation).
     let graves: UnsafeMutablePointer<(client: UInt32, generation: UInt32)>
     static var graveCount: UInt32 { 1_024 }
-    var statistics = fos_statistics()
 
     /// - Parameters:
     ///   - member: this server's index in the fleet.
@@ -119,7 +118,6 @@ public struct NameServer: Server, ~Copyable {
     // MARK: Requests
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
-        statistics.requests &+= 1
         switch UInt32(request.operation) {
         case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
         case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue: change(request, kernel)
@@ -148,12 +146,6 @@ public struct NameServer: Server, ~Copyable {
     public func describe(_ statistics: inout fos_statistics) {
         statistics.service = FOS_SERVICE_NAME.rawValue
         statistics.member = UInt32(member)
-        statistics.requests = self.statistics.requests
-        statistics.replies = self.statistics.replies
-        statistics.forwards = self.statistics.forwards
-        statistics.retries = self.statistics.retries
-        statistics.errors = self.statistics.errors
-        statistics.sent = self.statistics.sent
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
         statistics.names = UInt64(table.count)
@@ -168,10 +160,7 @@ public struct NameServer: Server, ~Copyable {
         reply(envelope, message, kernel)
     }
     mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        if message.pointee.status < 0 { statistics.errors &+= 1 }
-        if message.pointee.status > 0 { statistics.retries &+= 1 }
         guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        statistics.replies &+= 1
         kernel.reply(to: envelope, message)
     }
     private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
@@ -193,7 +182,7 @@ public struct NameServer: Server, ~Copyable {
         // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
         guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
         switch kernel.forward(request.letter, to: membership[owner]) {
-        case .sent: statistics.forwards &+= 1
+        case .sent: break
         case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
         case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
         }

@@ -67,7 +67,6 @@ public struct PrivilegeServer: Server, ~Copyable {
     private var continuations: ContinuationSlab<PrivilegeContinuation>
     private var change: ContinuationID = .none
     private let letter: UnsafeMutablePointer<fos_letter>
-    private var statistics = fos_statistics()
 
     /// - Parameters:
     ///   - member: this server's index in the fleet; 0 is the writer.
@@ -102,7 +101,6 @@ public struct PrivilegeServer: Server, ~Copyable {
     // MARK: Requests
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
-        statistics.requests &+= 1
         switch UInt32(request.operation) {
         case FOS_OP_PRIVILEGE_CHECK.rawValue: check(request, kernel)
         case FOS_OP_PRIVILEGE_SET.rawValue: set(request, kernel)
@@ -128,12 +126,6 @@ public struct PrivilegeServer: Server, ~Copyable {
     public func describe(_ statistics: inout fos_statistics) {
         statistics.service = FOS_SERVICE_PRIVILEGE.rawValue
         statistics.member = UInt32(member)
-        statistics.requests = self.statistics.requests
-        statistics.replies = self.statistics.replies
-        statistics.forwards = self.statistics.forwards
-        statistics.retries = self.statistics.retries
-        statistics.errors = self.statistics.errors
-        statistics.sent = self.statistics.sent
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
     }
@@ -234,7 +226,7 @@ public struct PrivilegeServer: Server, ~Copyable {
         }
         guard member == 0 else {
             switch kernel.forward(request.letter, to: membership[0]) {
-            case .sent: statistics.forwards &+= 1
+            case .sent: break
             case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
             case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
             }
@@ -283,7 +275,6 @@ public struct PrivilegeServer: Server, ~Copyable {
                 if result == .full { return }
                 if result == .sent {
                     state.pointee.waiting += 1
-                    statistics.sent &+= 1
                 }
             }
             state.pointee.nextPeer += 1
@@ -300,7 +291,6 @@ public struct PrivilegeServer: Server, ~Copyable {
             if result == .full { return }
             if result == .sent {
                 state.pointee.waiting += 1
-                statistics.sent &+= 1
             }
             state.pointee.nextCore += 1
         }
@@ -369,10 +359,7 @@ public struct PrivilegeServer: Server, ~Copyable {
         reply(envelope, message, kernel)
     }
     private mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        if message.pointee.status < 0 { statistics.errors &+= 1 }
-        if message.pointee.status > 0 { statistics.retries &+= 1 }
         guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        statistics.replies &+= 1
         kernel.reply(to: envelope, message)
     }
     private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
