@@ -37,7 +37,7 @@ let package = Package(
             name: "Instance",
             dependencies: [
                 "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
-                "CFosProxy", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
+                "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CFosWire"], swiftSettings: strict),
