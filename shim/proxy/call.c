@@ -1,7 +1,8 @@
 // Calling: post a request, wait for its reply, and handle the transport's own outcomes.
 //
-// Post: write the request, publish its sequence (release; in its header and in request_sequence), ring the bell of the destination's core (seq_cst), fence,
-// and only if that core is parked make the system call that wakes it.
+// Post: write the request, publish its sequence (release; in request_sequence and in its header), ring the bell of the
+// destination's core (seq_cst), fence, and only if that core is parked make the system call that wakes it. A caller that
+// waits at once looks for a quick reply before it rings: a core that watches the channel needs no bell.
 // Wait: spin a while, then announce the sleep (client_parked), fence, look again, and sleep on reply_sequence.
 // A client on the server's own CPU parks at once: as long as it spins, the server cannot run.
 //
@@ -44,7 +45,8 @@ static inline void bell_fence(void) {
 #endif
 }
 
-void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+// Writes the last words of a request: from then on it is posted.
+static void publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel *shared = &client->channel[channel];
     struct fos_channel_state *state = &client->state[channel];
     if (++state->sequence == 0) state->sequence = 1;
@@ -60,10 +62,31 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
     // In the other order it could answer it, then come for a bell left over from the request before, find the old number
     // in request_sequence, and take the same request a second time.
     fos_store_release_u32(&shared->request.sequence, state->sequence);
+    if (client->timed) state->times.posted = fos_clock();
+}
+
+// Rings for a posted request, and wakes the core if it sleeps.
+static void announce(struct fos_client *client, int channel) {
+    fos_mailbox destination = client->state[channel].destination;
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
     bell_fence();
     ring(client, channel);
-    if (client->timed) state->times.posted = fos_clock();
+}
+
+void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+    publish(client, channel, destination, epoch);
+    announce(client, channel);
+}
+
+// The sequence in the reply's own header is its last word to change: one cache line brings the news and the reply.
+static int replied(const struct fos_client *client, int channel) {
+    return fos_load_acquire_u32(&client->channel[channel].reply.sequence) == client->state[channel].sequence;
+}
+
+// True if the reply must come from a server on the CPU that this thread runs on.
+static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
+    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
+    return cpu >= 0 && sched_getcpu() == cpu;
 }
 
 // Readies a channel for a new request. 0 or -errno.
@@ -85,23 +108,41 @@ int fos_post(struct fos_client *client, int channel, fos_mailbox destination, ui
     return 0;
 }
 
-int fos_post_owner(struct fos_client *client, int channel) {
+// Finds the owner of request.inode, for a channel that is ready. 0 or -errno.
+static int resolve(struct fos_client *client, int channel, fos_mailbox *destination, uint32_t *epoch) {
     int result = begin(client, channel, FOS_ROUTE_OWNER);
-    if (result != 0) return result;
-    fos_mailbox destination;
-    uint32_t epoch;
-    result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 0, &destination, &epoch);
+    if (result == 0) result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 0, destination, epoch);
     if (result != 0) return result;
     client->state[channel].route = FOS_ROUTE_OWNER;  // a look-up on this channel has changed it
     client->state[channel].attempts = client->state[channel].stale = 0;
     if (client->timed) client->state[channel].times.resolved = fos_clock();
-    fos_publish(client, channel, destination, epoch);
     return 0;
 }
 
-// The sequence in the reply's own header is its last word to change: one cache line brings the news and the reply.
-static int replied(const struct fos_client *client, int channel) {
-    return fos_load_acquire_u32(&client->channel[channel].reply.sequence) == client->state[channel].sequence;
+int fos_post_owner(struct fos_client *client, int channel) {
+    fos_mailbox destination;
+    uint32_t epoch;
+    int result = resolve(client, channel, &destination, &epoch);
+    if (result == 0) fos_publish(client, channel, destination, epoch);
+    return result;
+}
+
+// Posts for a caller that waits for the reply at once. A core that watches the channel answers within a microsecond
+// without a bell, and the bell's cache line then stays where it is; so the client looks for that long before it rings.
+// A look in vain is not repeated for some calls.
+static void publish_and_look(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
+    struct fos_channel_state *state = &client->state[channel];
+    publish(client, channel, destination, epoch);
+    if (state->loud > 0) {
+        state->loud--;
+    } else if (client->spin_ns != 0 && !shares_cpu(client, state)) {
+        for (int look = 0; look < FOS_QUIET_LOOKS; look++) {
+            if (replied(client, channel)) return;
+            fos_spin_pause();
+        }
+        state->loud = FOS_LOUD_CALLS;
+    }
+    announce(client, channel);
 }
 
 // Puts a request that met a transaction or a full mailbox aside until a random moment of the next interval.
@@ -161,12 +202,6 @@ int fos_poll(struct fos_client *client, int channel) {
     }
     if (!replied(client, channel)) return fos_is_gone(client) ? fos_lost(client) : 0;
     return settle(client, channel);
-}
-
-// True if the reply must come from a server on the CPU that this thread runs on.
-static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
-    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
-    return cpu >= 0 && sched_getcpu() == cpu;
 }
 
 // Spins for the reply. 1 it came, 0 the time is up. The clock is read only every 32 looks: a quick reply costs none.
@@ -286,11 +321,19 @@ static int finish(struct fos_client *client, int channel) {
 }
 
 int fos_call_mailbox(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
-    int result = fos_post(client, channel, destination, epoch);
-    return result == 0 ? finish(client, channel) : result;
+    int result = begin(client, channel, FOS_ROUTE_MAILBOX);
+    if (result != 0) return result;
+    if (!fos_destination_valid(client, destination)) return -EINVAL;
+    if (client->timed && client->state[channel].times.resolved == 0) client->state[channel].times.resolved = fos_clock();
+    publish_and_look(client, channel, destination, epoch);
+    return finish(client, channel);
 }
 
 int fos_call(struct fos_client *client, int channel) {
-    int result = fos_post_owner(client, channel);
-    return result == 0 ? finish(client, channel) : result;
+    fos_mailbox destination;
+    uint32_t epoch;
+    int result = resolve(client, channel, &destination, &epoch);
+    if (result != 0) return result;
+    publish_and_look(client, channel, destination, epoch);
+    return finish(client, channel);
 }

@@ -12,6 +12,8 @@
 enum {
     FOS_SPIN_DEFAULT_NS = 50000,  // about twice what a wake across CPUs costs
     FOS_SPIN_LEAST_NS = 2000,
+    FOS_QUIET_LOOKS = 32,         // before the first bell of a call, about a microsecond
+    FOS_LOUD_CALLS = 15,          // calls that ring at once after a look in vain
     FOS_CHECK_NS = 50000000,      // a parked client looks this often whether the instance still lives
     FOS_LOOKUP_MEMBERS_MAX = 32,  // in one reply of NAME_LOOKUP
 };
@@ -38,7 +40,8 @@ struct fos_channel_state {
     uint32_t wake_missed;  // the core was on its way to sleep when it was woken: wake it again soon
     uint64_t random;       // xorshift state
     struct fos_call_times times;
-    uint8_t reserved[16];
+    uint32_t loud;         // calls still to ring at once
+    uint8_t reserved[12];
 };
 static_assert(sizeof(struct fos_channel_state) == 128, "whole cache lines");
 
