@@ -122,6 +122,9 @@ func setAttributeBits(kernel valid: UInt32, handlesPrivilege: Bool) -> UInt32 {
     } else if valid & UInt32(FATTR_MTIME) != 0 {
         bits |= FOS_SET_MODIFIED.rawValue
     }
+    // The kernel leaves the times of a truncation to the server and does not say whether it comes from open(O_TRUNC),
+    // ftruncate or truncate. The first two mark the file modified also when its size stays; so do all three here.
+    if valid & UInt32(FATTR_SIZE) != 0 && valid & UInt32(FATTR_MTIME) == 0 { bits |= FOS_SET_MODIFIED_NOW.rawValue }
     if handlesPrivilege {
         let ownerChange = valid & UInt32(FATTR_UID | FATTR_GID) != 0
         if ownerChange || bits == 0 || valid & UInt32(FATTR_KILL_SUIDGID) != 0 { bits |= FOS_SET_KILL_PRIVILEGE.rawValue }

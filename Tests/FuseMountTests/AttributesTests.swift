@@ -69,16 +69,18 @@ private func sample() -> fos_attributes {
         #expect(mtimeNow == FOS_SET_MODIFIED_NOW.rawValue)
         let atime = setAttributeBits(kernel: UInt32(FATTR_ATIME), handlesPrivilege: false)
         #expect(atime == FOS_SET_ACCESSED.rawValue)
+        // A truncation marks the file modified also when its size stays, as open(O_TRUNC) must.
+        let truncation = FOS_SET_SIZE.rawValue | FOS_SET_MODIFIED_NOW.rawValue
         let all = setAttributeBits(kernel: UInt32(FATTR_MODE | FATTR_SIZE | FATTR_FH | FATTR_LOCKOWNER), handlesPrivilege: true)
-        #expect(all == FOS_SET_MODE.rawValue | FOS_SET_SIZE.rawValue)
+        #expect(all == FOS_SET_MODE.rawValue | truncation)
     }
 
     @Test func ownerChangeDropsPrivilege() {
         let kill = FOS_SET_KILL_PRIVILEGE.rawValue
         #expect(setAttributeBits(kernel: UInt32(FATTR_UID), handlesPrivilege: true) == FOS_SET_UID.rawValue | kill)
         #expect(setAttributeBits(kernel: UInt32(FATTR_UID), handlesPrivilege: false) == FOS_SET_UID.rawValue)
-        #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE | FATTR_KILL_SUIDGID), handlesPrivilege: true) == FOS_SET_SIZE.rawValue | kill)
-        #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE), handlesPrivilege: true) == FOS_SET_SIZE.rawValue)
+        #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE | FATTR_KILL_SUIDGID), handlesPrivilege: true) == FOS_SET_SIZE.rawValue | FOS_SET_MODIFIED_NOW.rawValue | kill)
+        #expect(setAttributeBits(kernel: UInt32(FATTR_SIZE), handlesPrivilege: true) == FOS_SET_SIZE.rawValue | FOS_SET_MODIFIED_NOW.rawValue)
         #expect(setAttributeBits(kernel: UInt32(FATTR_FH), handlesPrivilege: true) == kill)
         #expect(setAttributeBits(kernel: 0, handlesPrivilege: false) == 0)
     }
