@@ -49,7 +49,7 @@ rsync -aHX --specials zoo/ copy/; rsync -aHX --specials -i zoo/ copy/; cp -r "$S
 rsync -aHX --specials zoo/ copy/ --stats | grep -E 'Number of (regular files transferred|created)'
 rsync -aHX --specials --checksum -i zoo/ copy/; echo more >> zoo/include/linux/fs.h
 touch -d '2008-08-08' zoo/include/linux/fs.h; rsync -aHX --specials -i zoo/ copy/; rm -r zoo/include
-rsync -aHX --specials --delete -i zoo/ copy/ | tail -n 1; cp -a copy/file loc; rsync --inplace loc copy/file
+rsync -aHX --specials --delete -i zoo/ copy/ | grep deleting | tail -n 1; cp -a copy/file loc; rsync --inplace loc copy/file
 rsync -S zoo/sparse sp; [ "\$(du -k sp | cut -f1)" -lt 3000 ]; rm sp loc
 SH
 }
