@@ -33,7 +33,7 @@ sqlite3 c.db "select w, count(*) from t group by w; pragma integrity_check;"; rm
 for m in delete wal; do sqlite3 k.db "pragma journal_mode=\$m; $fill" > /dev/null
 mkfifo in; sqlite3 k.db < in > out & exec 5> in
 printf 'pragma cache_size=5; begin; update t set b = randomblob(400);\n.print ready\n' >&5
-for _ in \$(seq 200); do grep -q ready out && break; sleep 0.05; done; kill -9 \$!; wait \$! 2>/dev/null || true
+for _ in \$(seq 200); do grep -qs ready out && break; sleep 0.05; done; kill -9 \$!; wait \$! 2>/dev/null || true
 exec 5>&-; sqlite3 -cmd '.timeout 5000' k.db 'pragma integrity_check; select count(*), sum(length(b)) from t;'
 rm k.db* out in; done
 SH
