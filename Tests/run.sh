@@ -102,6 +102,7 @@ if wanted integration || wanted examples; then
 fi
 
 if wanted unit; then
+    step "message proxy: two compilers, libc alone, a scripted instance" make -s -C shim check
     heading "unit tests"
     status=0
     swift test "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
