@@ -65,7 +65,10 @@ let package = Package(
             name: "FuseMountTests", dependencies: ["FuseMount", "CMockInstance", "CFosProxy", "CFosWire", "CFuse"],
             swiftSettings: strict),
         .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CFosWire"]),
-        .testTarget(name: "ContractTests", dependencies: ["Instance", "CFosProxy", "CFosWire", "CPlatform"]),
+        .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
+        .testTarget(
+            name: "ContractTests",
+            dependencies: ["Instance", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
         // The processes that HostileTests starts: the helper here, and the command.
         .executableTarget(name: "fos-hostile", dependencies: ["CFosProxy", "CFosWire"], path: "Tests/HostileClient", cSettings: c),
         .testTarget(name: "HostileTests"),

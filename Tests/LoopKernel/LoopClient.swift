@@ -109,7 +109,7 @@ public final class LoopClient {
         for _ in 0..<host.options.retriesMax {
             guard isAlive else { throw .clientGone(operation: call.operation) }
             let ticket = post(call, to: destination)
-            host.run { self.isAnswered(ticket) || !self.isAlive }
+            settle(ticket)
             guard isAlive else { throw .clientGone(operation: call.operation) }
             guard let reply = reply(ticket) else { throw .noReply(operation: call.operation, seed: host.options.seed) }
             guard reply.status > 0 else { return reply }
@@ -123,9 +123,19 @@ public final class LoopClient {
     /// The same without sending again: also transport statuses are returned.
     public func callOnce(_ call: LoopCall, to destination: MailboxAddress? = nil) throws(LoopStuck) -> LoopReply {
         let ticket = post(call, to: destination)
-        host.run { self.isAnswered(ticket) || !self.isAlive }
+        settle(ticket)
         guard let reply = reply(ticket) else { throw .noReply(operation: call.operation, seed: host.options.seed) }
         return reply
+    }
+
+    /// Runs until the reply is there. When nothing is in flight, ticks go by: a server that met a full mailbox tries
+    /// again at one.
+    private func settle(_ ticket: LoopTicket) {
+        for _ in 0..<host.options.ticksMax {
+            host.run { self.isAnswered(ticket) || !self.isAlive }
+            if isAnswered(ticket) || !isAlive { return }
+            host.tick()
+        }
     }
 
     /// The bulk area of a posted request's channel, shared with the servers: a hostile client writes it any time.

@@ -22,6 +22,8 @@ public struct LoopOptions: Sendable {
     public var stepNanoseconds: UInt64 = 200
     /// Sends of one `call` until it counts as stuck.
     public var retriesMax = 2_000
+    /// Ticks without anything else in flight until a request counts as lost.
+    public var ticksMax = 200
     public init() {}
     public init(seed: UInt64) { self.seed = seed }
 }

@@ -24,6 +24,7 @@ public struct LoopRandom: RandomNumberGenerator, Sendable {
 /// FNV-1a over 64-bit words: the hash of all events of a run.
 public struct LoopHash: Sendable {
     public private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+    public init() {}
     public mutating func mix(_ word: UInt64) { value = (value ^ word) &* 0x0000_0100_0000_01b3 }
     public mutating func mix(_ bytes: UnsafeRawBufferPointer) {
         for byte in bytes { mix(UInt64(byte)) }

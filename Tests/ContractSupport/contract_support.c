@@ -1,0 +1,165 @@
+// See contract_support.h.
+#define _GNU_SOURCE
+#include "contract_support.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <grp.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define RESULT(call)                            \
+    do {                                        \
+        long result_ = (long)(call);            \
+        return result_ < 0 ? -(long)errno : result_; \
+    } while (0)
+
+int contract_become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count) {
+    // The raw calls change this thread only; glibc's wrappers would change all. To become another user one must be
+    // root first, as setgroups wants CAP_SETGID, which a change of fsuid keeps.
+    if (syscall(SYS_setgroups, count, groups) != 0) return -errno;
+    syscall(SYS_setfsgid, gid);
+    syscall(SYS_setfsuid, uid);
+    // setfsuid reports only the previous value: ask again to see whether it took.
+    return syscall(SYS_setfsuid, (uid_t)-1) == (long)uid ? 0 : -EPERM;
+}
+
+static void fill(const struct stat *from, struct contract_status *to) {
+    to->inode = from->st_ino;
+    to->size = (uint64_t)from->st_size;
+    to->blocks = (uint64_t)from->st_blocks;
+    to->device = from->st_rdev;
+    to->mode = from->st_mode;
+    to->links = (uint32_t)from->st_nlink;
+    to->uid = from->st_uid;
+    to->gid = from->st_gid;
+    to->accessed = (int64_t)from->st_atim.tv_sec * 1000000000 + from->st_atim.tv_nsec;
+    to->modified = (int64_t)from->st_mtim.tv_sec * 1000000000 + from->st_mtim.tv_nsec;
+    to->changed = (int64_t)from->st_ctim.tv_sec * 1000000000 + from->st_ctim.tv_nsec;
+}
+
+long contract_open(const char *path, int flags, uint32_t mode) { RESULT(open(path, flags | O_CLOEXEC, mode)); }
+long contract_close(int fd) { RESULT(close(fd)); }
+long contract_pread(int fd, void *to, size_t count, uint64_t offset) { RESULT(pread(fd, to, count, (off_t)offset)); }
+long contract_pwrite(int fd, const void *from, size_t count, uint64_t offset) { RESULT(pwrite(fd, from, count, (off_t)offset)); }
+long contract_read(int fd, void *to, size_t count) { RESULT(read(fd, to, count)); }
+long contract_write(int fd, const void *from, size_t count) { RESULT(write(fd, from, count)); }
+long contract_lseek(int fd, int64_t offset, int whence) { RESULT(lseek(fd, offset, whence)); }
+long contract_ftruncate(int fd, int64_t size) { RESULT(ftruncate(fd, size)); }
+long contract_truncate(const char *path, int64_t size) { RESULT(truncate(path, size)); }
+long contract_fsync(int fd) { RESULT(fsync(fd)); }
+long contract_fstat(int fd, struct contract_status *status) {
+    struct stat found;
+    if (fstat(fd, &found) != 0) return -errno;
+    fill(&found, status);
+    return 0;
+}
+long contract_stat(const char *path, int follow, struct contract_status *status) {
+    struct stat found;
+    if (fstatat(AT_FDCWD, path, &found, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0) return -errno;
+    fill(&found, status);
+    return 0;
+}
+long contract_mkdir(const char *path, uint32_t mode) { RESULT(mkdir(path, mode)); }
+long contract_rmdir(const char *path) { RESULT(rmdir(path)); }
+long contract_unlink(const char *path) { RESULT(unlink(path)); }
+long contract_rename(const char *from, const char *to, unsigned flags) {
+    RESULT(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, flags));
+}
+long contract_link(const char *from, const char *to) { RESULT(linkat(AT_FDCWD, from, AT_FDCWD, to, 0)); }
+long contract_link_handle(int fd, const char *to) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    RESULT(linkat(AT_FDCWD, path, AT_FDCWD, to, AT_SYMLINK_FOLLOW));
+}
+long contract_symlink(const char *target, const char *path) { RESULT(symlink(target, path)); }
+long contract_readlink(const char *path, char *to, size_t room) { RESULT(readlink(path, to, room)); }
+long contract_chmod(const char *path, uint32_t mode) { RESULT(chmod(path, mode)); }
+long contract_fchmod(int fd, uint32_t mode) { RESULT(fchmod(fd, mode)); }
+long contract_chown(const char *path, int follow, uint32_t uid, uint32_t gid) {
+    RESULT(fchownat(AT_FDCWD, path, uid, gid, follow ? 0 : AT_SYMLINK_NOFOLLOW));
+}
+static struct timespec time_of(int64_t value) {
+    struct timespec time = {0, 0};
+    if (value == INT64_MIN) {
+        time.tv_nsec = UTIME_NOW;
+    } else if (value == INT64_MIN + 1) {
+        time.tv_nsec = UTIME_OMIT;
+    } else {
+        time.tv_sec = value / 1000000000;
+        time.tv_nsec = value % 1000000000;
+        if (time.tv_nsec < 0) {
+            time.tv_nsec += 1000000000;
+            time.tv_sec -= 1;
+        }
+    }
+    return time;
+}
+long contract_utimes(const char *path, int follow, int64_t accessed, int64_t modified) {
+    struct timespec times[2] = {time_of(accessed), time_of(modified)};
+    RESULT(utimensat(AT_FDCWD, path, times, follow ? 0 : AT_SYMLINK_NOFOLLOW));
+}
+long contract_mknod(const char *path, uint32_t mode, uint64_t device) { RESULT(mknod(path, mode, device)); }
+uint64_t contract_makedev(unsigned major, unsigned minor) { return makedev(major, minor); }
+long contract_access(const char *path, int mode) { RESULT(syscall(SYS_faccessat2, AT_FDCWD, path, mode, AT_EACCESS)); }
+long contract_setxattr(const char *path, int follow, const char *name, const void *value, size_t size, int flags) {
+    if (follow) RESULT(setxattr(path, name, value, size, flags));
+    RESULT(lsetxattr(path, name, value, size, flags));
+}
+long contract_getxattr(const char *path, int follow, const char *name, void *value, size_t room) {
+    if (follow) RESULT(getxattr(path, name, value, room));
+    RESULT(lgetxattr(path, name, value, room));
+}
+long contract_listxattr(const char *path, int follow, char *list, size_t room) {
+    if (follow) RESULT(listxattr(path, list, room));
+    RESULT(llistxattr(path, list, room));
+}
+long contract_removexattr(const char *path, int follow, const char *name) {
+    if (follow) RESULT(removexattr(path, name));
+    RESULT(lremovexattr(path, name));
+}
+long contract_fallocate(int fd, int mode, int64_t offset, int64_t length) { RESULT(fallocate(fd, mode, offset, length)); }
+long contract_copy_range(int from, int64_t from_offset, int to, int64_t to_offset, size_t length) {
+    RESULT(copy_file_range(from, &from_offset, to, &to_offset, length, 0));
+}
+long contract_lock(int fd, int kind, int64_t start, int64_t length) {
+    struct flock lock = {.l_type = (short)kind, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+    RESULT(fcntl(fd, F_OFD_SETLK, &lock));
+}
+long contract_getlock(int fd, int kind, int64_t start, int64_t length, int *found_kind, int64_t *found_start, int64_t *found_length) {
+    struct flock lock = {.l_type = (short)kind, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+    if (fcntl(fd, F_OFD_GETLK, &lock) != 0) return -errno;
+    if (lock.l_type == F_UNLCK) return 0;
+    *found_kind = lock.l_type;
+    *found_start = lock.l_start;
+    *found_length = lock.l_len;
+    return 1;
+}
+long contract_flock(int fd, int operation) { RESULT(flock(fd, operation)); }
+long contract_statfs(const char *path, uint64_t *blocks, uint64_t *available, uint32_t *block_bytes, uint32_t *name_max, uint64_t *files, uint64_t *files_free) {
+    struct statvfs found;
+    if (statvfs(path, &found) != 0) return -errno;
+    *blocks = found.f_blocks;
+    *available = found.f_bavail;
+    *block_bytes = (uint32_t)found.f_frsize;
+    *name_max = (uint32_t)found.f_namemax;
+    *files = found.f_files;
+    *files_free = found.f_ffree;
+    return 0;
+}
+long contract_getdents(int fd, void *to, size_t room) { RESULT(syscall(SYS_getdents64, fd, to, room)); }
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place) {
+    (void)status, (void)type, (void)place;
+    return remove(path) == 0 ? 0 : -errno;
+}
+int contract_remove_tree(const char *path) { return nftw(path, remove_one, 64, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
+const char *contract_error_name(int code) { return strerrorname_np(code); }
+uint32_t contract_umask(uint32_t mask) { return umask(mask); }

@@ -1,0 +1,64 @@
+// ProxyTransport: messages to a live instance through the message proxy library.
+//
+// Role: the same contract over the real microkernel: pinned threads, shared memory, parking. The client is an ordinary
+// one (root's), without the front end's rights, so it acts as itself alone and the file servers check it.
+
+import CFosProxy
+import CFosWire
+import Glibc
+import Instance
+
+final class ProxyTransport: MessageTransport {
+    let name: String
+    let features: Features = [
+        .handlesKeepRights, .temporaryFiles, .zeroRange, .extendedAttributes, .locks, .pageBlocks, .exactAccessTime, .refusesCollapse,
+    ]
+    private let host: FleetHost
+    private let client: UnsafeMutablePointer<fos_client>
+    private let channel: Int32
+
+    /// An instance of its own in this process.
+    /// - Parameter cpus: of its cores; -1: a core that is not pinned.
+    init(cpus: [Int]) throws {
+        name = "a live instance of \(cpus.count) cores"
+        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, listens: false)
+        try host.start()
+        client = .allocate(capacity: 1)
+        client.initialize(to: fos_client())
+        let status = fos_client_attach(client, try host.connect(), 2, 0)
+        guard status == 0 else {
+            host.stop()
+            throw Errno(-status)
+        }
+        channel = fos_channel_acquire(client)
+        precondition(channel >= 0, "a new client has no channel")
+    }
+    /// Disconnects and ends the instance.
+    func stop() {
+        fos_client_disconnect(client)
+        host.stop()
+    }
+
+    func letTimePass() { usleep(1_000) }
+
+    func call(
+        _ operation: fos_operation, inode: UInt64, flags: UInt16, payload: [UInt8], bulk: [UInt8], room: Int, user: User
+    ) throws(Errno) -> MessageReply {
+        precondition(user == .root, "this client acts as itself alone")
+        guard let request = fos_request(client, channel, UInt16(operation.rawValue), inode), let area = fos_bulk(client, channel) else {
+            throw Errno(ENOTCONN)
+        }
+        request.pointee.flags = flags
+        request.pointee.length = UInt32(payload.count)
+        request.pointee.bulk_length = UInt32(max(room, bulk.count))
+        payload.withUnsafeBytes { if let base = $0.baseAddress { fos_payload(request).copyMemory(from: base, byteCount: $0.count) } }
+        bulk.withUnsafeBytes { if let base = $0.baseAddress { UnsafeMutableRawPointer(area).copyMemory(from: base, byteCount: $0.count) } }
+        let status = fos_call(client, channel)
+        guard status >= 0, let reply = fos_reply(client, channel) else { throw Errno(-status) }
+        let length = min(Int(reply.pointee.length), Int(FOS_PAYLOAD_BYTES_MAX))
+        let count = room > 0 ? min(Int(reply.pointee.bulk_length), room) : 0
+        return MessageReply(
+            header: reply.pointee, payload: Array(UnsafeRawBufferPointer(start: fos_payload_const(reply), count: length)),
+            bulk: Array(UnsafeBufferPointer(start: area, count: count)))
+    }
+}
