@@ -130,7 +130,7 @@ kill -9 $holder; flock -w 5 lock echo free; flock -s lock flock -s -n lock echo 
 SH
 }
 
-@test "POSIX and OFD byte-range locks between processes, deadlock found" {
+@test "POSIX byte-range locks between processes, deadlock found" {
     same <<'SH'
 cat > w.py <<'PY'
 import errno, fcntl, os, struct, time
@@ -148,10 +148,6 @@ R, W, U = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
 lock(W, 10, 10, fd=f); print(child(lambda: lock(W, 15, 1)), child(lambda: lock(R, 0, 10)), child(lambda: lock(R, 19, 5)), child(lambda: query(W, 0, 0)))
 lock(U, 13, 2, fd=f); print(child(lambda: lock(W, 13, 2)), child(lambda: lock(W, 12, 1)), child(lambda: query(W, 14, 9))); lock(R, 0, 0, fd=f); print(child(lambda: lock(R, 50, 1)), child(lambda: lock(W, 5000, 1)))
 os.close(os.open("f", os.O_RDONLY)); print(child(lambda: lock(W, 0, 0)))
-a, b = os.open("f", os.O_RDWR), os.open("f", os.O_RDWR); OFD_SETLK = 37; lock(W, 0, 5, OFD_SETLK, a)
-try: lock(W, 0, 5, OFD_SETLK, b); print("both")
-except OSError as e: print(errno.errorcode[e.errno])
-os.close(a); print(lock(W, 0, 5, OFD_SETLK, b)); os.close(b)
 lock(W, 0, 1, fd=f)
 if os.fork() == 0:
     g = os.open("f", os.O_RDWR); lock(W, 1, 1, fd=g); lock(W, 0, 1, fcntl.F_SETLKW, g); os._exit(0)
@@ -159,6 +155,21 @@ time.sleep(0.5)
 try: lock(W, 1, 1, fcntl.F_SETLKW, f); print("no deadlock")
 except OSError as e: print(errno.errorcode[e.errno])
 lock(U, 0, 0, fd=f); print(os.wait()[1])
+PY
+python3 w.py
+SH
+}
+
+@test "locks of open file descriptions (OFD): between two of one process, released by the last close" {
+    same <<'SH'
+cat > w.py <<'PY'
+import errno, fcntl, os, struct
+open("f", "w").write("x" * 100); a, b = os.open("f", os.O_RDWR), os.open("f", os.O_RDWR)
+def lock(fd, kind, start, length):
+    try: fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", kind, 0, start, length, 0)); return "locked"  # F_OFD_SETLK
+    except OSError as e: return errno.errorcode[e.errno]
+R, W, U = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
+print(lock(a, W, 0, 5), lock(b, W, 0, 5), lock(b, W, 5, 5), lock(b, R, 4, 1)); c = os.dup(a); os.close(a); print(lock(b, W, 0, 5)); os.close(c); print(lock(b, W, 0, 5))
 PY
 python3 w.py
 SH
