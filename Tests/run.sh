@@ -31,20 +31,19 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(unit integration examples)
 wanted() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
-OUT=$(mktemp -d)
+# Every mount of this run lies below this directory, so that whatever happens none outlives the run, and a run beside
+# it is left alone.
+OUT=$(mktemp -d /tmp/fos-run.XXXXXX)
+chmod 755 "$OUT"
+export FOS_TEST_TMP=$OUT
 passed=0 failed=0 skipped=0
-
-# Whatever happens, no mount of a test outlives this script. Every test mounts below a directory called fos-test.*;
-# only those that were not there before are ours to end.
-test_mounts() { findmnt -n -l -t fuse.fos -o TARGET 2>/dev/null | grep -E '/fos-(test|quickstart|bench)\.' || true; }
-test_mounts > "$OUT/mounts-before"
 clean() {
     local dir
-    test_mounts | grep -vxFf "$OUT/mounts-before" | while read -r dir; do
+    findmnt -n -l -t fuse.fos,fuse,fuse.fuse-overlayfs,tmpfs -o TARGET 2>/dev/null | grep -F "$OUT/" | sort -r | while read -r dir; do
         echo "left behind: $dir" >&2
-        fusermount3 -u -z "$dir" 2>/dev/null || umount -l "$dir"
+        umount -l "$dir" 2>/dev/null || fusermount3 -u -z "$dir"
     done
-    rm -rf "$OUT"
+    rm -rf --one-file-system "$OUT"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
@@ -79,7 +78,7 @@ run_bats() {
     local user=$1 status=0 planned ran
     shift
     heading "bats as $user: ${*##*/}"
-    FOS_TEST_USER=$user BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} bats --tap --timing "$@" < /dev/null | tee "$OUT/tap" || status=$?
+    FOS_TEST_USER=$user bats --tap --timing "$@" < /dev/null | tee "$OUT/tap" || status=$?
     count_tap "$OUT/tap" "as $user"
     # A file whose set-up failed, or a runner that broke off, reports fewer tests than it announced.
     planned=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$OUT/tap" | head -n 1)
@@ -132,6 +131,6 @@ if wanted integration; then
     step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
 fi
 if wanted examples; then
-    step "quick start" examples/quickstart.sh --no-install
+    TMPDIR=$OUT step "quick start" examples/quickstart.sh --no-install
 fi
 finish

@@ -29,7 +29,7 @@ done
 [ "$(id -u)" = 0 ] || { echo "$0: needs root, to mount a tmpfs" >&2; exit 1; }
 [ -x "$FOS" ] || { echo "$0: $FOS is not there; build it with: swift build -c release --product fos" >&2; exit 1; }
 
-BASE=$(mktemp -d /tmp/fos-bench.XXXXXX)
+BASE=$(mktemp -d "${FOS_TEST_TMP:-/tmp}/fos-bench.XXXXXX")
 clean() {
     local d
     cd /

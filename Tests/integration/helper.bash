@@ -16,8 +16,9 @@ export FOS=${FOS:-$ROOT/.build/release/fos}
 export FOS_TEST_MOUNT=${FOS_TEST_MOUNT:-fos}
 export FOS_TEST_USER=${FOS_TEST_USER:-$(id -un)}
 export FOS_LONG=${FOS_LONG:-0}
-export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300}
-export SCRIPT_TIMEOUT=${SCRIPT_TIMEOUT:-120}
+# Seconds for a test and for one script in it, generous: a busy machine is slow, a hang is for ever.
+export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-$((FOS_LONG == 1 ? 3600 : 400))}
+export SCRIPT_TIMEOUT=${SCRIPT_TIMEOUT:-$((FOS_LONG == 1 ? 1800 : 180))}
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TZ=UTC
 umask 022
 

@@ -44,14 +44,14 @@ for d in range(0, n, 1000):
     os.mkdir("%s/%d" % (top, d))
     for i in range(1000): os.mknod("%s/%d/file-%d" % (top, d, d + i), 0o100644)
 PY
-    timeout 280 python3 "$BASE/make.py" "$MOUNT/many" $n
+    timeout "$SCRIPT_TIMEOUT" python3 "$BASE/make.py" "$MOUNT/many" $n
     after=$(resident "$pid")
     each=$(((after - before) / n))
     echo "$n files: $((after - before)) bytes, $each each"
     [ "$each" -lt 600 ]
     [ "$(ls "$MOUNT/many/1000" | wc -l)" = 1000 ]
     rm -r "$MOUNT/many"
-    timeout 280 python3 "$BASE/make.py" "$MOUNT/many" $n
+    timeout "$SCRIPT_TIMEOUT" python3 "$BASE/make.py" "$MOUNT/many" $n
     echo "again: $(($(resident "$pid") - before)) bytes"
     [ $((($(resident "$pid") - before) / n)) -lt 700 ]
     rm -r "$MOUNT/many"
