@@ -141,10 +141,15 @@ extension FileServer {
         if valid & FOS_SET_UID.rawValue != 0, !(owns && set.uid == inode.pointee.uid) { return -EPERM }
         if valid & FOS_SET_GID.rawValue != 0, !(owns && (set.gid == turn.actor.gid || set.gid == inode.pointee.gid)) { return -EPERM }
         if valid & FOS_SET_MODE.rawValue != 0, !owns { return -EPERM }
+        // Without owning it, whoever may write may set both times to the present, and nothing else (utimensat(2)); a
+        // truncation, which has its own rule above, marks the file modified.
+        let presents = FOS_SET_ACCESSED_NOW.rawValue | FOS_SET_MODIFIED_NOW.rawValue
         if valid & (FOS_SET_ACCESSED.rawValue | FOS_SET_MODIFIED.rawValue | FOS_SET_CHANGED.rawValue) != 0, !owns { return -EPERM }
-        if valid & (FOS_SET_ACCESSED_NOW.rawValue | FOS_SET_MODIFIED_NOW.rawValue) != 0, !owns, !turn.actor.may(Access.write, inode) {
-            return -EACCES
+        if valid & presents != 0, valid & FOS_SET_SIZE.rawValue == 0, !owns {
+            if valid & presents != presents { return -EPERM }
+            if !turn.actor.may(Access.write, inode) { return -EACCES }
         }
+        if valid & FOS_SET_KILL_PRIVILEGE.rawValue != 0, !owns, !mayUse(inode, Access.write) { return -EPERM }
         return 0
     }
 

@@ -22,8 +22,11 @@ enum Limits {
     static var creditsBulk: UInt64 { 1024 }
     /// Pages that any metadata operation may need: a chunk of the arena, and one more.
     static var creditsOfMetadata: UInt64 { 32 }
-    /// Nodes of a page map on the way to one page: 9 bits of the index a level, 54 bits, and the root.
-    static var mapNodes: UInt64 { 7 }
+    /// Nodes of a page map that a range may need beside those it fills: at each of its two ends one a level (9 bits of the
+    /// index each, 54 bits), and the roots that a map grows when an index beyond its height is first used.
+    static var mapNodes: UInt64 { 21 }
+    /// Upper bound of the credits for so many new pages of a file.
+    static func creditsOfPages(_ missing: UInt64) -> UInt64 { missing == 0 ? 0 : missing + missing / 511 + mapNodes }
     /// Bytes that one COPY_RANGE moves at most: within a server, and through messages from another one.
     static var copyBytes: UInt64 { UInt64(FOS_TRANSFER_BYTES_MAX) }
     static var copyBytesBetweenServers: UInt64 { 256 * 1024 }

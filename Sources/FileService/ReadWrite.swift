@@ -70,6 +70,8 @@ extension FileServer {
         store.committed(.inode(inode))
         revokeData(inode, kernel)
         if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { inode.pointee.leases.insert(.pages) }
+        // The kernel takes the pages of a short writeback for clean; an error keeps what was lost from being silent.
+        if isWriteback, written < Int(count) { return answer(-ENOSPC, kernel) }
         answerWrite(inode, offset, isWriteback ? offered : UInt32(written), kernel)
     }
 
@@ -124,7 +126,7 @@ extension FileServer {
         let free = UInt64(max(pool.credits, 0))
         if last - first + Limits.mapNodes + 1 <= free { return 0 }
         let missing = missingPages(inode, from: first, to: last)
-        let needed = missing == 0 ? 0 : missing + missing / 512 + Limits.mapNodes
+        let needed = Limits.creditsOfPages(missing)
         return needed > free ? needed - free : 0
     }
 

@@ -171,19 +171,20 @@ extension FileServer {
         answer(0, kernel)
     }
 
-    /// Gives a range pages of its own. 0: done; else so many credits are wanting, and nothing has changed. The nodes of
-    /// the page map are counted at their upper bound, so that it never ends half-way.
+    /// Gives a range pages of its own. 0: done; else so many credits are wanting. The nodes of the page map are counted at
+    /// their upper bound first; should Linux refuse memory half-way, the pages taken so far stay as zeros of the file,
+    /// as after an fallocate that a signal ended, and asking again goes on from there.
     private mutating func takePages(_ inode: InodePointer, from start: UInt64, to end: UInt64) -> UInt64 {
         let pageBytes = UInt64(Limits.pageBytes)
         let first = start / pageBytes
         let last = (end + pageBytes - 1) / pageBytes
         let missing = missingPages(inode, from: first, to: last)
-        let needed = missing == 0 ? 0 : missing + missing / 512 + Limits.mapNodes
+        let needed = Limits.creditsOfPages(missing)
         let free = UInt64(max(pool.credits, 0))
         if needed > free { return needed - free }
         var index = inode.pageMap.pointee.nextHole(from: first)
         while index < last {
-            guard inode.pageMap.pointee.ensure(index, zeroed: true, &pool) != nil else { preconditionFailure("a page map took more nodes than it can have") }
+            guard inode.pageMap.pointee.ensure(index, zeroed: true, &pool) != nil else { return UInt64(max(pool.shortfall, 1)) }
             index = inode.pageMap.pointee.nextHole(from: index + 1)
         }
         return 0

@@ -33,6 +33,7 @@ class LoopServer {
     let address: MailboxAddress
     let epoch: UInt32
     var traces: [fos_trace_record] = []
+    var forwards: UInt64 = 0
     init(address: MailboxAddress, epoch: UInt32) {
         self.address = address
         self.epoch = epoch
@@ -131,6 +132,7 @@ public final class LoopHost {
     public func statistics(of address: MailboxAddress) -> fos_statistics {
         var statistics = fos_statistics()
         servers[address]?.describe(&statistics)
+        statistics.forwards = servers[address]?.forwards ?? 0
         return statistics
     }
     /// The last trace records of a server, oldest first.
@@ -302,6 +304,7 @@ public final class LoopHost {
         letter.pointee = source.pointee
         letter.pointee.envelope.hops &+= 1
         letter.pointee.message.destination = destination.rawValue
+        servers[from]?.forwards += 1
         if letter.pointee.envelope.hops > 64 { violate("a request was forwarded \(letter.pointee.envelope.hops) times") }
         network.enqueue(LoopParcel(letter: letter), LoopRoute(from: .server(from), to: .server(destination), type: .request))
         return .sent
