@@ -6,6 +6,9 @@
 #include <ftw.h>
 #include <grp.h>
 #include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -156,6 +159,36 @@ long contract_statfs(const char *path, uint64_t *blocks, uint64_t *available, ui
     return 0;
 }
 long contract_getdents(int fd, void *to, size_t room) { RESULT(syscall(SYS_getdents64, fd, to, room)); }
+int contract_spawn(const char *program, char *const *arguments, int input, int output) {
+    // Threads of a test runner block signals, and a program would inherit that: a shell then never hears of its children.
+    extern char **environ;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
+    sigset_t none, all;
+    pid_t process = -1;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, input, 0);
+    posix_spawn_file_actions_adddup2(&actions, output, 1);
+    posix_spawn_file_actions_adddup2(&actions, output, 2);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    int status = posix_spawn(&process, program, &actions, &attributes, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return status == 0 ? process : -status;
+}
+int contract_wait(int process) {
+    int status = 0;
+    while (waitpid(process, &status, 0) < 0) {
+        if (errno != EINTR) return -errno;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *place) {
     (void)status, (void)type, (void)place;
     return remove(path) == 0 ? 0 : -errno;

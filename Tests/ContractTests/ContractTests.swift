@@ -91,20 +91,20 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
     @Suite(.serialized, .enabled(if: FosMount.isPossible, "needs /dev/fuse and root")) struct Mount {
         @Test func cases() throws {
             let mount = try FosMount()
-            defer { mount.end() }
+            defer { #expect(mount.end() == 0, "the server did not end well") }
             for test in ContractSuite.all { test.run(on: mount.fileSystem) }
         }
 
         @Test func casesWithLocksOfTheFleet() throws {
             let mount = try FosMount(options: ["-o", "locks=fleet"])
-            defer { mount.end() }
+            defer { #expect(mount.end() == 0, "the server did not end well") }
             for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) { test.run(on: mount.fileSystem) }
         }
 
         @Test func randomSequencesAgainstTmpfs() throws {
             let tmpfs = try #require(LocalDirectory.tmpfs)
             let mount = try FosMount()
-            defer { mount.end() }
+            defer { #expect(mount.end() == 0, "the server did not end well") }
             for seed in seeds(20, "a mount against tmpfs") {
                 guard RandomOperations(mount.fileSystem, tmpfs, seed: seed).run(steps: 500) else { return }
             }
@@ -113,7 +113,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         @Test func randomSequencesAgainstTheDisk() throws {
             let disk = try #require(LocalDirectory.disk)
             let mount = try FosMount()
-            defer { mount.end() }
+            defer { #expect(mount.end() == 0, "the server did not end well") }
             for seed in seeds(8, "a mount against the disk") {
                 guard RandomOperations(mount.fileSystem, disk, seed: seed).run(steps: 500) else { return }
             }

@@ -3,13 +3,15 @@
 // Protocol: `start` returns when the directory is mounted; `end` unmounts. The command runs under a small shell that
 // waits for the test process's end of a pipe: however this process ends, the pipe closes and the mount goes.
 
+import CContractSupport
 import Foundation
 
 final class FosMount {
     let directory: String
-    private let process = Process()
-    private let leash = Pipe()
-    private let log: URL
+    private let log: String
+    private var process: Int32 = -1
+    /// This process's end of the pipe.
+    private var leash: Int32 = -1
 
     static var isPossible: Bool { access("/dev/fuse", F_OK) == 0 && geteuid() == 0 }
 
@@ -26,32 +28,36 @@ final class FosMount {
     init(size: String = "1G", options: [String] = []) throws {
         let stamp = "\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
         directory = "/tmp/fos-test.contract-\(stamp)"
-        log = URL(fileURLWithPath: directory + ".log")
-        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-        process.executableURL = URL(fileURLWithPath: "/bin/sh")
+        log = directory + ".log"
+        guard mkdir(directory, 0o755) == 0 else { throw Failure(description: "cannot make \(directory)") }
         let script = """
             binary=$1; directory=$2; shift 2
             "$binary" serve "$@" "$directory" & server=$!
             read -r line
-            kill "$server" 2>/dev/null
-            ( sleep 20; kill -9 "$server" ) 2>/dev/null & watch=$!
-            wait "$server"; kill "$watch" 2>/dev/null
-            mountpoint -q "$directory" && fusermount3 -u -z "$directory"
+            kill "$server"
+            ( sleep 30; kill -9 "$server" ) & watch=$!
+            wait "$server"; status=$?
+            kill "$watch"
+            if mountpoint -q "$directory"; then fusermount3 -u -z "$directory"; status=99; fi
             rmdir "$directory"
+            exit "$status"
             """
-        process.arguments = ["-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
-        process.standardInput = leash
-        let output = try FileHandle(forWritingTo: log)
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        for _ in 0..<400 {
+        let arguments = ["sh", "-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
+        var ends: [Int32] = [-1, -1]
+        let output = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+        guard output >= 0, pipe(&ends) == 0 else { throw Failure(description: "no pipe or log for a mount") }
+        leash = ends[1]
+        _ = fcntl(leash, F_SETFD, FD_CLOEXEC)
+        var pointers = arguments.map { strdup($0) } + [nil]
+        process = contract_spawn("/bin/sh", &pointers, ends[0], output)
+        for pointer in pointers { free(pointer) }
+        close(ends[0])
+        close(output)
+        for _ in 0..<800 {
             if isMounted { return }
-            guard process.isRunning else { break }
             usleep(25_000)
         }
-        let said = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
+        let said = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
         end()
         throw Failure(description: "'\(Self.binary) serve' does not mount: \(said)")
     }
@@ -66,9 +72,12 @@ final class FosMount {
             features: Features.local.subtracting(.temporaryFiles).union([.pageBlocks, .zeroRange, .refusesCollapse]))
     }
 
-    func end() {
-        try? leash.fileHandleForWriting.close()
-        if process.isRunning { process.waitUntilExit() }
-        unlink(log.path)
+    /// Ends the server and the mount; the server's exit status, 0 if it ended well and took its mount with it.
+    @discardableResult
+    func end() -> Int32 {
+        close(leash)
+        let status = process > 0 ? contract_wait(process) : process
+        unlink(log)
+        return status
     }
 }

@@ -59,6 +59,11 @@ long contract_flock(int fd, int operation);
 long contract_statfs(const char *path, uint64_t *blocks, uint64_t *available, uint32_t *block_bytes, uint32_t *name_max, uint64_t *files, uint64_t *files_free);
 // Entries from an open directory (raw getdents64 records).
 long contract_getdents(int fd, void *to, size_t room);
+// Starts a program (argv, NULL at its end) with no signal blocked, all at their defaults, and only these descriptors as
+// standard input, output and error. Its process id, or a negative errno.
+int contract_spawn(const char *program, char *const *arguments, int input, int output);
+// Waits for a process that was spawned: its exit status, or 128 + signal.
+int contract_wait(int process);
 // Removes a directory and all in it, without crossing into other file systems.
 int contract_remove_tree(const char *path);
 const char *contract_error_name(int code);  // NULL if unknown
