@@ -17,5 +17,7 @@
 #include <fos/name.h>
 #include <fos/privilege.h>
 #include <fos/statistics.h>
+#include <fos/sites.h>
+#include <fos/tally.h>
 
 #endif

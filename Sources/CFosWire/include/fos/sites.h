@@ -1,0 +1,82 @@
+// The table of one ELF file's `syscall` instructions: the file that the fos command makes and the preload shim reads.
+//
+// Role: the shim redirects system calls by writing a jump over the instructions before each `syscall`. Where that may be
+// done is found once for each build of libc and ld.so, by disassembling it, and kept in
+// ${XDG_CACHE_HOME:-~/.cache}/fos/BUILD-ID.sites.
+// Protocol: written to a temporary file and renamed, so a reader sees all or nothing. A reader believes nothing: owner
+// and mode, magic, version, build-id and checksum must fit, and the bytes of each site must be those in memory.
+// Layout: struct fos_sites_header, then `count` struct fos_site, ascending and not overlapping, then `refused` struct
+// fos_site_refused, which only tools read. All little-endian.
+#ifndef FOS_SITES_H
+#define FOS_SITES_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FOS_SITES_MAGIC "fosSITES"
+enum {
+    FOS_SITES_VERSION = 1,
+    FOS_SITES_BUILD_ID_MAX = 32,
+    FOS_SITES_COUNT_MAX = 2048,     // glibc 2.36 has 526
+    FOS_SITE_WINDOW_MAX = 12,       // bytes that move to a trampoline
+    FOS_SITE_NUMBER_UNKNOWN = 0xffff,
+};
+
+// How a site is redirected. In both ways the `syscall` instruction itself stays where it is.
+enum fos_site_kind {
+    FOS_SITE_NEAR = 1,  // a 5-byte jump at the start of the window, which is at least as long
+    FOS_SITE_PAD = 2,   // a 2-byte jump at the start of the window to 5 bytes of padding, and a 5-byte jump there
+};
+
+// Why a `syscall` instruction is left alone.
+enum fos_site_refusal {
+    FOS_REFUSED_RETURN = 1,   // rt_sigreturn: debuggers and unwinders know its bytes
+    FOS_REFUSED_UNKNOWN = 2,  // not inside a function that the unwind tables describe
+    FOS_REFUSED_TARGET = 3,   // something jumps into the middle of all windows
+    FOS_REFUSED_ROOM = 4,     // no window of movable instructions, or no padding in reach
+};
+
+struct fos_site {
+    uint32_t window;         // address of the first instruction that moves, from the load address
+    uint32_t pad;            // FOS_SITE_PAD: address of the padding
+    uint16_t number;         // the system call, where the window ends with `mov $number, %eax`
+    uint8_t kind;            // enum fos_site_kind
+    uint8_t length;          // of the window; the `syscall` follows it
+    uint8_t bytes[FOS_SITE_WINDOW_MAX + 2];  // the window and the `syscall`, as in the file; zero after
+    uint8_t pad_bytes[5];
+    uint8_t reserved;
+};
+static_assert(sizeof(struct fos_site) == 32, "two sites a cache line");
+
+struct fos_site_refused {
+    uint32_t address;  // of the `syscall`
+    uint32_t reason;   // enum fos_site_refusal
+};
+
+struct fos_sites_header {
+    char magic[8];
+    uint32_t version;
+    uint32_t bytes;            // of the whole file
+    uint32_t count, refused;
+    uint64_t checksum;         // fos_sites_checksum of all after this header
+    uint32_t build_id_length;
+    uint32_t reserved;
+    uint8_t build_id[FOS_SITES_BUILD_ID_MAX];
+};
+static_assert(sizeof(struct fos_sites_header) == 72, "no padding");
+
+// Of 64-bit words; `bytes` is a multiple of 8. Finds damage, not intent: what is trusted is the owner of the file.
+static inline uint64_t fos_sites_checksum(const void *data, size_t bytes) {
+    const uint8_t *at = (const uint8_t *)data;
+    uint64_t sum = 0x9e3779b97f4a7c15u ^ bytes;
+    for (size_t i = 0; i + 8 <= bytes; i += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, at + i, 8);
+        sum = (sum ^ word) * 0xff51afd7ed558ccdu;
+        sum ^= sum >> 29;
+    }
+    return sum;
+}
+
+#endif

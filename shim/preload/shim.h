@@ -1,0 +1,121 @@
+// The seam of the preload shim: between interception (start, redirect, entry, process hooks) and the calls it answers.
+//
+// Role: interception hands each redirected system call that somebody wants to fos_calls_handle; everything that knows
+// files is behind it. Both sides run in other people's programs: in any thread, inside signal handlers, on small stacks,
+// between fork and exec.
+// Rules for all code under shim/preload:
+//   - system calls are raw (fos_system): libc's functions are what is redirected, and errno is the program's;
+//   - no malloc, no stdio, no locks that a signal handler in the same thread could wait for;
+//   - general registers only: a system call keeps the vector registers, so the hook may not touch them. memcpy and its
+//     kind come from memory.c;
+//   - per-thread state is initial-exec TLS. A vfork or posix_spawn child shares memory and TLS with its parent's thread.
+#ifndef FOS_SHIM_H
+#define FOS_SHIM_H
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fos/sites.h>
+#include <fos/tally.h>
+#include "../proxy/system.h"
+
+#pragma GCC visibility push(hidden)
+
+// A system call as the program made it. `resume` is the address of its `syscall` instruction.
+struct fos_call {
+    long number;
+    long arguments[6];
+    const void *resume;
+};
+
+// Not ours: the kernel gets the call as the program made it, at the program's own `syscall` instruction (changes to
+// struct fos_call are ignored). A handler that needs other arguments makes the call itself and returns its result.
+#define FOS_PASS LONG_MIN
+
+// What the environment asked for; filled before fos_calls_start.
+struct fos_options {
+    const char *mount;  // FOS_MOUNT: the only mount to serve, an absolute path free of links; NULL: all that are found
+    int verbose;        // FOS_VERBOSE=1
+    int strict;         // FOS_STRICT=1: a bypass ends the program with a message
+    int no_cache;       // FOS_NO_CACHE=1: nothing is kept under epochs
+    int counting;       // FOS_STATS=FILE was given and works: fos_tally is shared, and times are worth taking
+};
+extern struct fos_options fos_options;
+
+// Never NULL: a private one while nobody asked for figures. See fos/tally.h.
+extern struct fos_tally *fos_tally;
+
+// ---- What the calls side provides ------------------------------------------------------------------------------------
+
+// 1 for each system call that fos_calls_handle wants to see; the others stay untouched and cost nothing.
+extern const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS];
+
+// From the constructor, before anything is redirected: no system call unless it must be. 0, or a negative errno: the shim
+// then stands aside. `environment` is the program's.
+int fos_calls_start(char *const *environment);
+
+// The result (0 or more, or a negative errno), or FOS_PASS. Re-entrant. Fast to say FOS_PASS for strangers. Not called in a
+// child of vfork or posix_spawn, nor after fos_calls_give_up.
+long fos_calls_handle(struct fos_call *call);
+
+// Around fork and its kind. Before: descriptors become the kernel's, because both sides will share their offsets.
+// `shares_memory`: a vfork or posix_spawn child will run in this memory until it execs or exits.
+void fos_calls_before_fork(int shares_memory);
+// In the parent (`child` 0) and, if it has memory of its own, in the child (1). With shared memory the parent's comes late: at
+// the thread's next redirected call after the child has gone. After a clone with a stack of the caller's, both come at each
+// side's next redirected call, in that thread.
+void fos_calls_after_fork(int child);
+
+// Before execve and execveat, and after one that failed (a success does not return).
+void fos_calls_before_exec(void);
+void fos_calls_after_failed_exec(void);
+
+// A thread ends (SYS_exit), the process ends (exit_group): nothing of the thread's is used after.
+void fos_calls_thread_end(void);
+void fos_calls_process_end(void);
+
+// The process is about to do something after which the shim cannot keep its promises (chroot, unshare, a system call
+// filter, a shared descriptor table): every descriptor becomes the kernel's, and no handler is called any more.
+void fos_calls_give_up(void);
+
+// ---- What interception provides --------------------------------------------------------------------------------------
+
+// Counts a call on a mount that goes to the kernel; under FOS_STRICT=1 says so and ends the program.
+void fos_bypass(enum fos_bypass reason, long number);
+// One line to standard error, "fos: ...", whatever the program did to its descriptors. For FOS_VERBOSE=1 and FOS_STRICT=1.
+// The parts are joined; NULL ends them.
+void fos_say(const char *part, ...);
+
+// ---- Between the files of interception -------------------------------------------------------------------------------
+
+enum fos_hook { FOS_HOOK_NONE = 0, FOS_HOOK_CALLS = 1, FOS_HOOK_PROCESS = 2 };
+// enum fos_hook by number of system call; entry.S reads it. All zero: everything passes.
+extern uint8_t fos_hooks[FOS_SYSTEM_CALLS];
+
+// entry.S: what trampolines jump to.
+void fos_entry(void);
+// process.c
+void fos_process_hooks(uint8_t *hooks);
+long fos_process_handle(struct fos_call *call);
+// 1 in a child of vfork or posix_spawn, which runs in its parent's memory.
+int fos_process_borrowed(void);
+// Hands everything to the kernel from now on.
+void fos_give_up(void);
+
+// A loaded ELF file, as its program headers describe it.
+struct fos_object {
+    const char *path;
+    uintptr_t base;              // load address
+    uintptr_t text, text_end;    // the executable segment, page aligned
+    const uint8_t *build_id;
+    uint32_t build_id_length;
+};
+// sites.c: finds, reads and validates the table of an object against its bytes in memory. NULL, and `why` says what is wrong.
+const struct fos_sites_header *fos_sites_load(const struct fos_object *object, const char *directory, const char **why);
+void fos_sites_unload(const struct fos_sites_header *table);
+// redirect.c: redirects every site whose number is unknown or hooked. 0 or a negative errno; on error nothing is changed.
+int fos_redirect(const struct fos_object *object, const struct fos_sites_header *table);
+
+#pragma GCC visibility pop
+
+#endif
