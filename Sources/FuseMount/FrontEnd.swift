@@ -40,6 +40,8 @@ struct Worker {
     var listing: UnsafeMutableRawPointer?
     /// Requests by FUSE opcode, read by others for `.fos/` and status.
     let counts: UnsafeMutablePointer<UInt64>
+    /// Odd while an answer may be on its way through this worker (AnswersUnderWay.swift); nil beside the pool.
+    var answering: UnsafeMutablePointer<UInt32>?
     /// `valid` of the SETATTR being served, as the kernel wrote it: libfuse 3.14 masks bits it does not know.
     var setattrValid: UInt32 = 0
     /// The kernel's number of the thread, 0 until it runs.
@@ -83,6 +85,7 @@ struct FrontEnd {
     var handlesPrivilege = false
     let introspection: IntrospectionTree
     let handles = OpenHandles()
+    let answers = AnswersUnderWay(places: FrontEndLimits.workers)
     let log: @Sendable (String) -> Void
 
     /// Workers that wait for a request, workers that exist, whether the notice thread runs, 1 once the mount ends.

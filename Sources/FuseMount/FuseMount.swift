@@ -241,6 +241,7 @@ public final class FuseMount: Sendable {
         front.pointee.client.deallocate()
         front.pointee.cpus.deallocate()
         for word in front.pointee.words { word.deallocate() }
+        front.pointee.answers.deallocate()
         pthread_key_delete(front.pointee.key)
         front.deinitialize(count: 1)
         front.deallocate()
@@ -281,7 +282,6 @@ private func runWatch(_ argument: UnsafeMutableRawPointer?) {
     let front = argument!.assumingMemoryBound(to: FrontEnd.self)
     fos_fuse_name_thread("fos-watch")
     front.confineThread()
-    // Here, because asking the mount for its device number is a request that a worker must serve.
     ReadAhead.raise(on: front.pointee.mountPoint)
     front.pointee.pool.watch(front)
     front.pointee.watching.store(0)

@@ -3,6 +3,7 @@
 // Protocol: the service records what the kernel may hold, sends a notice before it acknowledges another client's
 // change, and waits for our acknowledgement, which follows the kernel's answer. The thread holds no request, so a
 // revocation that must flush dirty pages, or wait for a directory's lock, waits for workers that are free to serve it.
+// Before it revokes, the thread waits for the answers that were given before the notice (AnswersUnderWay.swift).
 
 import CFosProxy
 import CFosWire
@@ -19,6 +20,7 @@ extension UnsafeMutablePointer where Pointee == Worker {
             let taken = fos_notice_take(pointee.client, &notice, 250_000_000)
             if taken == 0 { continue }
             if taken < 0 || notice.kind == FOS_NOTICE_SHUTDOWN.rawValue { return whenGone() }
+            if !front.pointee.answers.settle() { front.pointee.log("an answer to the kernel takes longer than a notice can wait") }
             revoke(&notice)
             if notice.want_ack != 0 { _ = fos_notice_acknowledge(pointee.client, pointee.channel, &notice) }
         }
@@ -31,12 +33,12 @@ extension UnsafeMutablePointer where Pointee == Worker {
         switch notice.kind {
         case FOS_NOTICE_INODE_ATTRIBUTES.rawValue:
             // A negative offset voids attributes alone and leaves pages.
-            fuse_lowlevel_notify_inval_inode(session, notice.inode, -1, 0)
+            _ = whenKnown { fuse_lowlevel_notify_inval_inode(session, notice.inode, -1, 0) }
         case FOS_NOTICE_INODE_PAGES.rawValue:
             revokePages(notice)
         case FOS_NOTICE_DIRECTORY.rawValue:
             // The pages of a directory are its cached listing.
-            fuse_lowlevel_notify_inval_inode(session, notice.inode, 0, 0)
+            _ = whenKnown { fuse_lowlevel_notify_inval_inode(session, notice.inode, 0, 0) }
         case FOS_NOTICE_ENTRY.rawValue:
             let length = min(Int(notice.name_length), Int(FOS_NAME_BYTES_MAX))
             let inode = notice.inode
@@ -48,13 +50,25 @@ extension UnsafeMutablePointer where Pointee == Worker {
         }
     }
 
+    /// Voids something of an inode. The kernel says ENOENT when it does not know the inode, which may be because the
+    /// program that an answer was written for has not run since; the kernel then makes the inode a moment later.
+    private func whenKnown(_ void: () -> Int32) -> Int32 {
+        var pause: UInt32 = 100
+        while true {
+            let result = void()
+            guard result == -ENOENT, pause <= 1600 else { return result }
+            usleep(pause)
+            pause *= 4
+        }
+    }
+
     /// Writes dirty pages back and drops them. The kernel says EBUSY while someone dirties a page again.
     private func revokePages(_ notice: fos_notice) {
         let session = pointee.front.pointee.session
         let offset = off_t(clamping: notice.offset)
         let length = off_t(clamping: notice.length)
         for attempt in 0..<100 {
-            let result = fuse_lowlevel_notify_inval_inode(session, notice.inode, offset, length)
+            let result = whenKnown { fuse_lowlevel_notify_inval_inode(session, notice.inode, offset, length) }
             if result != -EBUSY { return }
             usleep(UInt32(min(100 << min(attempt, 6), 5000)))
         }

@@ -58,7 +58,7 @@ extension Operation {
         var fields = fos_io_request()
         fields.offset = UInt64(offset)
         fields.owner = info?.pointee.lock_owner ?? 0
-        fields.flags = flags & Int32(FOS_O_DIRECT) != 0 ? FOS_IO_DIRECT.rawValue : 0
+        fields.flags = flags & Int32(FOS_O_DIRECT) != 0 && readFlags & UInt32(FUSE_READ_LOCKOWNER) != 0 ? FOS_IO_DIRECT.rawValue : 0
         fields.open_flags = UInt32(bitPattern: flags)
         message.append(fields)
         message.pointee.bulk_offset = UInt32(BulkLayout.replyOffset)
@@ -86,8 +86,9 @@ extension Operation {
         } else if openFlags & O_APPEND != 0 {
             fields.flags |= FOS_IO_APPEND.rawValue
         }
-        if writeFlags(before: bytes) & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0 { fields.flags |= FOS_IO_KILL_PRIVILEGE.rawValue }
-        if openFlags & Int32(FOS_O_DIRECT) != 0 { fields.flags |= FOS_IO_DIRECT.rawValue }
+        let writeFlags = writeFlags(before: bytes)
+        if writeFlags & UInt32(FUSE_WRITE_KILL_SUIDGID) != 0 { fields.flags |= FOS_IO_KILL_PRIVILEGE.rawValue }
+        if openFlags & Int32(FOS_O_DIRECT) != 0, writeFlags & UInt32(FUSE_WRITE_LOCKOWNER) != 0 { fields.flags |= FOS_IO_DIRECT.rawValue }
         message.append(fields)
         message.pointee.bulk_offset = bulkOffset(bytes)
         message.pointee.bulk_length = UInt32(size)
@@ -100,8 +101,16 @@ extension Operation {
         // An append goes to the true end of the file, which another client may have moved since the kernel last
         // looked. The kernel then has the bytes in its cache at the wrong place: drop all it has of the file.
         if place != UInt64(offset) && fields.flags & FOS_IO_APPEND.rawValue != 0 {
+            worker.endAnswer()
             fuse_lowlevel_notify_inval_inode(session, inode, 0, 0)
         }
+    }
+
+    /// `read_flags` of the struct fuse_read_in being served. O_DIRECT of the open file does not say alone that the kernel
+    /// keeps no page: pages of a mapping are read, and written when a direct write falls back, through the same open
+    /// file. Only read(2) and write(2) around the cache name a lock owner (fs/fuse/file.c, fuse_direct_io).
+    private var readFlags: UInt32 {
+        UnsafeRawPointer(worker.pointee.bulk).load(fromByteOffset: MemoryLayout<fuse_in_header>.size, as: fuse_read_in.self).read_flags
     }
 
     /// `write_flags` of the struct fuse_write_in that precedes the data of the request being served.

@@ -11,14 +11,22 @@ import Glibc
 enum ReadAhead {
     static let kibibytes = Int(FOS_TRANSFER_BYTES_MAX) / 1024
 
-    /// The sysfs file of the file system that `path` is on; nil if it cannot be asked.
+    /// The sysfs file of the mount on `path`, nil if there is none. From the mount table: a stat of the mount would be a
+    /// request to this very process, which nobody answers when the mount is ending.
     static func file(of path: String) -> String? {
-        var status = stat()
-        guard stat(path, &status) == 0 else { return nil }
-        let device = UInt64(status.st_dev)
-        let major = device >> 8 & 0xfff
-        let minor = device & 0xff | device >> 12 & 0xfff00
-        return "/sys/class/bdi/\(major):\(minor)/read_ahead_kb"
+        guard let table = fopen("/proc/self/mountinfo", "re") else { return nil }
+        defer { fclose(table) }
+        let escaped = path.replacing("\\", with: "\\134").replacing(" ", with: "\\040").replacing("\t", with: "\\011").replacing("\n", with: "\\012")
+        var line: UnsafeMutablePointer<CChar>?
+        var room = 0
+        defer { free(line) }
+        var found: String?
+        while getline(&line, &room, table) > 0, let text = line {
+            // Number, parent, device, root, mount point. Of several mounts on one path the last is on top.
+            let words = String(cString: text).split(separator: " ", maxSplits: 5)
+            if words.count > 4, words[4] == escaped { found = "/sys/class/bdi/\(words[2])/read_ahead_kb" }
+        }
+        return found
     }
 
     /// Raises it if this user may; an ordinary user's mount keeps the kernel's.

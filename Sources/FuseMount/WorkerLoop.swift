@@ -92,7 +92,11 @@ extension UnsafeMutablePointer where Pointee == Worker {
             }
             if front.pointee.ending.value != 0 && length == 0 { break }
             if idle == 0 { front.grow() }
-            if length >= MemoryLayout<fuse_in_header>.size { dispatch(base, length) }
+            if length >= MemoryLayout<fuse_in_header>.size {
+                beginAnswer()
+                dispatch(base, length)
+                endAnswer()
+            }
             // One of those that were added while all were stuck.
             if front.pointee.live.value > usual && front.pointee.idle.value >= 2 && front.shrinks(to: usual) { return true }
         }

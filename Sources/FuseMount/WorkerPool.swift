@@ -48,7 +48,8 @@ final class WorkerPool: Sendable {
     func add(_ front: UnsafeMutablePointer<FrontEnd>) -> UnsafeMutablePointer<Worker>? {
         let place = Place(front)
         return state.withLock { (state: inout State) -> Taken? in
-            guard let index = state.places.firstIndex(where: { $0 == nil }), let record = Worker(front: place.front) else { return nil }
+            guard let index = state.places.firstIndex(where: { $0 == nil }), var record = Worker(front: place.front) else { return nil }
+            record.answering = place.front.pointee.answers.word(index)
             let worker = UnsafeMutablePointer<Worker>.allocate(capacity: 1)
             worker.initialize(to: record)
             state.places[index] = worker

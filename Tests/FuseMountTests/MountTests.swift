@@ -198,6 +198,65 @@ struct MountTests {
         scratch.notify(FOS_NOTICE_INODE_PAGES, inode: 999_999, cookie: 15)
     }
 
+    /// A listing with attributes is answered in two steps; what its first part says is revoked during the second.
+    @Test func noticesDoNotOvertakeAnswers() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        scripted.withLock { state in
+            _ = state.make("a file", mode: 0o100644, uid: 0, gid: 0)
+            _ = state.make("directory", mode: 0o040755, uid: 0, gid: 0)
+            for inode in state.files.keys { state.files[inode]!.references = 0 }
+            state.beforeLookup = { state, name in
+                guard name == "directory" else { return nil }
+                state.files[4097]!.attributes.mode = 0o100600
+                var notice = fos_notice()
+                notice.kind = FOS_NOTICE_INODE_ATTRIBUTES.rawValue
+                notice.inode = 4097
+                notice.cookie = 21
+                notice.want_ack = 1
+                notice.reply_to = 5
+                return notice
+            }
+        }
+        #expect(names(scratch.path) == [".", "..", "a file", "directory"])
+        for _ in 0..<2000 where !scripted.withLock({ $0.acknowledged.contains(21) }) { usleep(1000) }
+        #expect(scripted.withLock { $0.acknowledged.contains(21) && $0.beforeLookup == nil })
+        var status = stat()
+        #expect(stat(scratch.path + "/a file", &status) == 0 && status.st_mode == 0o100600)
+    }
+
+    /// Pages of a mapping come through an open file with O_DIRECT too, and the kernel keeps them.
+    @Test func directOpensWithMappingsLeavePages() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let file = scratch.path + "/a"
+        #expect(store(file, String(repeating: "x", count: 8192)) == 0)
+        let descriptor = open(file, O_RDWR | 0o40000)
+        #expect(descriptor >= 0)
+        defer { close(descriptor) }
+        #expect(posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) == 0)
+        let room = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { room.deallocate() }
+        #expect(pread(descriptor, room, 4096, 0) == 4096)
+        #expect(scripted.withLock { $0.lastReadFlags } == FOS_IO_DIRECT.rawValue)
+        #expect(pwrite(descriptor, room, 4096, 4096) == 4096)
+        #expect(scripted.withLock { $0.lastIOFlags } == FOS_IO_DIRECT.rawValue)
+        let map = try #require(mmap(nil, 4096, PROT_READ, MAP_SHARED, descriptor, 0))
+        #expect(map.load(as: UInt8.self) == UInt8(ascii: "x"))
+        munmap(map, 4096)
+        #expect(scripted.withLock { $0.lastReadFlags } == 0)
+    }
+
+    /// The device number of a mount is known without asking the mount, which may have nobody left to answer.
+    @Test func readAheadAsksNobody() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        for _ in 0..<1000 where contents(ReadAhead.file(of: scratch.path) ?? "") != "1024\n" && geteuid() == 0 { usleep(1000) }
+        let before = scratch.mount.requestCounts().map(\.count).reduce(0, +)
+        #expect(ReadAhead.file(of: scratch.path) != nil && ReadAhead.file(of: scratch.path + "/none") == nil)
+        #expect(scratch.mount.requestCounts().map(\.count).reduce(0, +) == before)
+    }
+
     @Test func referencesAreCountedInListings() throws {
         let scratch = try Scratch()
         defer { scratch.finish() }

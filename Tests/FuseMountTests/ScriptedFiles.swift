@@ -22,6 +22,9 @@ struct ScriptedState {
     /// Every request but FORGET, as "operation inode name".
     var log: [String] = []
     var lastIOFlags: UInt32 = 0
+    var lastReadFlags: UInt32 = 0
+    /// Called once with the name of the next LOOKUP, before it is answered.
+    var beforeLookup: (@Sendable (inout ScriptedState, String) -> fos_notice?)?
     var lastSetBits: UInt32 = 0
     var acknowledged: [UInt64] = []
     /// How many WRITEs still answer ENOSPC.
@@ -75,6 +78,11 @@ func answerScripted(
         bulk: UnsafeMutableRawPointer(mock.pointee.segment + bulkStart) + Int(request.pointee.bulk_offset))
     return scripted.withLock { state in
         if exchange.waits(&state, UInt32(channel)) { return 0 }
+        if var notice = exchange.noticeBeforeLookup(&state) {
+            mock_notify(mock, &notice)
+            // Whoever takes the notice has all the time it needs to be too early.
+            usleep(100_000)
+        }
         exchange.answer(&state)
         if let ended = exchange.endsWait(&state) { finish(mock, ended.channel, ended.sequence, ended.status) }
         return 1
@@ -115,6 +123,14 @@ private struct Exchange {
         state.log.append("wait")
         state.lockWaiter = (channel, request.pointee.sequence)
         return true
+    }
+
+    /// The notice that the test wants out before this LOOKUP is answered.
+    func noticeBeforeLookup(_ state: inout ScriptedState) -> fos_notice? {
+        guard UInt32(request.pointee.operation) == FOS_OP_LOOKUP.rawValue, let hook = state.beforeLookup else { return nil }
+        guard let notice = hook(&state, name(at: 0, request.pointee.length)) else { return nil }
+        state.beforeLookup = nil
+        return notice
     }
 
     /// The waiting request that this one has ended, by unlocking or by CANCEL.
@@ -263,6 +279,7 @@ private struct Exchange {
             let offset = min(Int(fields(fos_io_request.self).offset), file.data.count)
             let count = min(Int(request.pointee.bulk_length), file.data.count - offset)
             state.log.append("read \(inode)")
+            state.lastReadFlags = fields(fos_io_request.self).flags
             file.data.withUnsafeBytes { if count > 0 { bulk.copyMemory(from: $0.baseAddress! + offset, byteCount: count) } }
             reply.pointee.bulk_length = UInt32(count)
         case FOS_OP_WRITE.rawValue: return write(&state, inode, file)
