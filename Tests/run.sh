@@ -103,11 +103,8 @@ fi
 if wanted unit; then
     step "message proxy: two compilers, libc alone, a scripted instance" make -s -C shim check
     heading "unit tests"
-    # One at a time: several of them time out on a machine that all of them load at once. The parts of the contract suite
-    # that are not green yet run with FOS_LONG=1.
-    choice=(--no-parallel)
-    [ -n "${FOS_LONG:-}" ] || choice+=(--skip 'ContractTests.(Live|Mount)' --skip 'ContractTests.*/randomSequences\(')
-    swift test --disable-xctest "${choice[@]}" "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
+    # One at a time: several of them time out on a machine that all of them load at once.
+    swift test --disable-xctest --no-parallel "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
     status=${PIPESTATUS[0]}
     good=$(grep -cE '^(✔|.\[[0-9;]*m✔).* Test .* passed after' "$OUT/unit")
     bad=$(grep -cE '^(✘|.\[[0-9;]*m✘).* Test .* failed after' "$OUT/unit")

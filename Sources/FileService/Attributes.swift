@@ -149,7 +149,12 @@ extension FileServer {
             if valid & presents != presents { return -EPERM }
             if !turn.actor.may(Access.write, inode) { return -EACCES }
         }
-        if valid & FOS_SET_KILL_PRIVILEGE.rawValue != 0, !owns, !mayUse(inode, Access.write) { return -EPERM }
+        // A chown that changes no owner still takes privilege away, which only the owner may if there is some.
+        if valid & FOS_SET_KILL_PRIVILEGE.rawValue != 0, valid & FOS_SET_SIZE.rawValue == 0, !owns,
+            inode.pointee.mode != inode.pointee.modeWithoutPrivilege
+        {
+            return -EPERM
+        }
         return 0
     }
 

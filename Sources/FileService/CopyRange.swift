@@ -23,11 +23,12 @@ extension FileServer {
         if source.isDirectory { return answer(-EISDIR, kernel) }
         guard source.isRegular else { return answer(-EINVAL, kernel) }
         guard mayUse(source, Access.read) else { return answer(-EACCES, kernel) }
-        if source == inode, copy.offset < copy.source_offset &+ length, copy.source_offset < copy.offset &+ length { return answer(-EINVAL, kernel) }
+        // What lies beyond the end of the source is not copied, so it cannot overlap either.
+        let overlap = min(length, bytesLeft(of: source, from: copy.source_offset))
+        if source == inode, copy.offset < copy.source_offset &+ overlap, copy.source_offset < copy.offset &+ overlap { return answer(-EINVAL, kernel) }
         guard flushPages(inode, source, kernel) else { return }
         guard mayRevoke(inode.pointee.leases.union(source.pointee.leases), kernel) else { return answer(Status.retry, kernel) }
-        let left = copy.source_offset < source.pointee.size ? source.pointee.size - copy.source_offset : 0
-        let count = min(length, left, Limits.copyBytes)
+        let count = min(length, bytesLeft(of: source, from: copy.source_offset), Limits.copyBytes)
         guard count > 0 else { return answerCopy(0, kernel) }
         let wanting = creditsWanting(inode, at: copy.offset, count)
         if wanting > 0, !turn.rerun.contains(.outOfSpace) { return needCredits(wanting, atLeast: wanting, kernel) }
@@ -36,6 +37,10 @@ extension FileServer {
         markAccessed(source, kernel)
         copied(inode, copy.offset, done, kernel)
         answerCopy(done, kernel)
+    }
+
+    private func bytesLeft(of source: InodePointer, from offset: UInt64) -> UInt64 {
+        offset < source.pointee.size ? source.pointee.size - offset : 0
     }
 
     private mutating func answerCopy<K: Kernel>(_ bytes: UInt64, _ kernel: K) {

@@ -27,7 +27,7 @@ final class FosMount {
     /// - Parameter options: further arguments of the command.
     init(size: String = "1G", options: [String] = []) throws {
         let stamp = "\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
-        directory = "/tmp/fos-test.contract-\(stamp)"
+        directory = (ProcessInfo.processInfo.environment["FOS_TEST_TMP"] ?? "/tmp") + "/fos-test.contract-\(stamp)"
         log = directory + ".log"
         guard mkdir(directory, 0o755) == 0 else { throw Failure(description: "cannot make \(directory)") }
         let script = """

@@ -14,6 +14,11 @@ extension ModelNodes {
             guard user.uid == 0 || (user.uid == node.uid && (isMember(gid) || gid == node.gid)) else { throw Errno(EPERM) }
         }
         if change.mode != nil { guard owns(node) else { throw Errno(EPERM) } }
+        // A chown to nobody else still takes privilege away, which counts as a change of mode if there is some.
+        if change.killsPrivilege, change.size == nil, !node.isDirectory {
+            let privilege = node.mode & ModeBit.setUser != 0 || node.mode & ModeBit.setGroup != 0 && node.mode & ModeBit.groupExecute != 0
+            guard owns(node) || !privilege else { throw Errno(EPERM) }
+        }
         for time in [change.accessed, change.modified] {
             if case .at = time, !owns(node) { throw Errno(EPERM) }
         }

@@ -168,6 +168,8 @@ let dataCases: [ContractCase] =
             c.equal(try c.fs.copyRange(handle, 0, handle, 10_000, 1_000), 1_000)
             c.equal(try c.fs.contents(handle), pattern(10_000) + pattern(1_000))
             c.fails(EINVAL) { _ = try c.fs.copyRange(handle, 0, handle, 500, 1_000) }
+            // What would overlap lies beyond the end of the source: there is nothing to copy there.
+            c.equal(try c.fs.copyRange(handle, 11_000, handle, 15_000, 10_000), 0)
         },
         ContractCase("data", "copy_file_range errors") { c in
             try c.file("f", "abc")
