@@ -84,13 +84,15 @@ extension FileServer {
         revokeData(inode, kernel)
     }
 
-    // MARK: From elsewhere. numbers: source, source offset, bytes wanted, bytes done; `target` is the destination.
+    // MARK: From elsewhere. numbers: source, source offset, bytes wanted, bytes done; `target` is the destination, whose
+    // generation is kept in `source`: nothing holds it between two chunks, and its number may come to name another file.
 
     private mutating func copyFromElsewhere<K: Kernel>(_ inode: InodePointer, _ copy: fos_copy_request, _ length: UInt64, _ kernel: K) {
         guard flushPages(inode, nil, kernel) else { return }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         var state = Continuation(.copy)
         state.target = inode.pointee.number
+        state.source = UInt64(inode.pointee.generation)
         state.numbers = (copy.source, copy.source_offset, length, 0)
         state.walk = copy.offset
         state.rerun = turn.rerun
@@ -118,7 +120,7 @@ extension FileServer {
         let (_, _, length, done) = state.pointee.numbers
         let count = min(part.length, length - done)
         guard count > 0 else { return concludeCopy(id, 0, kernel) }
-        guard let inode = inodes.find(state.pointee.target), inode.isRegular else { return concludeCopy(id, -ESTALE, kernel) }
+        guard let inode = copyTarget(state) else { return concludeCopy(id, -ESTALE, kernel) }
         let position = state.pointee.walk + done
         if part.hole != 0 {
             putHole(inode, position, count)
@@ -133,12 +135,18 @@ extension FileServer {
         if state.pointee.numbers.3 < length { askForBytes(id, kernel) } else { concludeCopy(id, 0, kernel) }
     }
 
+    /// The destination, if it is still the file that the copy began with.
+    private func copyTarget(_ state: UnsafeMutablePointer<Continuation>) -> InodePointer? {
+        guard let inode = inodes.find(state.pointee.target), UInt64(inode.pointee.generation) == state.pointee.source else { return nil }
+        return inode
+    }
+
     /// Answers with what was copied; with the status only if that is nothing.
     private mutating func concludeCopy<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         let done = state.pointee.numbers.3
         if done > 0 {
-            if let inode = inodes.find(state.pointee.target) { copied(inode, state.pointee.walk, done, kernel) }
+            if let inode = copyTarget(state) { copied(inode, state.pointee.walk, done, kernel) }
             return answerCopy(done, kernel)
         }
         if status == -ENOSPC, !turn.rerun.contains(.outOfSpace) {

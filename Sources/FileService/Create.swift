@@ -131,6 +131,7 @@ extension FileServer {
         let bad = NameForm(name).error(dots: -EEXIST)
         guard bad == 0 else { return bad }
         guard turn.actor.may(Access.execute, directory) else { return -EACCES }
+        if NameForm.isReserved(name, in: directory.pointee.number) { return -EEXIST }
         if let dentry = directory.directory.pointee.find(name) { return dentry.pointee.flags.contains(.locked) ? Status.retry : -EEXIST }
         if directory.pointee.flags.contains(.dead) { return -ENOENT }
         guard turn.actor.may(Access.write, directory) else { return -EACCES }

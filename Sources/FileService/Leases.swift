@@ -82,15 +82,22 @@ extension FileServer {
         _ = kernel.notify(client: client, &notice)
     }
 
+    /// Whether an inode is about to lose its last name while the kernel holds it. Only told so does the kernel let go of
+    /// it once nobody has it open; it would keep it, and its pages, for as long as it has memory.
+    @inline(__always) func isLastName(of inode: InodePointer) -> Bool {
+        !turn.isKernel && inode.pointee.kernelReferences > 0 && (inode.isDirectory || inode.pointee.links == 1)
+    }
+
     /// An entry of a directory appeared, went or changed. `wasHeld`: the kernel may hold the entry as it was.
+    /// `isGone`: what it led to has no name any more.
     @inline(__always) mutating func revokeEntry<K: Kernel>(
-        _ directory: InodePointer, _ name: UnsafeRawBufferPointer, child: UInt64, wasHeld: Bool, _ kernel: K
+        _ directory: InodePointer, _ name: UnsafeRawBufferPointer, child: UInt64, wasHeld: Bool, isGone: Bool = false, _ kernel: K
     ) {
         if turn.isKernel { return }
         let leases = directory.pointee.leases
         if leases.isEmpty && !wasHeld { return }
         if wasHeld || leases.contains(.negativeEntries) {
-            notify(FOS_NOTICE_ENTRY, directory.pointee.number, child: child, name: name, kernel)
+            notify(isGone ? FOS_NOTICE_REMOVED : FOS_NOTICE_ENTRY, directory.pointee.number, child: child, name: name, kernel)
         }
         if !leases.isDisjoint(with: [.attributes, .listing]) {
             directory.pointee.leases.subtract([.attributes, .listing])

@@ -2,6 +2,7 @@
 //
 // Protocol: a request that waits leaves its envelope with the server and is answered when the table grants it, finds a
 // deadlock, or CANCEL ends it with -EINTR. Its id is the token that the table gives back.
+// Rules: who could not open a file cannot lock it either; for the front end the kernel has checked.
 // Invariants: after every change of the table its outcomes are answered; a client that died is answered nothing and
 // holds nothing.
 
@@ -19,8 +20,22 @@ extension FileServer {
         return (LockRequest(owner: owner, kind: kind, start: lock.start, end: lock.end, pid: lock.pid), lock.wait != 0)
     }
 
+    /// Byte ranges need a file that is open for reading, or for writing (fcntl(2), EBADF); here the client needs what
+    /// would let it open the file so, or has let it.
+    private func mayLock(_ inode: InodePointer, _ kind: LockKind) -> Bool {
+        switch kind {
+        case .read: mayUse(inode, Access.read)
+        case .write: mayUse(inode, Access.write)
+        case .unlock: true
+        }
+    }
+
+    /// A flock, and a question, need the file open in any way.
+    private func mayOpen(_ inode: InodePointer) -> Bool { mayUse(inode, Access.read) || mayUse(inode, Access.write) || hasOpen(inode) }
+
     mutating func testLock<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let (lock, _) = lockRequest(request), lock.kind != .unlock else { return answer(-EINVAL, kernel) }
+        guard mayOpen(inode) else { return answer(-EACCES, kernel) }
         var reply = fos_lock_request()
         reply.kind = FOS_LOCK_UNLOCK.rawValue
         reply.owner = lock.owner.id
@@ -40,6 +55,7 @@ extension FileServer {
 
     mutating func setLock<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let (lock, waits) = lockRequest(request) else { return answer(-EINVAL, kernel) }
+        guard mayLock(inode, lock.kind) else { return answer(-EACCES, kernel) }
         guard clientLives(kernel) else { return answer(-EIO, kernel) }
         var token: ContinuationID?
         if waits, lock.kind != .unlock {
@@ -54,6 +70,7 @@ extension FileServer {
         guard let flock = request.fixed(fos_flock_request.self), flock.kind <= 2, let kind = LockKind(rawValue: UInt8(flock.kind)) else {
             return answer(-EINVAL, kernel)
         }
+        guard kind == .unlock || mayOpen(inode) else { return answer(-EACCES, kernel) }
         guard clientLives(kernel) else { return answer(-EIO, kernel) }
         var token: ContinuationID?
         if flock.wait != 0, kind != .unlock {

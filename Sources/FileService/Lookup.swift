@@ -13,7 +13,11 @@ import Messaging
 
 extension FileServer {
     mutating func lookup<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard directory.isDirectory else { return answer(-ENOTDIR, kernel) }
+        guard directory.isDirectory else {
+            // open_by_handle_at(2) of what the kernel has forgotten: it asks for "." of whatever the handle names.
+            if turn.isKernel, let name = request.wholeName, NameForm(name) == .dot { return answerEntry(directory, kernel) }
+            return answer(-ENOTDIR, kernel)
+        }
         guard turn.actor.may(Access.execute, directory) else { return answer(-EACCES, kernel) }
         guard let name = request.wholeName else { return answer(-EINVAL, kernel) }
         let form = NameForm(name)

@@ -69,6 +69,11 @@ enum NameForm {
         self = isMalformed ? .malformed : .plain
     }
 
+    /// The front end's own directory at the top of a mount (`.fos/`), which hides an entry of that name.
+    static func isReserved(_ name: UnsafeRawBufferPointer, in directory: UInt64) -> Bool {
+        directory == UInt64(FOS_ROOT_INODE) && name.count == 4 && ".fos".utf8.elementsEqual(name)
+    }
+
     /// The error for a name that cannot be an entry; `dots` is what the operation says about "." and "..".
     func error(dots: Int32) -> Int32 {
         switch self {

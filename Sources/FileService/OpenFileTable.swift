@@ -55,6 +55,8 @@ struct OpenFileTable: ~Copyable {
         return entries[position].granted
     }
 
+    func contains(_ client: UInt32, _ inode: UInt64) -> Bool { count > 0 && find(inode, client) != nil }
+
     /// One reference more.
     mutating func add(_ client: UInt32, _ inode: InodePointer, granted: UInt32) {
         let number = inode.pointee.number

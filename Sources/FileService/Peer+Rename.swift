@@ -55,7 +55,9 @@ extension FileServer {
         guard let (rename, name, dentry) = preparedName(directory, request) else { return answerPeer(-EIO, kernel) }
         participate(rename.cookie)
         directory.pointee.busy -= 1
-        setEntry(directory, dentry, name, inode: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind), kernel)
+        setEntry(
+            directory, dentry, name, inode: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
+            isGone: rename.flags & FOS_PEER_GONE.rawValue != 0, kernel)
         answerPeer(0, kernel)
     }
 

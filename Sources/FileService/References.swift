@@ -144,6 +144,12 @@ extension FileServer {
         return openFiles.granted(Request(letter: letter).envelope.pointee.client, inode.pointee.number) & wanted == wanted
     }
 
+    /// Whether the turn's client has the inode open, for whatever.
+    func hasOpen(_ inode: InodePointer) -> Bool {
+        guard let letter = turn.letter else { return false }
+        return openFiles.contains(Request(letter: letter).envelope.pointee.client, inode.pointee.number)
+    }
+
     // MARK: Death
 
     /// A client has died: its locks, references and waiting requests go. The kernel's references go with the front end.

@@ -22,7 +22,9 @@ extension FileServer {
         }
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
         guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else { return answer(Status.retry, kernel) }
-        removeEntry(directory, dentry, name, kernel)
+        let isGone = isLastName(of: inode)
+        revokeAttributes(inode, kernel)
+        removeEntry(directory, dentry, name, isGone: isGone, kernel)
         dropLink(inode, kernel)
         answer(0, kernel)
     }
@@ -45,7 +47,9 @@ extension FileServer {
         guard status == 0 else { return answer(status, kernel) }
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
         guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else { return answer(Status.retry, kernel) }
-        removeEntry(directory, dentry, name, kernel)
+        let isGone = isLastName(of: inode)
+        revokeAttributes(inode, kernel)
+        removeEntry(directory, dentry, name, isGone: isGone, kernel)
         killDirectory(inode, kernel)
         answer(0, kernel)
     }
@@ -77,9 +81,10 @@ extension FileServer {
         return dentry
     }
 
-    /// Takes an entry out of its directory: counts, times, store, leases.
+    /// Takes an entry out of its directory: counts, times, store, leases. `isGone`: what it led to has no other name; the
+    /// notice of its attributes goes first, as the kernel may not know it after this one.
     mutating func removeEntry<K: Kernel>(
-        _ directory: InodePointer, _ dentry: DentryPointer, _ name: UnsafeRawBufferPointer, _ kernel: K
+        _ directory: InodePointer, _ dentry: DentryPointer, _ name: UnsafeRawBufferPointer, isGone: Bool = false, _ kernel: K
     ) {
         let child = dentry.pointee.inode
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
@@ -88,7 +93,7 @@ extension FileServer {
         markModified(directory, time(kernel))
         store.committed(.entryRemoved(directory: directory.pointee.number, name: name))
         store.committed(.inode(directory))
-        revokeEntry(directory, name, child: child, wasHeld: wasHeld, kernel)
+        revokeEntry(directory, name, child: child, wasHeld: wasHeld, isGone: isGone, kernel)
     }
 
     /// Takes one link from a file that is here, and frees it if that was the last thing that held it.
@@ -127,8 +132,9 @@ extension FileServer {
         guard let change = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
         guard !inode.isDirectory, inode.pointee.links > 0 else { return answerPeer(-EIO, kernel) }
         guard mayTake(inode, change, kernel) else { return }
+        let isGone = isLastName(of: inode)
         dropLink(inode, kernel)
-        answerPeer(0, kernel)
+        answerTaken(isGone, kernel)
     }
 
     mutating func peerRemoveDirectory<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
@@ -136,8 +142,15 @@ extension FileServer {
         guard mayTake(inode, change, kernel) else { return }
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answerPeer(status, kernel) }
+        let isGone = isLastName(of: inode)
         killDirectory(inode, kernel)
-        answerPeer(0, kernel)
+        answerTaken(isGone, kernel)
+    }
+
+    private mutating func answerTaken<K: Kernel>(_ isGone: Bool, _ kernel: K) {
+        var reply = fos_peer_reply()
+        reply.flags = isGone ? FOS_PEER_GONE.rawValue : 0
+        answerPeer(0, content: reply, kernel)
     }
 
     /// The sticky rule and room for notices; otherwise answers.

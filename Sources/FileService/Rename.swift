@@ -144,8 +144,10 @@ extension FileServer {
             setEntry(newDirectory, entry, names.new, inode: source, kind: kind, kernel)
             moved(victim, to: directory.pointee.number, kernel)
         } else {
+            let isGone = victim.map { isLastName(of: $0) } ?? false
+            if let victim { revokeAttributes(victim, kernel) }
             removeEntry(directory, dentry, names.old, kernel)
-            setEntry(newDirectory, entry, names.new, inode: source, kind: kind, kernel)
+            setEntry(newDirectory, entry, names.new, inode: source, kind: kind, isGone: isGone, kernel)
             if let victim { if victimIsDirectory { killDirectory(victim, kernel) } else { dropLink(victim, kernel) } }
         }
         moved(inode, to: names.newParent, kernel)
@@ -174,6 +176,7 @@ extension FileServer {
         guard directory.isDirectory else { return (-ENOTDIR, nil) }
         if directory.pointee.flags.contains(.dead) { return (-ENOENT, nil) }
         guard turn.actor.may(Access.execute, directory) else { return (-EACCES, nil) }
+        if NameForm.isReserved(name, in: directory.pointee.number) { return (-EPERM, nil) }
         let isExchange = flags & FOS_PEER_EXCHANGE.rawValue != 0
         let found = directory.directory.pointee.find(name)
         if let dentry = found {
@@ -200,9 +203,11 @@ extension FileServer {
         return 0
     }
 
-    /// Points an entry (or fills a placeholder) at an inode: counts, times, store, leases.
+    /// Points an entry (or fills a placeholder) at an inode: counts, times, store, leases. `isGone`: what it led to
+    /// before has no other name.
     mutating func setEntry<K: Kernel>(
-        _ directory: InodePointer, _ dentry: DentryPointer, _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, _ kernel: K
+        _ directory: InodePointer, _ dentry: DentryPointer, _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8,
+        isGone: Bool = false, _ kernel: K
     ) {
         let wasPlaceholder = dentry.pointee.flags.contains(.placeholder)
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
@@ -215,7 +220,7 @@ extension FileServer {
         markModified(directory, time(kernel))
         store.committed(.entry(directory: directory.pointee.number, name: name, inode: inode, kind: kind))
         store.committed(.inode(directory))
-        revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, kernel)
+        revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, isGone: isGone && !wasPlaceholder, kernel)
     }
 
     /// An inode that is here has got another entry; `parent` 0: in the same directory. Only the holder of the tree lock

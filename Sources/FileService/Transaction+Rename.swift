@@ -101,7 +101,8 @@ extension FileServer {
         message.setBody(
             fos_peer_rename(
                 cookie: UInt64(id.rawValue), source: state.pointee.source, old_parent: kept(id).message.pointee.inode,
-                source_kind: UInt32(state.pointee.sourceKind), flags: names.flags, name_length: UInt32(names.new.count), reserved: 0))
+                source_kind: UInt32(state.pointee.sourceKind), flags: state.pointee.renameFlags, name_length: UInt32(names.new.count),
+                reserved: 0))
         message.append(names.new)
     }
 
@@ -182,6 +183,7 @@ extension FileServer {
             var status = turn.actor.mayRemove(from: state.pointee.newMode, state.pointee.newUID, entryOwner: inode.pointee.uid) ? 0 : -EPERM
             if status == 0, isDirectory { status = refusalToEmpty(inode) }
             guard status == 0 else { return abort(id, status, kernel) }
+            if isLastName(of: inode) { state.pointee.renameFlags |= FOS_PEER_GONE.rawValue }
             if isDirectory { killDirectory(inode, kernel) } else { dropLink(inode, kernel) }
             return commit(id, kernel)
         }
@@ -213,7 +215,9 @@ extension FileServer {
         state.pointee.dentry = nil
         if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
             newDirectory.pointee.busy -= 1
-            setEntry(newDirectory, newDentry, names.new, inode: state.pointee.source, kind: state.pointee.sourceKind, kernel)
+            setEntry(
+                newDirectory, newDentry, names.new, inode: state.pointee.source, kind: state.pointee.sourceKind,
+                isGone: state.pointee.renameFlags & FOS_PEER_GONE.rawValue != 0, kernel)
         } else {
             messages.insert(.commit)
         }
@@ -346,7 +350,9 @@ extension FileServer {
             count(notices: reply.notices, id, kernel)
             switch phase {
             case .prepare: prepared(id, reply, kernel)
-            case .victim: commit(id, kernel)
+            case .victim:
+                state.pointee.renameFlags |= reply.flags & FOS_PEER_GONE.rawValue
+                commit(id, kernel)
             default: judge(id, phase, reply.attributes, kernel)
             }
         case .commit:

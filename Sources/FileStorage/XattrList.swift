@@ -80,23 +80,28 @@ public struct XattrList: BitwiseCopyable {
         find(name).map(XattrList.value)
     }
 
-    /// Bytes of the list of names, each with its NUL, as listxattr(2) gives it.
-    public var listBytes: Int {
+    /// Bytes of the list of the names that are shown, each with its NUL, as listxattr(2) gives it.
+    public func listBytes(where isShown: (UnsafeRawBufferPointer) -> Bool = { _ in true }) -> Int {
         var bytes = 0
         var address = head
         while let record = XattrList.record(address) {
-            bytes += Int(record.pointee.nameLength) + 1
+            if isShown(XattrList.name(record)) { bytes += Int(record.pointee.nameLength) + 1 }
             address = record.pointee.next
         }
         return bytes
     }
 
-    /// Writes the list of names; gives its bytes, or nil if the room is too small.
-    public func list(into room: UnsafeMutableRawBufferPointer) -> Int? {
+    /// Writes the list of the names that are shown, and reads nothing of the room; gives its bytes, or nil if the room is
+    /// too small.
+    public func list(into room: UnsafeMutableRawBufferPointer, where isShown: (UnsafeRawBufferPointer) -> Bool = { _ in true }) -> Int? {
         var offset = 0
         var address = head
         while let record = XattrList.record(address) {
             let name = XattrList.name(record)
+            guard isShown(name) else {
+                address = record.pointee.next
+                continue
+            }
             guard let base = room.baseAddress, name.count + 1 <= room.count - offset else { return nil }
             memcpy(base + offset, name.baseAddress.unsafelyUnwrapped, name.count)
             base.storeBytes(of: 0, toByteOffset: offset + name.count, as: UInt8.self)

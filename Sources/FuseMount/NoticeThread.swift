@@ -46,6 +46,15 @@ extension UnsafeMutablePointer where Pointee == Worker {
                 let text = name.baseAddress!.assumingMemoryBound(to: CChar.self)
                 _ = fuse_lowlevel_notify_inval_entry(session, inode, text, length)
             }
+        case FOS_NOTICE_REMOVED.rawValue:
+            let length = min(Int(notice.name_length), Int(FOS_NAME_BYTES_MAX))
+            let (inode, child) = (notice.inode, notice.child)
+            withUnsafeBytes(of: &notice.name) { name in
+                let text = name.baseAddress!.assumingMemoryBound(to: CChar.self)
+                _ = fuse_lowlevel_notify_delete(session, inode, child, text, length)
+            }
+            // The kernel counts no link of it from now on; the service knows better, should there be one again.
+            fuse_lowlevel_notify_inval_inode(session, child, -1, 0)
         default: break
         }
     }

@@ -89,6 +89,46 @@ import Testing
         fleet.check()
     }
 
+    /// The destination of a copy between owners goes while it runs, and its number comes to name another file.
+    @Test func aCopyFillsNoOtherFile() {
+        for seed in 1...30 {
+            let fleet = FileFleet(members: 2, options: LoopOptions(seed: UInt64(seed)))
+            let (files, other) = (fleet.files(), fleet.files())
+            let (from, to) = (files.mkdir(1, "a").inode, files.mkdir(1, "b").inode)
+            let (source, target) = (files.create(from, "source").inode, files.create(to, "target").inode)
+            #expect(fleet.member(of: source) != fleet.member(of: target))
+            #expect(files.write(source, 0, [UInt8](repeating: 7, count: 100_000)) == 100_000)
+            let ticket = files.client.post(
+                LoopCall(
+                    FOS_OP_COPY_RANGE, inode: target,
+                    fos_copy_request(source: source, source_offset: 0, offset: 0, length: 100_000, flags: 0, reserved: 0)))
+            for _ in 0..<40 { fleet.host.step() }
+            #expect(!files.client.isAnswered(ticket))
+            other.client.post(LoopCall(FOS_OP_UNLINK, inode: to, name: "target"))
+            other.client.post(Files.make(FOS_OP_CREATE, to, "stranger", mode: 0o644))
+            fleet.host.runUntilQuiet()
+            let stranger = other.lookup(to, "stranger")
+            #expect(stranger.inode == target, "the number is used again at once")
+            #expect(stranger.attributes.size == 0 && stranger.attributes.blocks == 0, "seed \(seed)")
+            #expect(files.client.reply(ticket)?.status == 0, "what was copied before counts")
+            fleet.check()
+        }
+    }
+
+    @Test func anEmptyListNeedsNoSpace() {
+        let fleet = FileFleet(members: 1, pagesPerMember: 200)
+        let files = fleet.files()
+        let (f, g) = (files.create(1, "f").inode, files.create(1, "g").inode)
+        #expect(files.call(Self.setCall(g, "user.a", [1])).status == 0)
+        while files.write(f, files.stat(f).attributes.size, [UInt8](repeating: 1, count: 4096)) > 0 {}
+        for room in [0, 1, 300] {
+            let reply = files.call(Self.getCall(FOS_OP_LISTXATTR, f, "", room: room))
+            #expect(reply.status == 0 && reply.fixed(fos_xattr_reply.self).bytes == 0 && reply.bulk.isEmpty)
+        }
+        #expect(files.call(Self.getCall(FOS_OP_LISTXATTR, g, "", room: 300)).bulk == Array("user.a\0".utf8))
+        fleet.check()
+    }
+
     static func setCall(_ inode: UInt64, _ name: String, _ value: [UInt8], flags: UInt32 = 0) -> LoopCall {
         LoopCall(
             FOS_OP_SETXATTR, inode: inode,

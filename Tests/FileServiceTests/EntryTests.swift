@@ -64,6 +64,21 @@ import Testing
         fleet.check()
     }
 
+    /// The mount hides an entry of that name behind its own directory.
+    @Test(arguments: [1, 2]) func theMountsOwnNameIsReserved(members: Int) {
+        let fleet = FileFleet(members: members)
+        let files = fleet.files()
+        let d = files.mkdir(1, "d").inode
+        let f = files.create(1, "f").inode
+        #expect(files.mkdir(1, ".fos").status == -EEXIST && files.create(1, ".fos").status == -EEXIST)
+        #expect(files.mknod(1, ".fos", mode: 0o010644).status == -EEXIST && files.symlink(1, ".fos", "x").status == -EEXIST)
+        #expect(files.link(f, 1, ".fos").status == -EEXIST)
+        for name in ["f", "d"] { #expect(files.rename(1, name, 1, ".fos") == -EPERM) }
+        let inner = files.create(d, ".fos")
+        #expect(inner.status == 0 && files.rename(d, ".fos", 1, ".fos") == -EPERM && files.names(1) == ["d", "f"])
+        fleet.check()
+    }
+
     @Test(arguments: [1, 2, 4]) func removesThings(members: Int) {
         let fleet = FileFleet(members: members)
         let files = fleet.files()

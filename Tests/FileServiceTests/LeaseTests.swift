@@ -29,7 +29,7 @@ import Testing
             kernel.client.notices.map { notice in
                 var name = notice.name
                 let text = withUnsafeBytes(of: &name) { String(decoding: $0.prefix(Int(notice.name_length)), as: UTF8.self) }
-                let kind = ["", "attributes", "pages", "entry", "directory"][Int(notice.kind)]
+                let kind = ["", "attributes", "pages", "entry", "directory", "shutdown", "removed"][Int(notice.kind)]
                 return "\(kind) \(notice.inode)\(text.isEmpty ? "" : "/" + text)"
             }.sorted()
         }
@@ -84,10 +84,10 @@ import Testing
         _ = (s.kernel.stat(f), s.kernel.stat(e))
         s.run(Files.renameCall(d, "f", e, "g"), ["attributes \(f)", "entry \(d)/f", "directory \(d)", "directory \(e)"])
         #expect(s.kernel.lookup(e, "g").inode == f && s.kernel.lookup(d, "f").status == -ENOENT)
-        s.run(LoopCall(FOS_OP_UNLINK, inode: e, name: "g"), ["attributes \(f)", "entry \(e)/g"])
+        s.run(LoopCall(FOS_OP_UNLINK, inode: e, name: "g"), ["attributes \(f)", "removed \(e)/g"])
         #expect(s.kernel.lookup(d, "sub").status == 0)
         let sub = s.kernel.lookup(d, "sub").inode
-        s.run(LoopCall(FOS_OP_RMDIR, inode: d, name: "sub"), ["attributes \(sub)", "entry \(d)/sub"])
+        s.run(LoopCall(FOS_OP_RMDIR, inode: d, name: "sub"), ["attributes \(sub)", "removed \(d)/sub"])
         s.kernel.client.die()
         s.fleet.host.runUntilQuiet()
         s.fleet.check()
@@ -108,13 +108,46 @@ import Testing
         for (parent, name) in [(UInt64(1), "d"), (1, "e"), (d, "x"), (e, "y")] { #expect(s.kernel.lookup(parent, name).status == 0) }
         for inode in [d, e] { #expect(s.kernel.stat(inode).status == 0) }
         let (ticket, notices) = s.change(Files.renameCall(d, "x", e, "y"))
-        #expect(notices == ["attributes \(x)", "attributes \(y)", "directory \(d)", "directory \(e)", "entry \(d)/x", "entry \(e)/y"].sorted())
+        #expect(notices == ["attributes \(x)", "attributes \(y)", "directory \(d)", "directory \(e)", "entry \(d)/x", "removed \(e)/y"].sorted())
         // The change is there for all, and nothing is locked, while the acknowledgements are awaited.
         #expect(s.kernel.lookup(e, "y").inode == x && s.kernel.lookup(d, "x").status == -ENOENT && !s.other.client.isAnswered(ticket))
         #expect(s.kernel.create(e, "during").status == 0)
         s.settle(ticket)
         s.kernel.client.die()
         s.fleet.host.runUntilQuiet()
+        s.fleet.check()
+    }
+
+    /// Of a file without a name the kernel must let go, or it keeps its pages; of one that has another name it must not.
+    @Test(arguments: [1, 2, 3]) func lastNamesAreToldApart(members: Int) {
+        let s = Setup(members: members)
+        let (d, e) = (s.other.mkdir(1, "d").inode, s.other.mkdir(1, "e").inode)
+        let f = s.other.create(d, "f").inode
+        #expect(s.other.link(f, e, "g").status == 0)
+        #expect(s.kernel.lookup(d, "f").status == 0 && s.kernel.lookup(e, "g").status == 0)
+        s.run(LoopCall(FOS_OP_UNLINK, inode: d, name: "f"), ["attributes \(f)", "entry \(d)/f"])
+        s.run(LoopCall(FOS_OP_UNLINK, inode: e, name: "g"), ["removed \(e)/g"])
+        let notice = s.kernel.client.notices.last
+        #expect(notice?.child == f)
+        // The victim of a rename.
+        let (source, victim) = (s.other.create(d, "source").inode, s.other.create(e, "victim").inode)
+        #expect(s.kernel.lookup(e, "victim").inode == victim)
+        s.run(Files.renameCall(d, "source", e, "victim"), ["attributes \(victim)", "removed \(e)/victim"])
+        // Nobody knows it there any more.
+        #expect(s.kernel.forget([(f, 2), (victim, 1)]) == 0)
+        s.run(LoopCall(FOS_OP_UNLINK, inode: e, name: "victim"), [])
+        #expect(s.kernel.stat(source).status == -ESTALE)
+        s.fleet.check()
+    }
+
+    /// open_by_handle_at(2): the kernel asks for "." of what it has forgotten, whatever it is.
+    @Test func handlesAreLookedUpByDot() {
+        let s = Setup()
+        let f = s.other.create(1, "f").inode
+        let link = s.other.symlink(1, "s", "f").inode
+        for inode in [f, link] { #expect(s.kernel.lookup(inode, ".").inode == inode && s.kernel.lookup(inode, "x").status == -ENOTDIR) }
+        #expect(s.other.lookup(f, ".").status == -ENOTDIR)
+        #expect(s.kernel.forget([(f, 1), (link, 1)]) == 0)
         s.fleet.check()
     }
 

@@ -67,6 +67,27 @@ import Testing
         fleet.check()
     }
 
+    @Test func locksNeedTheAccessThatAnOpenNeeds() {
+        let fleet = FileFleet(members: 2, rootMode: 0o777)
+        let (owner, other) = (fleet.files(uid: 1000, gid: 1000), fleet.files(uid: 2000, gid: 2000))
+        let f = owner.create(1, "f", mode: 0o600).inode
+        for kind in [FOS_LOCK_READ, FOS_LOCK_WRITE] {
+            #expect(other.call(Self.lock(f, 1, kind)).status == -EACCES && other.call(Self.flock(f, 1, kind)).status == -EACCES)
+            #expect(other.call(Self.lock(f, 1, kind, operation: FOS_OP_GETLK)).status == -EACCES)
+        }
+        #expect(other.call(Self.lock(f, 1, FOS_LOCK_UNLOCK)).status == 0 && other.call(Self.flock(f, 1, FOS_LOCK_UNLOCK)).status == 0)
+        #expect(owner.setattr(f, FOS_SET_MODE.rawValue, mode: 0o604).status == 0)
+        #expect(other.call(Self.lock(f, 1, FOS_LOCK_READ)).status == 0 && other.call(Self.lock(f, 1, FOS_LOCK_WRITE)).status == -EACCES)
+        #expect(other.call(Self.flock(f, 1, FOS_LOCK_WRITE)).status == 0)
+        // What is open stays lockable, whatever the mode becomes.
+        #expect(other.open(f, 0).status == 0 && owner.setattr(f, FOS_SET_MODE.rawValue, mode: 0o600).status == 0)
+        #expect(other.call(Self.lock(f, 1, FOS_LOCK_READ)).status == 0 && other.call(Self.flock(f, 1, FOS_LOCK_READ)).status == 0)
+        #expect(other.release(f) == 0 && other.call(Self.lock(f, 1, FOS_LOCK_READ)).status == -EACCES)
+        other.client.die()
+        fleet.host.runUntilQuiet()
+        fleet.check()
+    }
+
     @Test func findsDeadlocks() {
         let fleet = FileFleet(members: 1)
         let files = fleet.files()

@@ -33,9 +33,9 @@ import Testing
                 }
             }
             expect(list.isEmpty == model.isEmpty)
-            expect(list.listBytes == model.keys.reduce(0) { $0 + $1.utf8.count + 1 })
+            expect(list.listBytes() == model.keys.reduce(0) { $0 + $1.utf8.count + 1 })
         }
-        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: list.listBytes, alignment: 1)
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: list.listBytes(), alignment: 1)
         defer { room.deallocate() }
         expect(list.list(into: room) == room.count)
         expect(Set(UnsafeRawBufferPointer(room).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }) == Set(model.keys))

@@ -45,10 +45,11 @@ private final class Scratch {
 
     func count(_ name: String) -> UInt64 { mount.requestCounts().first { $0.name == name }?.count ?? 0 }
 
-    func notify(_ kind: fos_notice_kind, inode: UInt64, name: String = "", cookie: UInt64) {
+    func notify(_ kind: fos_notice_kind, inode: UInt64, name: String = "", child: UInt64 = 0, cookie: UInt64) {
         var notice = fos_notice()
         notice.kind = kind.rawValue
         notice.inode = inode
+        notice.child = child
         notice.cookie = cookie
         notice.want_ack = 1
         notice.reply_to = 5
@@ -196,6 +197,30 @@ struct MountTests {
         #expect(stat(file, &status) == 0 && status.st_mode == 0o100600)
         // What the kernel never knew is no error.
         scratch.notify(FOS_NOTICE_INODE_PAGES, inode: 999_999, cookie: 15)
+    }
+
+    /// Of a file that another client removed, the kernel keeps nothing that nobody has open.
+    @Test func removedFilesAreForgotten() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        for name in ["a", "b"] { #expect(store(scratch.path + "/" + name, "text") == 0) }
+        let held = open(scratch.path + "/b", O_RDONLY)
+        defer { close(held) }
+        scripted.withLock { state in
+            state.entries = []
+            for inode in [4097, 8193] as [UInt64] { state.files[inode]!.attributes.links = 0 }
+        }
+        scratch.notify(FOS_NOTICE_REMOVED, inode: 1, name: "a", child: 4097, cookie: 31)
+        scratch.notify(FOS_NOTICE_REMOVED, inode: 1, name: "b", child: 8193, cookie: 32)
+        for _ in 0..<1000 where scripted.withLock({ $0.files[4097] != nil }) { usleep(1000) }
+        #expect(scripted.withLock { $0.files[4097] == nil && $0.files[8193] != nil })
+        #expect(access(scratch.path + "/a", F_OK) == -1 && access(scratch.path + "/b", F_OK) == -1)
+        var status = stat()
+        #expect(fstat(held, &status) == 0 && status.st_nlink == 0 && contents("/proc/self/fd/\(held)") == "text")
+        // A notice of a file that is not what the name means now takes nothing away.
+        #expect(store(scratch.path + "/c", "text") == 0)
+        scratch.notify(FOS_NOTICE_REMOVED, inode: 1, name: "c", child: 4097, cookie: 33)
+        #expect(contents(scratch.path + "/c") == "text" && stat(scratch.path + "/c", &status) == 0 && status.st_nlink == 1)
     }
 
     /// A listing with attributes is answered in two steps; what its first part says is revoked during the second.

@@ -78,12 +78,13 @@ enum fos_notice_kind {
     FOS_NOTICE_ENTRY = 3,             // cached entry `name` (positive or negative) of directory `inode` is void
     FOS_NOTICE_DIRECTORY = 4,         // cached listing and attributes of directory `inode` are void
     FOS_NOTICE_SHUTDOWN = 5,          // the instance ends
+    FOS_NOTICE_REMOVED = 6,           // as FOS_NOTICE_ENTRY, and `child` has no name any more: let go of it too
 };
 struct fos_notice {
     uint32_t kind;
     uint32_t name_length;
     uint64_t inode;
-    uint64_t child;        // with FOS_NOTICE_ENTRY: the inode the entry led to, 0 if none
+    uint64_t child;        // with FOS_NOTICE_ENTRY and _REMOVED: the inode the entry led to, 0 if none
     uint64_t cookie;       // repeated in the acknowledgement
     fos_mailbox reply_to;  // the server that awaits the acknowledgement
     uint32_t want_ack;

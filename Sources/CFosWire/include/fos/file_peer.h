@@ -51,6 +51,7 @@ enum fos_peer_flag {
     FOS_PEER_FOUND = 32,         // reply of ANCESTRY: `seek` is `start` or one of its ancestors
     FOS_PEER_AT_ROOT = 64,       // reply of ANCESTRY: the walk ended at the root
     FOS_PEER_ONLY_FILE = 128,    // LINK: refuse a directory with -EPERM
+    FOS_PEER_GONE = 256,         // reply of UNLINK, REMOVE_DIRECTORY; RENAME_COMMIT: that was its last name, and the kernel holds it
 };
 
 struct fos_peer_change {      // header inode = the inode to change
