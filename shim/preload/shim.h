@@ -41,6 +41,7 @@ struct fos_options {
     int counting;       // FOS_STATS=FILE was given and works: fos_tally is shared, and times are worth taking
 };
 extern struct fos_options fos_options;
+enum { FOS_STRICT_STATUS = 125 };  // exit status of a program that FOS_STRICT ended
 
 // Never NULL: a private one while nobody asked for figures. See fos/tally.h.
 extern struct fos_tally *fos_tally;
@@ -70,8 +71,9 @@ void fos_calls_after_fork(int child);
 void fos_calls_before_exec(void);
 void fos_calls_after_failed_exec(void);
 
-// A thread ends (SYS_exit), the process ends (exit_group): nothing of the thread's is used after.
+// The calling thread ends, if it has asked to be told with fos_watch_thread. It may make file calls still (other destructors).
 void fos_calls_thread_end(void);
+// The process ends (exit_group).
 void fos_calls_process_end(void);
 
 // The process is about to do something after which the shim cannot keep its promises (chroot, unshare, a system call
@@ -82,8 +84,11 @@ void fos_calls_give_up(void);
 
 // Counts a call on a mount that goes to the kernel; under FOS_STRICT=1 says so and ends the program.
 void fos_bypass(enum fos_bypass reason, long number);
-// One line to standard error, "fos: ...", whatever the program did to its descriptors. For FOS_VERBOSE=1 and FOS_STRICT=1.
-// The parts are joined; NULL ends them.
+// Has fos_calls_thread_end called in the calling thread when it ends; for the thread's channel. By a key of pthread_setspecific,
+// because the `syscall` that ends a thread is one of the few that cannot be redirected. May fail for want of keys: 0, or -EAGAIN.
+int fos_watch_thread(void);
+// One line to standard error, "fos: ...": only where the user asked for it by FOS_VERBOSE=1 or FOS_STRICT=1. The parts are
+// joined; NULL ends them.
 void fos_say(const char *part, ...);
 
 // ---- Between the files of interception -------------------------------------------------------------------------------
@@ -110,6 +115,10 @@ struct fos_object {
     const uint8_t *build_id;
     uint32_t build_id_length;
 };
+// 1 for a site that is to be redirected: somebody wants its call, or its number is known only when it runs.
+static inline int fos_site_hooked(const struct fos_site *site) {
+    return site->number >= FOS_SYSTEM_CALLS || fos_hooks[site->number] != FOS_HOOK_NONE;
+}
 // sites.c: finds, reads and validates the table of an object against its bytes in memory. NULL, and `why` says what is wrong.
 const struct fos_sites_header *fos_sites_load(const struct fos_object *object, const char *directory, const char **why);
 void fos_sites_unload(const struct fos_sites_header *table);

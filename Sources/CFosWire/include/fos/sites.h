@@ -31,10 +31,9 @@ enum fos_site_kind {
 
 // Why a `syscall` instruction is left alone.
 enum fos_site_refusal {
-    FOS_REFUSED_RETURN = 1,   // rt_sigreturn: debuggers and unwinders know its bytes
-    FOS_REFUSED_UNKNOWN = 2,  // not inside a function that the unwind tables describe
-    FOS_REFUSED_TARGET = 3,   // something jumps into the middle of all windows
-    FOS_REFUSED_ROOM = 4,     // no window of movable instructions, or no padding in reach
+    FOS_REFUSED_RETURN = 1,  // rt_sigreturn: debuggers and unwinders know its bytes
+    FOS_REFUSED_TARGET = 2,  // something jumps into the middle of all windows
+    FOS_REFUSED_ROOM = 3,    // no window of movable instructions, or no padding in reach
 };
 
 struct fos_site {
@@ -77,6 +76,43 @@ static inline uint64_t fos_sites_checksum(const void *data, size_t bytes) {
         sum ^= sum >> 29;
     }
     return sum;
+}
+
+enum {
+    FOS_SITES_BYTES_MAX = (int)(sizeof(struct fos_sites_header) +
+                                FOS_SITES_COUNT_MAX * (sizeof(struct fos_site) + sizeof(struct fos_site_refused))),
+};
+
+// 1 for the libraries whose system calls are redirected, by the name they are loaded under: libc, the dynamic linker, and
+// libpthread where it is a library of its own (glibc before 2.34).
+static inline int fos_sites_library(const char *path) {
+    const char *name = path;
+    for (const char *at = path; *at != 0; at++) {
+        if (*at == '/') name = at + 1;
+    }
+    static const char *const known[] = {"libc.so.6", "libpthread.so.0", "ld-linux-"};
+    static const unsigned char length[] = {10, 16, 9};  // with the NUL, where the whole name must fit
+    for (int i = 0; i < 3; i++) {
+        if (__builtin_strncmp(name, known[i], length[i]) == 0) return 1;
+    }
+    return 0;
+}
+
+// 1 if a process with this effective user may believe a file of this owner and mode: its own or root's, a regular file,
+// and nobody else may write it.
+static inline int fos_sites_trusted(uint32_t owner, uint32_t mode, uint32_t user) {
+    return (owner == 0 || owner == user) && (mode & 0170000) == 0100000 && (mode & 022) == 0;
+}
+
+// 1 if `bytes` bytes are a whole table for this build-id. The sites themselves are checked against memory by the shim.
+static inline int fos_sites_whole(const struct fos_sites_header *header, size_t bytes, const uint8_t *build_id, uint32_t length) {
+    if (bytes < sizeof *header || __builtin_memcmp(header->magic, FOS_SITES_MAGIC, sizeof header->magic) != 0) return 0;
+    if (header->version != FOS_SITES_VERSION || header->bytes != bytes) return 0;
+    if (header->count > FOS_SITES_COUNT_MAX || header->refused > FOS_SITES_COUNT_MAX) return 0;
+    size_t body = header->count * sizeof(struct fos_site) + header->refused * sizeof(struct fos_site_refused);
+    if (bytes != sizeof *header + body || length == 0 || length > FOS_SITES_BUILD_ID_MAX) return 0;
+    if (header->build_id_length != length || __builtin_memcmp(header->build_id, build_id, length) != 0) return 0;
+    return header->checksum == fos_sites_checksum(header + 1, body);
 }
 
 #endif

@@ -1,0 +1,22 @@
+// From the entry to whoever answers: calls of the process's own life go to process.c, the rest to the calls side.
+#include "shim.h"
+
+uint8_t fos_hooks[FOS_SYSTEM_CALLS];
+
+// Called by entry.S. The result for the program, or FOS_PASS.
+long fos_dispatch(struct fos_call *call) __attribute__((visibility("hidden")));
+long fos_dispatch(struct fos_call *call) {
+    // A child of vfork runs on its parent's memory: what it does to descriptors must not show there.
+    if (fos_process_borrowed()) return FOS_PASS;
+    uint8_t hook = __atomic_load_n(&fos_hooks[call->number], __ATOMIC_RELAXED);
+    if (hook != FOS_HOOK_CALLS) return hook == FOS_HOOK_PROCESS ? fos_process_handle(call) : FOS_PASS;
+    if (!fos_options.counting) return fos_calls_handle(call);
+    long number = call->number;
+    uint64_t start = fos_clock();
+    long result = fos_calls_handle(call);
+    if (result != FOS_PASS) {
+        fos_tally_add(&fos_tally->handled[number], 1);
+        fos_tally_add(&fos_tally->time_handled, fos_clock() - start);
+    }
+    return result;
+}

@@ -1,0 +1,31 @@
+// A calls side for tests of interception: wants every system call, so that every site is redirected, and either passes each
+// on (libfos_pass.so) or makes it itself (libfos_answer.so, ANSWER=1). Programs must not notice either.
+#include "../preload/shim.h"
+
+const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS] = {[0 ... FOS_SYSTEM_CALLS - 1] = 1};
+
+int fos_calls_start(char *const *environment) {
+    (void)environment;
+    return 0;
+}
+
+long fos_calls_handle(struct fos_call *call) {
+    fos_tally_add(&fos_tally->messages, 1);
+#if ANSWER
+    const long *a = call->arguments;
+    // rt_sigreturn looks at the stack pointer, exit of a thread must not leave a frame to a stack that is given back.
+    if (call->number == SYS_rt_sigreturn || call->number == SYS_exit) return FOS_PASS;
+    return fos_system(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+#else
+    (void)call;
+    return FOS_PASS;
+#endif
+}
+
+void fos_calls_before_fork(int shares_memory) { (void)shares_memory; }
+void fos_calls_after_fork(int child) { (void)child; }
+void fos_calls_before_exec(void) {}
+void fos_calls_after_failed_exec(void) {}
+void fos_calls_thread_end(void) {}
+void fos_calls_process_end(void) {}
+void fos_calls_give_up(void) {}
