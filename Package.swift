@@ -19,6 +19,8 @@ let package = Package(
         .target(name: "CPlatform", dependencies: ["CFosWire"], cSettings: c),
         .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
         .systemLibrary(name: "CHwloc", pkgConfig: "hwloc", providers: [.apt(["libhwloc-dev"])]),
+        .systemLibrary(name: "CCapstone", pkgConfig: "capstone", providers: [.apt(["libcapstone-dev"])]),
+        .target(name: "CSyscallSites", dependencies: ["CFosWire", "CCapstone"], cSettings: c),
         .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
         // Layer 1: mailboxes, message views, the Kernel and Server interfaces.
         .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
@@ -40,7 +42,7 @@ let package = Package(
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
-        .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CFosWire"], swiftSettings: strict),
+        .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
         .executableTarget(
             name: "fos",
             dependencies: [

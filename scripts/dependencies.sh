@@ -11,7 +11,7 @@
 # when not root. Swift itself is not a Debian package; without it, this says where to get it and fails.
 set -eu
 
-build=(libfuse3-dev libhwloc-dev pkg-config fuse3 gcc libc6-dev make git)
+build=(libfuse3-dev libhwloc-dev libcapstone-dev pkg-config fuse3 gcc libc6-dev make git)
 test=(
     bats jq bindfs fuse-overlayfs fio dbench stress-ng                # the test runner, the peers, the load
     rsync zip unzip cpio xz-utils bzip2 sqlite3 vim perl attr patch   # programs whose work is compared

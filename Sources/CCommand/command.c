@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -55,6 +56,15 @@ pid_t fos_command_spawn(const char *path, char *const argv[], int output, int pa
 int fos_command_signal_with_parent(int signal, pid_t parent) {
     if (prctl(PR_SET_PDEATHSIG, signal) != 0) return -errno;
     return getppid() != parent;
+}
+
+int fos_command_memory(const char *name, size_t bytes) {
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0) return -errno;
+    if (ftruncate(fd, (off_t)bytes) == 0) return fd;
+    int error = errno;
+    close(fd);
+    return -error;
 }
 
 pid_t fos_command_listener(uid_t uid, const char *name) {

@@ -30,3 +30,47 @@ public func exitCode(ofStatus status: Int32) -> Int32 {
     let signal = status & 0x7f
     return signal == 0 ? (status >> 8) & 0xff : 128 + signal
 }
+
+/// The file that execvp(3) would start for a command's name; nil if there is none.
+public func executablePath(_ command: String) -> String? {
+    if command.contains("/") { return access(command, X_OK) == 0 ? command : nil }
+    let path = getenv("PATH").map { String(cString: $0) } ?? "/bin:/usr/bin"
+    for folder in path.split(separator: ":", omittingEmptySubsequences: false) {
+        let candidate = (folder.isEmpty ? "." : String(folder)) + "/" + command
+        if access(candidate, X_OK) == 0 { return candidate }
+    }
+    return nil
+}
+
+private func withArguments<Result>(_ arguments: [String], _ body: ([UnsafeMutablePointer<CChar>?]) -> Result) -> Result {
+    let argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    defer { for argument in argv { free(argument) } }
+    return body(argv)
+}
+
+/// Becomes another program, found by PATH. Returns only if that fails: the errno.
+public func replaceProcess(with command: [String]) -> Int32 {
+    withArguments(command) { argv in
+        execvp(argv[0]!, argv)
+        return errno
+    }
+}
+
+/// Starts a program, found by PATH, with everything that this process has. Its pid or a negative errno.
+public func spawnHere(_ command: [String]) -> Int32 {
+    withArguments(command) { argv in
+        var pid: pid_t = 0
+        let error = posix_spawnp(&pid, argv[0]!, nil, nil, argv, environ)
+        return error == 0 ? pid : -error
+    }
+}
+
+/// The child that signals are passed on to; written once, before the handlers are there.
+private nonisolated(unsafe) var signalled: pid_t = 0
+
+/// Leaves the terminal's signals to the child, which gets them itself, and passes the others on to it.
+public func forwardSignals(to pid: Int32) {
+    signalled = pid
+    for number in [SIGINT, SIGQUIT] { signal(number, SIG_IGN) }
+    for number in [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] { signal(number) { kill(signalled, $0) } }
+}

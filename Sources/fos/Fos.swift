@@ -19,6 +19,7 @@ struct Fos: ParsableCommand {
 
             Examples:
               fos mount ~/scratch          start a fos filesystem and mount it
+              fos run -- make              run a program with its calls on the mount as messages
               fos status                   what is mounted, and how it does
               fos umount ~/scratch         end it
 
@@ -26,7 +27,8 @@ struct Fos: ParsableCommand {
             """,
         version: fosVersion,
         subcommands: [
-            MountCommand.self, UnmountCommand.self, StatusCommand.self, NamesCommand.self, SuperviseCommand.self, ServeCommand.self,
+            MountCommand.self, UnmountCommand.self, RunCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
+            SuperviseCommand.self, ServeCommand.self,
         ])
 }
 

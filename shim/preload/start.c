@@ -94,7 +94,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *context) {
 // Maps the file of figures, if one was asked for and it is one.
 static void open_tally(const char *path) {
     struct stat status;
-    long fd = fos_system(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0, 0, 0);
+    long fd = fos_system(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC | O_NONBLOCK, 0, 0, 0);
     if (fd < 0) return;
     if (fos_system(SYS_fstat, fd, (long)&status, 0, 0, 0, 0) == 0 && S_ISREG(status.st_mode) &&
         status.st_size == (off_t)sizeof(struct fos_tally)) {

@@ -31,7 +31,7 @@ static const char *decimal(long number, char *end) {
 
 void fos_bypass(enum fos_bypass reason, long number) {
     if (fos_options.counting) {
-        fos_tally_add(&fos_tally->reason[reason < FOS_BYPASS_REASONS ? reason : FOS_BYPASS_NONE], 1);
+        fos_tally_add(&fos_tally->reason[(unsigned)reason < FOS_BYPASS_REASONS ? reason : FOS_BYPASS_NONE], 1);
         if (number >= 0 && number < FOS_SYSTEM_CALLS) fos_tally_add(&fos_tally->bypassed[number], 1);
     }
     if (!fos_options.strict) return;

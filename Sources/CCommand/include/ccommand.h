@@ -1,5 +1,5 @@
 // What the fos command needs from Linux that Swift's Glibc module does not show: GNU extensions of posix_spawn,
-// SO_PEERCRED, and prctl.
+// SO_PEERCRED, memfd_create, and prctl.
 //
 // Protocol: every function returns 0 or a useful non-negative value, or a negative errno.
 #ifndef FOS_CCOMMAND_H
@@ -14,6 +14,9 @@ pid_t fos_command_spawn(const char *path, char *const argv[], int output, int pa
 
 // Asks for `signal` when the parent process ends. Returns 1 if the parent is no longer `parent`, else 0.
 int fos_command_signal_with_parent(int signal, pid_t parent);
+
+// A descriptor of `bytes` bytes of zeroed memory (memfd_create(2)), closed on exec.
+int fos_command_memory(const char *name, size_t bytes);
 
 // The process that listens at the abstract address of instance `name` of user `uid` (fos/handshake.h), from
 // SO_PEERCRED. -ECONNREFUSED: nobody listens there. -EACCES: somebody does who is neither `uid` nor root.

@@ -28,4 +28,7 @@ int fos_sites_loaded(void (*each)(const char *path, void *context), void *contex
 // The program interpreter that an ELF file asks for, or an empty text (static, a script). -ENOEXEC not an ELF file.
 int fos_sites_interpreter(const char *path, char *text, size_t room);
 
+// The name of a system call, or an empty text.
+const char *fos_system_call_name(unsigned number);
+
 #endif

@@ -32,8 +32,8 @@ enum fos_bypass {
     FOS_BYPASS_NO_CHANNEL,    // no connection, or no channel free
     FOS_BYPASS_IDENTITY,      // the process's identity is one the servers cannot know
     FOS_BYPASS_ASIDE,         // the process left for good: chroot, namespaces, seccomp, shared descriptor tables
-    FOS_BYPASS_REASONS = 24,  // with room
 };
+enum { FOS_BYPASS_REASONS = 24 };  // with room
 
 static inline const char *fos_bypass_text(unsigned reason) {
     switch (reason) {
@@ -75,5 +75,22 @@ struct fos_tally {
 };
 
 static inline void fos_tally_add(uint64_t *counter, uint64_t amount) { __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
+
+// Makes zeroed memory a tally.
+static inline void fos_tally_begin(struct fos_tally *tally) {
+    tally->bytes = sizeof *tally;
+    __atomic_store_n(&tally->magic, FOS_TALLY_MAGIC, __ATOMIC_RELEASE);
+}
+
+// For readers that cannot index a member: the figure of one system call, or of one reason.
+static inline uint64_t fos_tally_handled(const struct fos_tally *tally, unsigned number) {
+    return number < FOS_SYSTEM_CALLS ? fos_load_relaxed_u64(&tally->handled[number]) : 0;
+}
+static inline uint64_t fos_tally_bypassed(const struct fos_tally *tally, unsigned number) {
+    return number < FOS_SYSTEM_CALLS ? fos_load_relaxed_u64(&tally->bypassed[number]) : 0;
+}
+static inline uint64_t fos_tally_reason(const struct fos_tally *tally, unsigned reason) {
+    return reason < FOS_BYPASS_REASONS ? fos_load_relaxed_u64(&tally->reason[reason]) : 0;
+}
 
 #endif

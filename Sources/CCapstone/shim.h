@@ -1,0 +1,2 @@
+// capstone, the disassembler, as Debian has it.
+#include <capstone/capstone.h>

@@ -1,0 +1,106 @@
+// `fos run`: runs a command under the preload shim. `fos shim-path`: prints where the shim is.
+
+import ArgumentParser
+import FosCommand
+import Glibc
+
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run a command whose file system calls on fos mounts become messages.",
+        discussion: """
+            Preloads libfos.so into COMMAND and what it starts. Calls on a fos mount then go to its servers without the \
+            kernel's file system in between; all other calls, and programs that the shim cannot serve (static or setuid ones), \
+            run as ever and reach the same files through the mount. The first run after an update of libc takes a few tenths of \
+            a second longer: libc's system calls are looked up once and kept in the cache directory (FOS_CACHE, or \
+            XDG_CACHE_HOME/fos, or ~/.cache/fos).
+
+            Examples:
+              fos run -- make -j4
+              fos run --stats -- git status
+
+            FOS_VERBOSE=1 in the environment says why a program runs without the shim.
+
+            Exit status: that of COMMAND (128 plus the signal that ended it, with --stats); 125 fos itself failed; 126 COMMAND \
+            cannot be started; 127 it is not found.
+            """)
+
+    @Option(name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"), completion: .directory)
+    var mount: String?
+
+    @Flag(name: .long, help: "After the end, print what was answered by messages, what by the kernel and why, to standard error.")
+    var stats = false
+
+    @Flag(name: .long, help: "End a program (status 125) at its first call on a mount that must go through the kernel.")
+    var strict = false
+
+    @Flag(name: .long, help: "Keep no attributes, entries or pages between calls.")
+    var noCache = false
+
+    @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")
+    var command: [String] = []
+
+    func validate() throws {
+        if command.isEmpty { throw ValidationError("no command given; use: fos run -- COMMAND") }
+    }
+
+    func run() throws {
+        let library = try ShimLibrary.path()
+        let preload = try ShimLibrary.preload(library, before: getenv("LD_PRELOAD").map { String(cString: $0) })
+        let tables = SiteTables.standard()
+        if let problem = tables.makeMissing(for: SiteTables.libraries(for: executablePath(command[0]))) {
+            if strict { throw CommandFailure(problem, exitStatus: RunExit.failure) }
+            complain("run: \(problem); running without the shim")
+        }
+        setenv("LD_PRELOAD", preload, 1)
+        setenv("FOS_CACHE", tables.directory, 1)
+        if let mount {
+            guard let entry = try selectedMounts(mount).first else { throw CommandFailure.usage("\(mount): not on a fos mount") }
+            setenv("FOS_MOUNT", entry.mountPoint, 1)
+        }
+        if strict { setenv("FOS_STRICT", "1", 1) }
+        if noCache { setenv("FOS_NO_CACHE", "1", 1) }
+        if stats { try runCounted() } else { throw startFailure(replaceProcess(with: command)) }
+    }
+
+    /// Runs the command as a child, so that somebody is left to print the figures.
+    private func runCounted() throws {
+        let tally = try Tally()
+        setenv("FOS_STATS", tally.path, 1)
+        let start = ContinuousClock.now
+        let pid = spawnHere(command)
+        guard pid > 0 else { throw startFailure(-pid) }
+        forwardSignals(to: pid)
+        let status = waitForExit(of: pid)
+        let seconds = (ContinuousClock.now - start) / .seconds(1)
+        writeError("\n" + tally.report(seconds: seconds).joined(separator: "\n") + "\n")
+        throw ExitCode(status)
+    }
+
+    private func startFailure(_ error: Int32) -> CommandFailure {
+        let found = error != ENOENT && error != ENOTDIR
+        return CommandFailure(
+            "\(command[0]): \(errorText(error))", exitStatus: found ? RunExit.notExecutable : RunExit.notFound)
+    }
+}
+
+struct ShimPathCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "shim-path",
+        abstract: "Print the path of the preload shim, for LD_PRELOAD.",
+        discussion: """
+            Also makes the shim ready for this system's libc, as fos run does, so that LD_PRELOAD alone serves afterwards:
+
+              LD_PRELOAD=$(fos shim-path) git status
+
+            Exit status: 0 printed and ready; 125 there is no shim, or it cannot be made ready.
+            """)
+
+    func run() throws {
+        let library = try ShimLibrary.path()
+        if let problem = SiteTables.standard().makeMissing(for: SiteTables.libraries(for: nil)) {
+            throw CommandFailure(problem, exitStatus: RunExit.failure)
+        }
+        print(library)
+    }
+}
