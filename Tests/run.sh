@@ -130,6 +130,8 @@ if wanted integration; then
         run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")
     fi
     step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
+    # It needs a CPU beside the servers'.
+    [ "$(nproc)" = 1 ] || step "message benchmark, smallest form" Benchmarks/messages/run.sh --smoke
 fi
 if wanted examples; then
     TMPDIR=$OUT step "quick start" examples/quickstart.sh --no-install
