@@ -23,7 +23,7 @@ extension Timestamp {
 }
 
 extension FileServer {
-    func attributes(of inode: InodePointer) -> fos_attributes {
+    func attributes<K: Kernel>(of inode: InodePointer, _ kernel: K) -> fos_attributes {
         var result = fos_attributes()
         result.inode = inode.pointee.number
         result.mode = inode.pointee.mode
@@ -33,6 +33,7 @@ extension FileServer {
         result.device = inode.pointee.device
         result.generation = inode.pointee.generation
         result.version = inode.pointee.version
+        result.epoch = kernel.epoch(ofInode: inode.pointee.number)
         result.accessed = fos_time(inode.pointee.accessed)
         result.modified = fos_time(inode.pointee.modified)
         result.changed = fos_time(inode.pointee.changed)
@@ -75,7 +76,7 @@ extension FileServer {
         guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
         else { return }
         inode.pointee.accessed = now
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         if mayRevoke(inode.pointee.leases, kernel) { revokeAttributes(inode, kernel) }
     }
 
@@ -103,11 +104,14 @@ extension FileServer {
             inode.pointee.modified = now
         }
         let chowns = valid & (FOS_SET_UID.rawValue | FOS_SET_GID.rawValue) != 0
+        var loses = false
         if (chowns && !inode.isDirectory) || valid & FOS_SET_KILL_PRIVILEGE.rawValue != 0
             || (valid & FOS_SET_SIZE.rawValue != 0 && !turn.actor.isPrivileged)
         {
-            dropPrivilege(inode)
+            loses = dropPrivilege(inode)
         }
+        // A truncation to the size that a file already has changes nothing, so not its times either (as tmpfs).
+        guard sizeChanges || loses || valid & ~(FOS_SET_SIZE.rawValue) != 0 else { return answer(attributesOf: inode, kernel) }
         if valid & FOS_SET_UID.rawValue != 0 { inode.pointee.uid = set.uid }
         if valid & FOS_SET_GID.rawValue != 0 { inode.pointee.gid = set.gid }
         if valid & FOS_SET_MODE.rawValue != 0 {
@@ -119,10 +123,9 @@ extension FileServer {
         else if valid & FOS_SET_ACCESSED.rawValue != 0 { inode.pointee.accessed = accessed }
         if valid & FOS_SET_MODIFIED_NOW.rawValue != 0 { inode.pointee.modified = now }
         else if valid & FOS_SET_MODIFIED.rawValue != 0 { inode.pointee.modified = modified }
-        // A truncation to the size that a file already has changes nothing, so not its times either (as tmpfs).
         if valid & ~(FOS_SET_SIZE.rawValue) != 0 || sizeChanges { markChanged(inode, now) }
         if valid & FOS_SET_CHANGED.rawValue != 0 { inode.pointee.changed = changed }
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         if sizeChanges { revokeData(inode, kernel) } else { revokeAttributes(inode, kernel) }
         answer(attributesOf: inode, kernel)
     }
@@ -158,14 +161,15 @@ extension FileServer {
         return 0
     }
 
-    /// Setuid, setgid and file capabilities go, as after a write by someone without CAP_FSETID. True: the mode changed.
+    /// Setuid, setgid and file capabilities go, as after a write by someone without CAP_FSETID. True: one of them did.
     @discardableResult mutating func dropPrivilege(_ inode: InodePointer) -> Bool {
         if inode.isDirectory { return false }
         let before = inode.pointee.mode
         inode.pointee.mode = inode.pointee.modeWithoutPrivilege
         if !inode.pointee.xattrs.isEmpty {
             let name: StaticString = "security.capability"
-            _ = inode.pointee.xattrs.remove(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), &arena, &pool)
+            let capability = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+            if inode.pointee.xattrs.remove(capability, &arena, &pool) { return true }
         }
         return inode.pointee.mode != before
     }

@@ -79,8 +79,8 @@ extension FileServer {
     private mutating func copied<K: Kernel>(_ inode: InodePointer, _ offset: UInt64, _ count: UInt64, _ kernel: K) {
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
         markModified(inode, time(kernel))
-        store.committed(.data(inode, offset: offset, length: count))
-        store.committed(.inode(inode))
+        committed(.data(inode, offset: offset, length: count), kernel)
+        committed(.inode(inode), kernel)
         revokeData(inode, kernel)
     }
 
@@ -132,7 +132,10 @@ extension FileServer {
             state.pointee.numbers.3 += UInt64(written)
             if UInt64(written) < count { return concludeCopy(id, -ENOSPC, kernel) }
         }
-        if state.pointee.numbers.3 < length { askForBytes(id, kernel) } else { concludeCopy(id, 0, kernel) }
+        guard state.pointee.numbers.3 < length else { return concludeCopy(id, 0, kernel) }
+        // The end of the copy commits it; who reads meanwhile must not keep what the next part changes.
+        kernel.changed(inode: inode.pointee.number)
+        askForBytes(id, kernel)
     }
 
     /// The destination, if it is still the file that the copy began with.
@@ -171,6 +174,7 @@ extension FileServer {
         let left = min(part.length, part.offset < size ? size - part.offset : 0)
         let pageBytes = UInt64(Limits.pageBytes)
         let index = part.offset / pageBytes
+        if left > 0 { markAccessed(inode, kernel) }
         let message = kernel.scratch()
         if left > 0, inode.pageMap.pointee.page(index) == nil {
             let data = inode.pageMap.pointee.nextData(from: index) ?? PageMap.indexLimit

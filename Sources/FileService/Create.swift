@@ -87,10 +87,10 @@ extension FileServer {
         inode.pointee.links = 0
         if make.open_flags & OpenFlag.exclusive == 0 { inode.pointee.flags.insert(.linkable) }
         if make.take_reference != 0 { takeReference(inode, make.open_flags, kernel) }
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         answerEntry(inode, flags: UInt16(FOS_CREATED.rawValue), kernel)
         // Nobody refers to it: it is gone before it had a name.
-        releaseIfUnused(inode)
+        releaseIfUnused(inode, kernel)
     }
 
     mutating func makeDirectory<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
@@ -190,10 +190,10 @@ extension FileServer {
         _ inode: InodePointer, in directory: InodePointer, _ name: UnsafeRawBufferPointer, flags: UInt16 = 0, _ kernel: K
     ) {
         markModified(directory, inode.pointee.born)
-        store.committed(.inode(inode))
-        store.committed(
-            .entry(directory: directory.pointee.number, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)))
-        store.committed(.inode(directory))
+        committed(.inode(inode), kernel)
+        committed(
+            .entry(directory: directory.pointee.number, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
+        committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         answerEntry(inode, flags: flags, kernel)
     }

@@ -24,7 +24,7 @@ extension FileServer {
     mutating func answer<K: Kernel>(attributesOf inode: InodePointer, flags: UInt16 = 0, _ kernel: K) {
         if turn.isKernel { inode.pointee.leases.insert(.attributes) }
         let message = kernel.scratch()
-        message.setBody(attributes(of: inode))
+        message.setBody(attributes(of: inode, kernel))
         message.pointee.flags = flags
         deliver(message, kernel)
     }
@@ -50,6 +50,7 @@ extension FileServer {
         let request = Request(letter: letter)
         message.pointee.operation = request.operation
         message.pointee.inode = request.message.pointee.inode
+        message.pointee.epoch = kernel.epoch(ofInode: message.pointee.inode)
         guard turn.isCoordinator, turn.cookie != 0 else { return kernel.reply(to: request.envelope, message) }
         let id = ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie))
         guard let state = continuations.state(id) else { preconditionFailure("notices without a continuation") }

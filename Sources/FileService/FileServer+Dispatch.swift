@@ -141,7 +141,7 @@ extension FileServer {
         case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(inode, request, kernel)
         case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(inode, request, kernel)
         case FOS_OP_PEER_RENAME_ABORT: peerRenameAbort(inode, request, kernel)
-        case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode), kernel)
+        case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
         default: answerPeer(-ENOSYS, kernel)
         }

@@ -148,6 +148,17 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member { kernel.publish(slot: slot, owner: kernel.mailbox) }
     }
 
+    /// A change is made: the store follows it, and clients that keep something of the inode see its epoch move. Every
+    /// change of an inode, whatever else is said of it, ends with `.inode` or `.freed`.
+    @inline(__always) mutating func committed<K: Kernel>(_ change: Change, _ kernel: K) {
+        store.committed(change)
+        switch change {
+        case .inode(let inode): kernel.changed(inode: inode.pointee.number)
+        case .freed(let number): kernel.changed(inode: number)
+        case .entry, .entryRemoved, .data, .attributes: break
+        }
+    }
+
     @inline(__always) func isHere(_ inode: UInt64) -> Bool { slots.owner(ofInode: inode) == member }
     @inline(__always) func owner(of inode: UInt64) -> MailboxAddress { members[slots.owner(ofInode: inode)] }
 }

@@ -52,6 +52,19 @@ extension FileServer {
         return false
     }
 
+    // MARK: What the kernel may keep
+
+    /// An answer gives the kernel pages of a file. It may map them for writing and change them without a word, so what
+    /// other clients have kept of the data is not to be trusted from now on.
+    @inline(__always) mutating func leasePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        if inode.pointee.leases.contains(.pages) { return }
+        inode.pointee.leases.insert(.pages)
+        kernel.changed(inode: inode.pointee.number)
+    }
+
+    /// Whether data may change without the inode's epoch: no client keeps what it is told of it now.
+    @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { inode.pointee.leases.contains(.pages) }
+
     // MARK: After a change
 
     /// Attributes of an inode have changed.

@@ -26,8 +26,8 @@ extension FileServer {
         else { return needCredits(Limits.creditsOfMetadata, kernel) }
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
         markModified(directory, time(kernel))
-        store.committed(.entry(directory: directory.pointee.number, name: name, inode: link.target, kind: dentry.pointee.kind))
-        store.committed(.inode(directory))
+        committed(.entry(directory: directory.pointee.number, name: name, inode: link.target, kind: dentry.pointee.kind), kernel)
+        committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         addLink(inode, kernel)
         answerEntry(inode, kernel)
@@ -43,7 +43,7 @@ extension FileServer {
         inode.pointee.links += 1
         inode.pointee.flags.remove(.linkable)
         markChanged(inode, time(kernel))
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         revokeAttributes(inode, kernel)
     }
 
@@ -59,6 +59,6 @@ extension FileServer {
             inode.pointee.kernelReferences &+= 1
             inode.pointee.leases.insert(.attributes)
         }
-        answerPeer(0, attributes: attributes(of: inode), kernel)
+        answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
     }
 }

@@ -24,12 +24,12 @@ extension FileServer {
         var isFull = false
         let plus = wanted.flags & FOS_READDIR_PLUS.rawValue != 0
         if cookie == 0 {
-            isFull = !put(&writer, directory.pointee.number, next: 1, ".", plus ? directory : nil)
+            isFull = !put(&writer, directory.pointee.number, next: 1, ".", plus ? directory : nil, kernel)
             if !isFull { cookie = 1 }
         }
         if cookie == 1, !isFull {
             let parent = directory.pointee.parent
-            isFull = !put(&writer, parent, next: 2, "..", plus && isHere(parent) ? inodes.find(parent) : nil)
+            isFull = !put(&writer, parent, next: 2, "..", plus && isHere(parent) ? inodes.find(parent) : nil, kernel)
             if !isFull { cookie = 2 }
         }
         // A removed directory shows nothing but itself; it has no entries.
@@ -38,7 +38,7 @@ extension FileServer {
             if dentry.pointee.flags.contains(.placeholder) { continue }
             let child = dentry.pointee.inode
             let inode = plus && !dentry.pointee.flags.contains(.locked) && isHere(child) ? inodes.find(child) : nil
-            guard writer.put(child, next: cookie, kind: dentry.pointee.kind, dentry.name, inode.map { attributes(of: $0) }) else {
+            guard writer.put(child, next: cookie, kind: dentry.pointee.kind, dentry.name, inode.map { attributes(of: $0, kernel) }) else {
                 isFull = true
                 break
             }
@@ -56,10 +56,12 @@ extension FileServer {
         deliver(message, kernel)
     }
 
-    private func put(_ writer: inout RecordWriter, _ inode: UInt64, next: UInt64, _ name: StaticString, _ found: InodePointer?) -> Bool {
+    private func put<K: Kernel>(
+        _ writer: inout RecordWriter, _ inode: UInt64, next: UInt64, _ name: StaticString, _ found: InodePointer?, _ kernel: K
+    ) -> Bool {
         writer.put(
             inode, next: next, kind: Mode.directoryKind, UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount),
-            found.map { attributes(of: $0) })
+            found.map { attributes(of: $0, kernel) })
     }
 }
 

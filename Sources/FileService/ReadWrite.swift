@@ -26,10 +26,11 @@ extension FileServer {
             }
             readBytes(inode, at: io.offset, into: room)
         }
-        if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { inode.pointee.leases.insert(.pages) }
+        if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
         if io.open_flags & OpenFlag.noAccessTime == 0 { markAccessed(inode, kernel) }
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: io.offset, size: size))
+        if mayChangeUnseen(inode) { message.pointee.flags = UInt16(FOS_REPLY_VOLATILE.rawValue) }
         message.pointee.bulk_length = UInt32(count)
         deliver(message, kernel)
     }
@@ -66,10 +67,10 @@ extension FileServer {
         guard written > 0 else { return answer(-ENOSPC, kernel) }
         if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged, dropPrivilege(inode) { tellKernelOfMode(inode, kernel) }
         markModified(inode, time(kernel))
-        store.committed(.data(inode, offset: offset, length: UInt64(written)))
-        store.committed(.inode(inode))
+        committed(.data(inode, offset: offset, length: UInt64(written)), kernel)
+        committed(.inode(inode), kernel)
         revokeData(inode, kernel)
-        if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { inode.pointee.leases.insert(.pages) }
+        if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
         // The kernel takes the pages of a short writeback for clean; an error keeps what was lost from being silent.
         if isWriteback, written < Int(count) { return answer(-ENOSPC, kernel) }
         answerWrite(inode, offset, isWriteback ? offered : UInt32(written), kernel)

@@ -18,11 +18,11 @@ extension InodeFlags {
 
 extension FileServer {
     /// Frees an inode that nothing keeps. The pointer is void afterwards if it did.
-    mutating func releaseIfUnused(_ inode: InodePointer) {
+    mutating func releaseIfUnused<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         guard inode.pointee.links == 0, inode.pointee.kernelReferences == 0, inode.pointee.references == 0 else { return }
         precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
         locks.releaseAll(inode, &arena, &pool)
-        store.committed(.freed(inode.pointee.number))
+        committed(.freed(inode.pointee.number), kernel)
         inodes.remove(inode, &arena, &pool)
     }
 
@@ -41,7 +41,7 @@ extension FileServer {
         for offset in stride(from: 0, to: payload.count, by: itemBytes) {
             let item = payload.loadUnaligned(fromByteOffset: offset, as: fos_forget_item.self)
             if isHere(item.inode) {
-                forget(item)
+                forget(item, kernel)
             } else {
                 payload.storeBytes(of: item, toByteOffset: rest, as: fos_forget_item.self)
                 rest += itemBytes
@@ -58,14 +58,14 @@ extension FileServer {
         owe(id, .letter)
     }
 
-    private mutating func forget(_ item: fos_forget_item) {
+    private mutating func forget<K: Kernel>(_ item: fos_forget_item, _ kernel: K) {
         guard let inode = inodes.find(item.inode) else { return }
         let held = inode.pointee.kernelReferences
         inode.pointee.kernelReferences = held > item.count ? held - item.count : 0
         guard inode.pointee.kernelReferences == 0 else { return }
         // Leases on names of a directory stay with its entries; what the kernel knew of the inode it has dropped.
         inode.pointee.leases = []
-        releaseIfUnused(inode)
+        releaseIfUnused(inode, kernel)
     }
 
     /// Sends on a letter that met a full mailbox.
@@ -116,7 +116,7 @@ extension FileServer {
             if inode.pointee.size > 0 { resize(inode, to: 0) }
             if !turn.actor.isPrivileged { dropPrivilege(inode) }
             markModified(inode, time(kernel))
-            store.committed(.inode(inode))
+            committed(.inode(inode), kernel)
             revokeData(inode, kernel)
         }
         if takeReference { self.takeReference(inode, flags, kernel) }
@@ -134,7 +134,7 @@ extension FileServer {
             answerLocks(kernel)
         }
         if !turn.isKernel { openFiles.remove(client, inode, release.count) }
-        releaseIfUnused(inode)
+        releaseIfUnused(inode, kernel)
     }
 
     /// Whether data may be read or written: by the mode, or because the client opened it when the mode still let it.
@@ -165,22 +165,22 @@ extension FileServer {
         while let held = openFiles.removeNext(of: client, from: &position) {
             guard let inode = inodes.find(held.inode) else { preconditionFailure("a reference to no inode") }
             inode.pointee.references -= held.count
-            releaseIfUnused(inode)
+            releaseIfUnused(inode, kernel)
         }
         if kernel.kernelCacheClient == nil {
-            dropKernelReferences()
+            dropKernelReferences(kernel)
             forgetAcknowledgements(kernel)
         }
     }
 
-    private mutating func dropKernelReferences() {
+    private mutating func dropKernelReferences<K: Kernel>(_ kernel: K) {
         for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member {
             var index: UInt64 = 0
             while let inode = inodes.next(slot: slot, from: index) {
                 index = inode.pointee.number / UInt64(FOS_SLOTS) + 1
                 inode.pointee.kernelReferences = 0
                 inode.pointee.leases = []
-                releaseIfUnused(inode)
+                releaseIfUnused(inode, kernel)
             }
         }
     }

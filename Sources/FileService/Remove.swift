@@ -91,8 +91,8 @@ extension FileServer {
         if dentry.pointee.kind == Mode.directoryKind { removeSubdirectory(directory) }
         directory.directory.pointee.remove(dentry, &arena, &pool)
         markModified(directory, time(kernel))
-        store.committed(.entryRemoved(directory: directory.pointee.number, name: name))
-        store.committed(.inode(directory))
+        committed(.entryRemoved(directory: directory.pointee.number, name: name), kernel)
+        committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: child, wasHeld: wasHeld, isGone: isGone, kernel)
     }
 
@@ -101,9 +101,9 @@ extension FileServer {
         precondition(inode.pointee.links > 0, "an inode loses a link that it has not")
         inode.pointee.links -= 1
         markChanged(inode, time(kernel))
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         revokeAttributes(inode, kernel)
-        releaseIfUnused(inode)
+        releaseIfUnused(inode, kernel)
     }
 
     /// Why a directory cannot be removed now; 0 if it can.
@@ -121,9 +121,9 @@ extension FileServer {
         inode.pointee.flags.insert(.dead)
         inode.pointee.links = 0
         markChanged(inode, time(kernel))
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         revokeAttributes(inode, kernel)
-        releaseIfUnused(inode)
+        releaseIfUnused(inode, kernel)
     }
 
     // MARK: As the owner of the inode

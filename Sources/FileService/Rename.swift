@@ -218,8 +218,8 @@ extension FileServer {
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         if kind == Mode.directoryKind { addSubdirectory(directory) }
         markModified(directory, time(kernel))
-        store.committed(.entry(directory: directory.pointee.number, name: name, inode: inode, kind: kind))
-        store.committed(.inode(directory))
+        committed(.entry(directory: directory.pointee.number, name: name, inode: inode, kind: kind), kernel)
+        committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, isGone: isGone && !wasPlaceholder, kernel)
     }
 
@@ -228,7 +228,7 @@ extension FileServer {
     mutating func moved<K: Kernel>(_ inode: InodePointer, to parent: UInt64, _ kernel: K) {
         if inode.isDirectory, parent != 0 { inode.pointee.parent = parent }
         markChanged(inode, time(kernel))
-        store.committed(.inode(inode))
+        committed(.inode(inode), kernel)
         revokeAttributes(inode, kernel)
     }
 

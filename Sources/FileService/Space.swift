@@ -158,15 +158,19 @@ extension FileServer {
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let punches = wanted.mode & punchHole != 0
         if !punches {
+            let before = inode.pageMap.pointee.pageCount
             let wanting = takePages(inode, from: wanted.offset, to: end)
-            guard wanting == 0 else { return needCredits(wanting, atLeast: wanting, kernel) }
+            guard wanting == 0 else {
+                if inode.pageMap.pointee.pageCount != before { kernel.changed(inode: inode.pointee.number) }
+                return needCredits(wanting, atLeast: wanting, kernel)
+            }
         }
         if punches || wanted.mode & zeroRange != 0 { clear(inode, from: wanted.offset, to: end, removingPages: punches) }
         if wanted.mode & keepSize == 0, end > inode.pointee.size { inode.pointee.size = end }
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
         markModified(inode, time(kernel))
-        store.committed(.data(inode, offset: wanted.offset, length: wanted.length))
-        store.committed(.inode(inode))
+        committed(.data(inode, offset: wanted.offset, length: wanted.length), kernel)
+        committed(.inode(inode), kernel)
         revokeData(inode, kernel)
         answer(0, kernel)
     }

@@ -102,8 +102,8 @@ extension FileServer {
         if dentry.pointee.kind == Mode.directoryKind { addSubdirectory(directory) }
         markModified(directory, time(kernel))
         let name = dentry.name
-        store.committed(.entry(directory: directory.pointee.number, name: name, inode: attributes.inode, kind: dentry.pointee.kind))
-        store.committed(.inode(directory))
+        committed(.entry(directory: directory.pointee.number, name: name, inode: attributes.inode, kind: dentry.pointee.kind), kernel)
+        committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         let message = kernel.scratch()
         message.setBody(attributes)
@@ -123,7 +123,7 @@ extension FileServer {
             inode.pointee.kernelReferences = 1
             inode.pointee.leases.insert(.attributes)
         }
-        store.committed(.inode(inode))
-        answerPeer(0, attributes: attributes(of: inode), kernel)
+        committed(.inode(inode), kernel)
+        answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
     }
 }

@@ -150,7 +150,7 @@ extension FileServer {
     private mutating func askAttributes<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ inode: UInt64, _ kernel: K) {
         if isHere(inode) {
             guard let found = inodes.find(inode) else { return abort(id, Status.retry, kernel) }
-            return judge(id, phase, attributes(of: found), kernel)
+            return judge(id, phase, attributes(of: found, kernel), kernel)
         }
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_ATTRIBUTES.rawValue)

@@ -77,8 +77,8 @@ extension FileServer {
 
     private mutating func xattrsChanged<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         markChanged(inode, time(kernel))
-        store.committed(.attributes(inode))
-        store.committed(.inode(inode))
+        committed(.attributes(inode), kernel)
+        committed(.inode(inode), kernel)
         revokeAttributes(inode, kernel)
         answer(0, kernel)
     }

@@ -91,6 +91,11 @@ public protocol Kernel {
     /// Publishes the owner of an inode slot on the board, as a hint for clients.
     func publish(slot: Int, owner: MailboxAddress)
 
+    /// Tells every client that the inode has changed: moves its epoch on the board. After the change, before the answer.
+    func changed(inode: UInt64)
+    /// The inode's epoch on the board.
+    func epoch(ofInode inode: UInt64) -> UInt32
+
     /// Records into the running server's trace ring (static, a few nanoseconds).
     func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32)
 }

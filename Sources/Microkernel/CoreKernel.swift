@@ -95,6 +95,15 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         _ = fos_fetch_add_u32(fos_board_slot_epoch(board), 1)
     }
 
+    public func changed(inode: UInt64) {
+        // Two cores may own inodes that share a word.
+        _ = fos_fetch_add_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode), 1)
+    }
+
+    public func epoch(ofInode inode: UInt64) -> UInt32 {
+        fos_load_relaxed_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode))
+    }
+
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         state.pointee.trace(
             mailbox: Int(state.pointee.running.pointee), kind: kind, operation: operation, status: status, inode: inode,

@@ -36,7 +36,7 @@ private func parse(_ bytes: [UInt8]) -> [(inode: UInt64, name: String)] {
 @Suite struct DirectoryRecordsTests {
     @Test func layoutsMatchTheKernel() {
         #expect(DirectoryLayout.direntPlusHeader == 152)
-        #expect(DirectoryLayout.recordHeader == 144)
+        #expect(DirectoryLayout.recordHeader == 152)
     }
 
     @Test func recordsAreWalked() {

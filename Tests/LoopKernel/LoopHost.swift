@@ -65,6 +65,8 @@ public final class LoopHost {
     /// Sees every delivered letter, before the receiver does.
     public var onDeliver: ((UnsafePointer<fos_letter>, MailboxAddress?) -> Void)?
     public internal(set) var slotOwner = [MailboxAddress](repeating: MailboxAddress(rawValue: 0), count: Int(FOS_SLOTS))
+    /// The inode epochs of the board.
+    var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))
     public internal(set) var clients: [LoopClient] = []
     public private(set) var refusals = 0
     var random: LoopRandom
@@ -129,6 +131,7 @@ public final class LoopHost {
     }
 
     public func owner(ofInode inode: UInt64) -> MailboxAddress { slotOwner[Int(inode % UInt64(FOS_SLOTS))] }
+    public func epoch(ofInode inode: UInt64) -> UInt32 { epochs[Int(fos_inode_epoch_index(inode))] }
     public func statistics(of address: MailboxAddress) -> fos_statistics {
         var statistics = fos_statistics()
         servers[address]?.describe(&statistics)

@@ -24,13 +24,20 @@
 // while parked is 1 and its own bell bit is still set, futex wake until one sleeper was woken.
 //
 // Board: one memfd an instance, which clients can map read-only (F_SEAL_FUTURE_WRITE). It holds per core the
-// parked flag (also the futex word), the CPU, and the slot table hint.
+// parked flag (also the futex word), the CPU, the slot table hint, and the inode epochs.
+//
+// Inode epochs: what a client has learnt of an inode it may use again, without a message, while the inode's word is what
+// it was when the owner answered. A file server adds 1 to the word after each change of the inode's data, attributes or
+// entries, and before it answers the change; so whoever has seen a change acknowledged finds the word moved. The word is
+// hashed from the inode's number: a change of another inode may move it too, which costs a message and nothing else.
+// Which epoch an answer belongs to, and what may not be kept at all, the answer says (fos/file.h).
 #ifndef FOS_CHANNEL_H
 #define FOS_CHANNEL_H
 
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <fos/atomic.h>
 #include <fos/limits.h>
 #include <fos/message.h>
 
@@ -126,6 +133,18 @@ struct fos_board {
     uint8_t reserved[FOS_CACHE_LINE - 24];
     struct fos_board_core core[FOS_CORES_MAX];
     fos_mailbox slot_owner[FOS_SLOTS];  // hint: the file server that owns a slot; a wrong one only costs a forward
+    uint32_t inode_epoch[FOS_INODE_EPOCHS];  // by fos_inode_epoch_index
 };
+static_assert(offsetof(struct fos_board, slot_owner) == FOS_CACHE_LINE + FOS_CORES_MAX * FOS_CACHE_LINE, "board layout");
+static_assert(offsetof(struct fos_board, inode_epoch) % FOS_CACHE_LINE == 0, "board layout");
+
+// Where the epoch of an inode is (Fibonacci hashing: neighbouring numbers lie far apart).
+static inline uint32_t fos_inode_epoch_index(uint64_t inode) {
+    return (uint32_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> (64 - FOS_INODE_EPOCH_BITS));
+}
+// The epoch of an inode now. Read it before what is kept under it is used.
+static inline uint32_t fos_inode_epoch(const struct fos_board *board, uint64_t inode) {
+    return fos_load_acquire_u32(&board->inode_epoch[fos_inode_epoch_index(inode)]);
+}
 
 #endif

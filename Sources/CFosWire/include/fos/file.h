@@ -3,6 +3,12 @@
 // Routing: `inode` in the header names the inode that owns the operation (for a directory operation the parent).
 // Names follow the fixed part of a payload, without NUL; their lengths are fields. Replies with status < 0 have
 // no payload. An inode number is index × FOS_SLOTS + slot; 1 × FOS_SLOTS + 0 is not special: the root is FOS_ROOT_INODE.
+//
+// What may be kept of an answer: `epoch` in a reply's header is the word of the reply's inode on the board
+// (fos_inode_epoch), as the owner read it when it made the answer; `epoch` in attributes is that of the inode they
+// describe. What came with it stays true while the word on the board is the same, unless a flag of the reply or of the
+// attributes says that it may not be kept. For an answer without an epoch of its own (the entry that a LOOKUP followed on its way
+// to another inode, which is the directory's) the client reads the board before it sends the request.
 #ifndef FOS_FILE_H
 #define FOS_FILE_H
 
@@ -30,8 +36,19 @@ struct fos_attributes {  // 128 bytes, as stat(2) has them
     uint32_t device;      // of a device node, as the kernel's 32-bit encoding (new_encode_dev)
     uint32_t generation;
     uint64_t version;     // counts changes of data or attributes
+    uint32_t epoch;       // of the inode, on the board, when these were true
+    uint32_t flags;       // enum fos_attributes_flag
 };
-static_assert(sizeof(struct fos_attributes) == 24 + 64 + 24 + 8, "attributes layout");
+static_assert(sizeof(struct fos_attributes) == 128, "attributes layout");
+
+enum fos_attributes_flag {
+    FOS_ATTRIBUTES_VOLATILE = 1,  // may change without the epoch: ask again each time
+};
+// In message.flags of replies.
+enum fos_reply_flag {
+    FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
+    FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
+};
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
 // as do MKNOD, MKDIR, SYMLINK, LINK, CREATE, TMPFILE and each entry of READDIR with FOS_READDIR_PLUS (but "." and "..").
@@ -67,7 +84,7 @@ struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none 
     uint32_t name_length;
     uint32_t take_reference;  // CREATE, TMPFILE: 1 = as OPEN, count a reference for this client
 };
-enum fos_create_reply_flag { FOS_CREATED = 1 };  // in message.flags: the file is new
+// Reply flag FOS_CREATED: the file is new.
 
 // UNLINK, RMDIR: payload = name. Empty reply.
 

@@ -11,6 +11,7 @@
 #include <fos/limits.h>
 #include <fos/message.h>
 #include <fos/channel.h>
+#include <fos/file.h>
 
 #define FOS_HELLO_MAGIC UINT64_C(0x316f6c6c65682d73)
 
@@ -49,7 +50,7 @@ static inline uint64_t fos_layout_hash(void) {
         sizeof(struct fos_bell), sizeof(struct fos_notice), sizeof(struct fos_notice_ring), sizeof(struct fos_board),
         sizeof(struct fos_segment_header), sizeof(struct fos_hello), sizeof(struct fos_welcome),
         offsetof(struct fos_channel, reply), offsetof(struct fos_board, slot_owner), FOS_BULK_BYTES, FOS_CHANNELS_MAX,
-        FOS_NOTICES, FOS_SLOTS,
+        FOS_NOTICES, FOS_SLOTS, offsetof(struct fos_board, inode_epoch), FOS_INODE_EPOCHS, sizeof(struct fos_attributes),
     };
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {

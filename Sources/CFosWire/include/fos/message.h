@@ -19,7 +19,8 @@ struct fos_message {
     uint16_t flags;        // of the operation
     uint32_t length;       // payload bytes that follow the header, at most FOS_PAYLOAD_BYTES_MAX
     fos_mailbox destination;
-    uint32_t epoch;        // the mailbox's epoch as the sender's name cache has it; another one is refused as stale
+    uint32_t epoch;        // the mailbox's epoch as the sender's name cache has it; another one is refused as stale.
+                           // In a file server's reply: the epoch of reply.inode on the board (fos/file.h)
     int32_t status;        // in a reply: 0, a negative errno, or a positive enum fos_transport_status
     uint32_t sequence;     // the channel's request number, repeated in the reply
     uint32_t bulk_offset;  // bytes from the start of the channel's bulk area
