@@ -144,19 +144,23 @@ extension Core {
         _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
     ) -> Bool {
         let shared = entry.pointee.channel! + Int(channel)
-        return takeRequest(
-            entry, client: client, generation: generation, channel: channel,
-            sequence: fos_load_acquire_u32(fos_channel_request_sequence(shared)))
+        return takeRequest(entry, client: client, generation: generation, channel: channel, announcedAt: fos_channel_request_sequence(shared))
     }
 
+    /// The record is read before the client's number. In the other order a core that is held up between the two could
+    /// take the request of today under the number of one that another core has answered meanwhile, and nobody would ever
+    /// answer it under its own. The two words that announce a request change one after the other, so the one looked at
+    /// may also still lag behind the record: only a later number is news.
     private mutating func takeRequest(
-        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32, sequence: UInt32
+        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32,
+        announcedAt word: UnsafeMutablePointer<UInt32>
     ) -> Bool {
         let shared = entry.pointee.channel! + Int(channel)
         let record = entry.pointee.state! + Int(channel)
         let before = fos_load_acquire_u64(record)
+        let sequence = fos_load_acquire_u32(word)
         // In flight already, or a bell without a new request: the client's mistake, and its loss.
-        guard sequence != 0, before >> 32 == 0, UInt32(truncatingIfNeeded: before) != sequence else { return false }
+        guard before >> 32 == 0, sequence != 0, Int32(bitPattern: sequence &- UInt32(truncatingIfNeeded: before)) > 0 else { return false }
         // A bit may be left over from the request before, and this one be for another core, which has its own bell rung.
         let destination = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_channel_destination(shared)))
         guard destination.core == index,
@@ -209,7 +213,7 @@ extension Core {
             watched[position].seen = sequence
             guard fos_load_acquire_u32(Fabric.liveWord(entry)) == one.generation else { continue }
             touchClock()
-            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel, sequence: sequence) {
+            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel, announcedAt: one.word) {
                 views[Int(one.client)].rang = turn
                 taken += 1
             }
