@@ -158,7 +158,9 @@ extension FileServer {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
         if owing > 0 { payOwed(kernel) }
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
-        pool.trim()
+        let isTrimmed = pool.trim() == 0
+        // An idle core has no other reason to tick again.
+        if owedNotices.count > 0 || owing > 0 || !isTrimmed { kernel.tickAgain() }
     }
 }
 

@@ -57,6 +57,7 @@ public final class FuseMount: Sendable {
     private let configuration: Configuration
     private let ended: @Sendable () -> Void
     private let running = Mutex<Running?>(nil)
+    private let stopping = Mutex(())
 
     /// - Parameter ended: called once, on a thread of the mount, when no worker is left: after an unmount from outside
     ///   (`umount`, `fusermount3 -u`), an abort, the end of the instance, or `stop`. It may call `stop`.
@@ -208,8 +209,11 @@ public final class FuseMount: Sendable {
     /// when the kernel lets go of it, and then `ended` is called.
     public func unmount(lazy: Bool) -> Int32 { MountOptions.unmount(configuration.mountPoint, lazy: lazy) }
 
-    /// Unmounts lazily if it is still mounted, ends the threads, and gives everything back. Returns when that is done.
-    public func stop() {
+    /// Unmounts lazily if it is still mounted, ends the threads, and gives everything back. Returns when that is done,
+    /// whoever does it.
+    public func stop() { stopping.withLock { _ in end() } }
+
+    private func end() {
         guard let front = takeRunning()?.front else { return }
         // When the workers have ended by themselves the kernel has let go already, and the path may be another's mount.
         if front.pointee.live.value != 0 {

@@ -171,8 +171,10 @@ private func interruptLockWait(_ argument: UnsafeMutableRawPointer?) {
     wait.pointee.interrupted.store(1)
     let waiting = wait.pointee.worker
     guard let worker = waiting.pointee.front.currentWorker, worker != waiting else { return }
-    // The lock's own message may still be on its way, or about to be sent: ask until it is found or over.
-    for _ in 0..<50 where wait.pointee.done.value == 0 {
+    // The lock's own message may still be on its way, or about to be sent: ask until it is found or over. Giving up would
+    // leave a program that cannot be killed. The waiting thread ends with the instance, if with nothing else.
+    var pause: UInt32 = 100
+    while wait.pointee.done.value == 0 {
         if wait.pointee.posted.value != 0 {
             let message = worker.message(FOS_OP_CANCEL, wait.pointee.inode)
             let channel = waiting.pointee.client.pointee.channel + Int(waiting.pointee.channel)
@@ -180,6 +182,7 @@ private func interruptLockWait(_ argument: UnsafeMutableRawPointer?) {
             message.append(fos_cancel_request(channel: UInt32(waiting.pointee.channel), sequence: sequence))
             if worker.call() == 0 { return }
         }
-        usleep(1000)
+        usleep(pause)
+        pause = min(pause * 2, 10_000)
     }
 }

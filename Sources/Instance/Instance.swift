@@ -17,6 +17,7 @@ public final class Instance: Sendable {
     private let mount: FuseMount
     private let observer: Observer
     private let ended = EndOfMount()
+    private let stopping = Mutex(false)
 
     public init(_ configuration: InstanceConfiguration, logger: Logger) throws(InstanceError) {
         self.configuration = configuration
@@ -36,6 +37,7 @@ public final class Instance: Sendable {
         options.serverCPUs = fleets.cpus.map(Int.init)
         let ended = self.ended
         mount = FuseMount(options) { ended.announce() }
+        observer.watch { [weak mount] in mount?.requestCounts() ?? [] }
     }
 
     /// Starts fleets and mount. On an error nothing is left behind.
@@ -54,12 +56,16 @@ public final class Instance: Sendable {
     /// Returns when the mount has ended.
     public func waitUntilUnmounted() { ended.wait() }
 
-    /// Unmounts if need be, and ends all. Idempotent.
+    /// Unmounts if need be, and ends all. Idempotent: whoever calls it second waits until the first is done.
     public func stop() {
-        mount.stop()
-        observer.disconnect()
-        fleets.stop()
-        ended.announce()
+        stopping.withLock { isStopped in
+            if isStopped { return }
+            mount.stop()
+            observer.disconnect()
+            fleets.stop()
+            isStopped = true
+            ended.announce()
+        }
     }
 }
 

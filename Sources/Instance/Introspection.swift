@@ -12,6 +12,8 @@ struct Introspection {
 
     let client: InstanceClient
     let host: FleetHost
+    /// Requests that the mount has served, by kind.
+    let mountRequests: [(name: String, count: UInt64)]
 
     /// The bytes of one file; nil for a name that is not here.
     func contents(of file: String) throws(CommandFailure) -> [UInt8]? {
@@ -69,6 +71,7 @@ struct Introspection {
             ]
             for (name, value) in values { text += "\(report.name)\t\(name)\t\(value)\n" }
         }
+        for (name, count) in mountRequests { text += "mount\t\(name)\t\(count)\n" }
         return text
     }
 }

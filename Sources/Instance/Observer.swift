@@ -13,6 +13,7 @@ final class Observer: Sendable {
 
     private let host: FleetHost
     private let connection = Mutex<Connection?>(nil)
+    private let mountRequests = Mutex<(@Sendable () -> [(name: String, count: UInt64)])?>(nil)
 
     init(host: FleetHost) { self.host = host }
 
@@ -25,13 +26,17 @@ final class Observer: Sendable {
         connection.withLock { $0 = opened }
     }
 
+    /// Where the counts of the mount's requests come from.
+    func watch(_ requests: @escaping @Sendable () -> [(name: String, count: UInt64)]) { mountRequests.withLock { $0 = requests } }
+
     func disconnect() { connection.withLock { $0 = nil } }
 
     /// A `.fos/` file; nil when there is no such file or the instance is ending.
     func contents(of file: String) -> [UInt8]? {
-        connection.withLock { connection in
+        let requests = mountRequests.withLock { $0 }?() ?? []
+        return connection.withLock { connection in
             guard let client = connection?.client else { return nil }
-            return (try? Introspection(client: client, host: host).contents(of: file)) ?? nil
+            return (try? Introspection(client: client, host: host, mountRequests: requests).contents(of: file)) ?? nil
         }
     }
 }

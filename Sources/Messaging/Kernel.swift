@@ -96,6 +96,10 @@ public protocol Kernel {
     /// The inode's epoch on the board.
     func epoch(ofInode inode: UInt64) -> UInt32
 
+    /// Asks for another FOS_OP_TICK in about 10 ms, also if nothing else happens until then. For a server that has
+    /// something to do later: messages that met full mailboxes, memory to give back. Called again at each tick as needed.
+    func tickAgain()
+
     /// Records into the running server's trace ring (static, a few nanoseconds).
     func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32)
 }

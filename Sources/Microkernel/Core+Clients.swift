@@ -376,7 +376,8 @@ extension Core {
         views[Int(client)].noticeHead = head &+ 1
         fos_store_release_u32(fos_notice_ring_head(ring), head &+ 1)
         let bell = fos_notice_control_bell(control)!
-        _ = fos_fetch_add_u32(bell, 1)  // sequentially consistent: a fence before the look at `parked`
+        _ = fos_fetch_add_u32(bell, 1)
+        fos_fence_after_update()
         if fos_load_relaxed_u32(fos_notice_control_parked(control)) != 0 { _ = fos_platform_futex_wake(bell, 1) }
         trace(
             mailbox: Int(running.pointee), kind: TraceKind.notice, operation: UInt16(truncatingIfNeeded: notice.pointee.kind),

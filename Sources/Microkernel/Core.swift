@@ -86,6 +86,7 @@ import Messaging
 
     var parking: ParkingPolicy
     var lastTick: UInt64
+    /// A tick is still to come: for work done since the last one, or because a server asked for it.
     var workedSinceTick: Bool
 }
 
@@ -162,7 +163,8 @@ extension Core {
         if address.core == index {
             mailboxes[address.index].ready[slot / 64] |= 1 << UInt64(slot % 64)
         } else {
-            _ = fos_fetch_or_u64(port.pointee.ready + slot / 64, 1 << UInt64(slot % 64))  // sequentially consistent: a fence
+            _ = fos_fetch_or_u64(port.pointee.ready + slot / 64, 1 << UInt64(slot % 64))
+            fos_fence_after_update()
             fabric.wake(core: address.core)
         }
     }

@@ -187,7 +187,9 @@ extension CoreKernel {
         statistics.errors = mailbox.pointee.errors
         statistics.sent = mailbox.pointee.sent
         let remote = fos_load_relaxed_u32(mailbox.pointee.port.tail) &- mailbox.pointee.remoteHead
-        statistics.queue_now = UInt64(mailbox.pointee.queued) + UInt64(remote)
+        // Less the question, which lies in its slot until it is answered.
+        let queued = UInt64(mailbox.pointee.queued) + UInt64(remote)
+        statistics.queue_now = queued > 0 ? queued - 1 : 0
         statistics.queue_peak = mailbox.pointee.queuePeak
         statistics.continuations_now = UInt64(mailbox.pointee.awaited)
         statistics.continuations_peak = mailbox.pointee.continuationsPeak

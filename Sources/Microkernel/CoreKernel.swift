@@ -104,6 +104,8 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         fos_load_relaxed_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode))
     }
 
+    public func tickAgain() { state.pointee.workedSinceTick = true }
+
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         state.pointee.trace(
             mailbox: Int(state.pointee.running.pointee), kind: kind, operation: operation, status: status, inode: inode,

@@ -70,9 +70,10 @@ extension CoreKernel {
     }
 
     @inlinable func tick<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) {
+        // First, so that a server can ask for the next one.
+        ticked()
         for server in 0..<group.pointee.count {
             group.pointee.receive(server: server, news(FOS_OP_TICK, to: server, client: UInt32.max), self)
         }
-        ticked()
     }
 }

@@ -51,6 +51,23 @@ import Testing
         fleet.check()
     }
 
+    /// Memory goes back to Linux in portions, one a tick, also on a core where nothing else happens.
+    @Test func givesMemoryBackAtFurtherTicks() {
+        let fleet = FileFleet(members: 1, pagesPerMember: 40_000)
+        let files = fleet.files()
+        let f = files.create(1, "f").inode
+        #expect(files.fallocate(f, 0, 0, 30_000 * 4096) == 0 && files.truncate(f, 0) == 0)
+        var ticks = 0
+        repeat {
+            fleet.host.tick()
+            fleet.host.runUntilQuiet()
+            ticks += 1
+        } while fleet.host.ticksWanted == [fleet.servers[0]] && ticks < 100
+        #expect(ticks > 2 && ticks < 100)
+        fleet.look(0) { #expect($0.pool.trim() == 0) }
+        fleet.check()
+    }
+
     /// Writers on all members at once, in random order: nobody is refused while pages are free.
     @Test(arguments: seeds(12)) func writersStealFromEachOther(seed: UInt64) {
         print("credit seed \(seed)")

@@ -8,6 +8,39 @@ import Testing
 @testable import FileService
 
 @Suite struct RenameTests {
+    /// What is owed because mailboxes were full is paid at ticks, which the server asks for until it has.
+    @Test func ticksGoOnWhileMessagesAreOwed() {
+        var owed = 0
+        for seed in 1...20 {
+            var options = LoopOptions(seed: UInt64(seed))
+            options.fullChance = 120
+            let fleet = FileFleet(members: 3, options: options)
+            let files = fleet.files()
+            let directories = (0..<4).map { files.mkdir(1, "d\($0)").inode }
+            #expect(files.mkdir(directories[0], "moves").status == 0)
+            var place = 0
+            for _ in 0..<60 {
+                let next = (place + 1) % 4
+                let ticket = files.client.post(Files.renameCall(directories[place], "moves", directories[next], "moves"))
+                fleet.host.runUntilQuiet()
+                while fleet.servers.indices.contains(where: { fleet.look($0) { $0.owing > 0 } }) {
+                    let before = fleet.host.steps
+                    fleet.host.tick()
+                    fleet.host.runUntilQuiet()
+                    // Whoever did more than to tick has a tick coming for that.
+                    guard fleet.host.steps == before + UInt64(fleet.servers.count) else { continue }
+                    for member in fleet.servers.indices where fleet.look(member, { $0.owing > 0 }) {
+                        owed += 1
+                        #expect(fleet.host.ticksWanted.contains(fleet.servers[member]))
+                    }
+                }
+                if files.client.reply(ticket)?.status == 0 { place = next }
+            }
+            fleet.check("seed \(seed)")
+        }
+        #expect(owed > 0, "no mailbox was full for long enough")
+    }
+
     @Test(arguments: [1, 2, 3, 4, 5]) func renames(members: Int) {
         let fleet = FileFleet(members: members)
         let files = fleet.files()

@@ -88,6 +88,8 @@ private func names(_ path: String) -> [String]? {
     return found.sorted()
 }
 
+private let slowLookupIsOver = Mutex(false)
+
 /// Waits for a task from a synchronous test.
 private final class DispatchlessResult: @unchecked Sendable {
     private let value = Mutex<Int32?>(nil)
@@ -508,6 +510,50 @@ struct MountTests {
         return fcntl(descriptor, command, &lock) == 0 ? 0 : errno
     }
 
+    /// A wait whose message takes its time is interrupted all the same.
+    @Test func interruptsAreNotGivenUp() throws {
+        let scratch = try Scratch(locks: .fleet)
+        defer { scratch.finish() }
+        #expect(store(scratch.path + "/a", "x") == 0)
+        scripted.withLock {
+            $0.lockOwner = 1
+            $0.earlyCancels = 100
+        }
+        let program = "import fcntl; f = open(\"\(scratch.path)/a\", \"r+\"); fcntl.lockf(f, fcntl.LOCK_EX)"
+        let started = try run("python3 -c '\(program)' >/dev/null 2>&1 & echo $!")
+        let child = try #require(pid_t(started.dropLast()))
+        for _ in 0..<20_000 where scripted.withLock({ $0.lockWaiter == nil }) { usleep(1000) }
+        kill(child, SIGKILL)
+        for _ in 0..<5000 where scripted.withLock({ $0.lockWaiter != nil }) { usleep(1000) }
+        #expect(scripted.withLock { $0.lockWaiter == nil && $0.earlyCancels == 0 })
+    }
+
+    /// A stop returns when all is over, also if another thread has begun it.
+    @Test func everyStopWaitsForTheEnd() throws {
+        let scratch = try Scratch()
+        scripted.withLock {
+            $0.beforeLookup = { state, name in
+                guard name == "slow" else { return nil }
+                usleep(500_000)
+                slowLookupIsOver.withLock { $0 = true }
+                return fos_notice()
+            }
+        }
+        _ = try run("stat \(scratch.path)/slow >/dev/null 2>&1 & echo")
+        usleep(200_000)
+        var thread = pthread_t()
+        let mount = Unmanaged.passRetained(scratch.mount)
+        pthread_create(&thread, nil, { argument in
+            Unmanaged<FuseMount>.fromOpaque(argument!).takeRetainedValue().stop()
+            return nil
+        }, mount.toOpaque())
+        usleep(100_000)
+        scratch.mount.stop()
+        #expect(slowLookupIsOver.withLock { $0 })
+        pthread_join(thread, nil)
+        scratch.finish()
+    }
+
     @Test func waitingLocksAreGrantedAndInterrupted() throws {
         let scratch = try Scratch(locks: .fleet)
         defer { scratch.finish() }
@@ -526,11 +572,11 @@ struct MountTests {
         var meanwhile = stat()
         #expect(stat(file, &meanwhile) == 0 && meanwhile.st_size == 1)
         kill(child, SIGKILL)
-        for _ in 0..<1000 where scripted.withLock({ $0.lockWaiter != nil }) { usleep(2000) }
+        for _ in 0..<10_000 where scripted.withLock({ $0.lockWaiter != nil }) { usleep(2000) }
         #expect(scripted.withLock { $0.log.contains("wait") && $0.log.contains("cancel") && $0.lockWaiter == nil })
         // One that waits until the holder lets go.
         let job = Task.detached { [self] in lock(descriptor, F_SETLKW, F_WRLCK) }
-        for _ in 0..<1000 where scripted.withLock({ $0.lockWaiter == nil }) { usleep(1000) }
+        for _ in 0..<20_000 where scripted.withLock({ $0.lockWaiter == nil }) { usleep(1000) }
         let waiting = scripted.withLock { state in
             state.lockOwner = nil
             return state.lockWaiter != nil

@@ -36,6 +36,8 @@ struct ScriptedState {
     /// Owner of the one exclusive lock there is, and the channel and sequence of a request that waits for it.
     var lockOwner: UInt64?
     var lockWaiter: (channel: UInt32, sequence: UInt32)?
+    /// How many CANCELs come before the request that they are to end, and do not find it.
+    var earlyCancels = 0
 
     init() {
         var root = ScriptedFile()
@@ -137,6 +139,7 @@ private struct Exchange {
     func endsWait(_ state: inout ScriptedState) -> (channel: UInt32, sequence: UInt32, status: Int32)? {
         guard let waiter = state.lockWaiter else { return nil }
         if UInt32(request.pointee.operation) == FOS_OP_CANCEL.rawValue {
+            guard reply.pointee.status == 0 else { return nil }
             let wanted = fields(fos_cancel_request.self)
             guard wanted.channel == waiter.channel, wanted.sequence == waiter.sequence else { return nil }
             state.lockWaiter = nil
@@ -175,7 +178,12 @@ private struct Exchange {
             state.log.append("getxattr \(inode) \(name(at: 16, fields(fos_xattr_request.self).name_length))")
             fail(ENODATA)
         case FOS_OP_SETLK.rawValue: lock(&state)
-        case FOS_OP_CANCEL.rawValue: state.log.append("cancel")
+        case FOS_OP_CANCEL.rawValue:
+            state.log.append("cancel")
+            if state.earlyCancels > 0 {
+                state.earlyCancels -= 1
+                fail(ENOENT)
+            }
         case FOS_OP_OPEN.rawValue, FOS_OP_RELEASE.rawValue:
             state.log.append(UInt32(request.pointee.operation) == FOS_OP_OPEN.rawValue ? "open \(inode)" : "release \(inode)")
         case FOS_OP_FLUSH.rawValue:

@@ -89,6 +89,8 @@ public final class LoopHost {
     }
 
     public var eventHash: UInt64 { hash.value }
+    /// Servers that have asked for another tick since the last one.
+    public internal(set) var ticksWanted: Set<MailboxAddress> = []
     public var isQuiet: Bool { network.isEmpty }
     public var now: Timestamp {
         Timestamp(seconds: 1_700_000_000 + Int64(monotonic / 1_000_000_000), nanoseconds: UInt32(monotonic % 1_000_000_000))
@@ -167,6 +169,7 @@ public final class LoopHost {
     /// Sends FOS_OP_TICK to every server and lets 10 ms pass.
     public func tick() {
         advance(nanoseconds: 10_000_000)
+        ticksWanted = []
         for server in order {
             var message = fos_message()
             message.operation = UInt16(FOS_OP_TICK.rawValue)

@@ -62,6 +62,8 @@ public struct LoopKernel: Kernel {
     public func changed(inode: UInt64) { host.epochs[Int(fos_inode_epoch_index(inode))] &+= 1 }
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.epoch(ofInode: inode) }
 
+    public func tickAgain() { host.ticksWanted.insert(mailbox) }
+
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         host.trace(
             mailbox,

@@ -24,6 +24,30 @@ import Testing
         #expect(instance.probe[.requests] == 1000)
     }
 
+    /// A server with something left to do gets its ticks on a core where nothing else happens, and no more than it asked for.
+    @Test func ticksAsLongAsAServerAsks() throws {
+        let instance = try TestInstance(servers: 1)
+        let client = try TestClient(instance.kernel)
+        let channel = client.channel()
+        #expect(client.call(channel, Do.moreTicks, to: TestInstance.mailbox(0, 1), words: [8]) == 0)
+        #expect(eventually(2) { instance.probe[.wanted] == 0 })
+        usleep(100_000)
+        let ticks = instance.probe[.ticks]
+        #expect(ticks >= 8)
+        usleep(200_000)
+        #expect(instance.probe[.ticks] <= ticks + 1)
+    }
+
+    /// What a server has in its queue is what waits besides the question.
+    @Test func statisticsDoNotCountTheirOwnQuestion() throws {
+        let instance = try TestInstance()
+        let client = try TestClient(instance.kernel)
+        let channel = client.channel()
+        #expect(client.call(channel, UInt16(FOS_OP_STATISTICS.rawValue), to: TestInstance.mailbox(0, 1)) == 0)
+        let statistics = UnsafeRawPointer(fos_reply(client.client, channel)! + 1).loadUnaligned(as: fos_statistics.self)
+        #expect(statistics.queue_now == 0 && statistics.requests == 1)
+    }
+
     @Test func forwardsAndAsksAcrossCores() throws {
         let instance = try TestInstance(cores: 3, servers: 2)
         let client = try TestClient(instance.kernel)

@@ -25,12 +25,13 @@ enum Do {
     static let twice: UInt16 = 909  // two replies
     static let askMany: UInt16 = 910  // payload: mailbox, count; asks at once, answers how many sends were accepted
     static let crash: UInt16 = 912
+    static let moreTicks: UInt16 = 913  // payload: how many ticks to ask for, one at each
     static let cpuTime: UInt16 = 911  // inode: processor time of the core's thread, ns
 }
 
 /// Counters that the servers share with a test.
 final class Probe: @unchecked Sendable {
-    enum Word: Int { case gone, goneClient, ticks, checks, registered, allowed, requests }
+    enum Word: Int { case gone, goneClient, ticks, checks, registered, allowed, requests, wanted }
     let words = UnsafeMutablePointer<UInt64>.allocate(capacity: 16)
     init() {
         words.initialize(repeating: 0, count: 16)
@@ -80,7 +81,15 @@ struct TestServer: ~Copyable, Server {
         case UInt16(FOS_OP_CLIENT_GONE.rawValue):
             probe[.goneClient] = UInt64(envelope.pointee.client)
             probe.add(.gone)
-        case UInt16(FOS_OP_TICK.rawValue): probe.add(.ticks)
+        case UInt16(FOS_OP_TICK.rawValue):
+            probe.add(.ticks)
+            if probe[.wanted] > 0 {
+                probe[.wanted] -= 1
+                kernel.tickAgain()
+            }
+        case Do.moreTicks:
+            probe[.wanted] = UInt64(word(0))
+            answer(envelope, kernel)
         case UInt16(FOS_OP_PRIVILEGE_CHECK.rawValue):
             probe.add(.checks)
             let message = kernel.scratch()

@@ -35,16 +35,6 @@ static void ring(struct fos_client *client, int channel) {
     }
 }
 
-// Orders the bell before the look at `parked`. On x86 the locked instruction that rings is a full barrier already, and
-// a second one costs a tenth of a round trip.
-static inline void bell_fence(void) {
-#if defined(__x86_64__)
-    __asm__ __volatile__("" ::: "memory");
-#else
-    fos_fence();
-#endif
-}
-
 // Writes the last words of a request: from then on it is posted.
 static void publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel *shared = &client->channel[channel];
@@ -69,7 +59,7 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
 static void announce(struct fos_client *client, int channel) {
     fos_mailbox destination = client->state[channel].destination;
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
-    bell_fence();
+    fos_fence_after_update();
     ring(client, channel);
 }
 

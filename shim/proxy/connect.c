@@ -211,6 +211,8 @@ static size_t append_number(char *text, size_t length, uint32_t number) {
 int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, uint32_t channels, uint32_t flags) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t name_length = strlen(name), length = 1;
+    // Whatever fails below, the struct is that of a client that is gone, and may be disconnected.
+    memset(client, 0, sizeof *client);
     client->socket = client->segment_fd = client->board_fd = -1;
     client->gone = 1;
     memcpy(address.sun_path + length, "fos/", 4);

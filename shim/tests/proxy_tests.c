@@ -440,7 +440,11 @@ static void test_connect(void) {
     char name[200];
     snprintf(name, sizeof name, "proxy-test-%d", getpid());
     CHECK(fos_client_connect(&client, getuid(), name, 1, 0) == -ECONNREFUSED);
+    // However it fails, what is left is a client that is gone, and no rubbish.
+    memset(&client, 0xaa, sizeof client);
     CHECK(fos_client_connect(&client, getuid(), "", 1, 0) == -EINVAL);
+    CHECK(client.segment == NULL && client.state == NULL && client.channels == 0 && !fos_client_alive(&client));
+    fos_client_disconnect(&client);
     memset(name, 'x', 150);
     name[150] = 0;
     CHECK(fos_client_connect(&client, getuid(), name, 1, 0) == -ENAMETOOLONG);

@@ -24,6 +24,15 @@ static inline int fos_compare_exchange_u32(uint32_t *word, uint32_t expected, ui
 }
 // The full fence of the sleep protocol: publish, fence, look at the other side's parked flag.
 static inline void fos_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// The same right after a sequentially consistent fetch_or or fetch_add. On x86 its locked instruction is a full barrier
+// already, and a second one costs a tenth of a round trip; elsewhere a later load may still come before its store.
+static inline void fos_fence_after_update(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#else
+    fos_fence();
+#endif
+}
 static inline void fos_spin_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
