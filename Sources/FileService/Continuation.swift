@@ -45,7 +45,7 @@ struct Continuation: BitwiseCopyable {
         /// Owes a letter; nobody is answered by it.
         case passing
     }
-    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, commit }
+    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit }
 
     var kind: Kind
     var phase = Phase.start

@@ -7,7 +7,8 @@
 //   4 prepare   the new parent's owner locks the new name, or reserves it with a placeholder
 //   5 rules     attributes of the source (and of what it is exchanged with), if someone must be checked
 //   6 victim    its owner takes its link, or marks an empty directory dead: the point of no return
-//   7 commit    both entries change, the inodes learn of it; then the locks are gone
+//   7 moves     the inodes learn of it; their names are still locked, so none can go and its number name another one
+//   8 commit    both entries change; then the locks are gone
 // Until 6 any refusal undoes 4, 3 and 1. After it nothing can fail; a full mailbox only makes a message wait (`Owed`).
 // Invariants: who meets a locked name is answered RETRY, so nobody sees a step in between; only the holder of the tree
 // lock changes a directory's parent; no step waits for a client or for the kernel.
@@ -174,7 +175,7 @@ extension FileServer {
     private mutating func takeVictim<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         let victim = state.pointee.victim
-        guard victim != 0, !isExchange(state) else { return commit(id, kernel) }
+        guard victim != 0, !isExchange(state) else { return moveInodes(id, kernel) }
         // The directory that the source is in would be the victim; it only looks busy because this rename is in it.
         if victim == kept(id).message.pointee.inode { return abort(id, -ENOTEMPTY, kernel) }
         let isDirectory = state.pointee.victimKind == Mode.directoryKind
@@ -185,7 +186,7 @@ extension FileServer {
             guard status == 0 else { return abort(id, status, kernel) }
             if isLastName(of: inode) { state.pointee.renameFlags |= FOS_PEER_GONE.rawValue }
             if isDirectory { killDirectory(inode, kernel) } else { dropLink(inode, kernel) }
-            return commit(id, kernel)
+            return moveInodes(id, kernel)
         }
         let message = kernel.scratch()
         message.pointee.operation = UInt16((isDirectory ? FOS_OP_PEER_REMOVE_DIRECTORY : FOS_OP_PEER_UNLINK).rawValue)
@@ -196,18 +197,23 @@ extension FileServer {
         askNext(id, .victim, message, owner(of: victim), kernel)
     }
 
-    // MARK: Step 7
+    // MARK: Steps 7 and 8
+
+    private mutating func moveInodes<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        state.pointee.phase = .moves
+        sendRenameMessages(id, isExchange(state) ? [.moveSource, .moveVictim] : [.moveSource], kernel)
+    }
 
     private mutating func commit<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry,
             let names = RenameNames(kept(id))
         else { return }
         state.pointee.phase = .commit
-        var messages: Owed = [.moveSource]
+        var messages = Owed()
         if isExchange(state) {
             directory.pointee.busy -= 1
             setEntry(directory, dentry, names.old, inode: state.pointee.victim, kind: state.pointee.victimKind, kernel)
-            messages.insert(.moveVictim)
         } else {
             directory.pointee.busy -= 1
             removeEntry(directory, dentry, names.old, kernel)
@@ -259,12 +265,15 @@ extension FileServer {
         continuations.state(id)?.pointee.responses += 1
     }
 
-    /// All who take part have done their part.
+    /// All who take part in one of the last two steps have done their part.
     private mutating func conclude<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
-        guard let state = continuations.state(id), state.pointee.phase == .commit, !state.pointee.isDecided, state.pointee.responses == 0,
-            state.pointee.owed.isEmpty
+        guard let state = continuations.state(id), !state.pointee.isDecided, state.pointee.responses == 0, state.pointee.owed.isEmpty
         else { return }
-        decide(id, 0, kernel)
+        switch state.pointee.phase {
+        case .moves: commit(id, kernel)
+        case .commit: decide(id, 0, kernel)
+        default: break
+        }
     }
 
     // MARK: Undoing
@@ -276,7 +285,7 @@ extension FileServer {
 
     private mutating func undoRename<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        precondition(state.pointee.phase != .commit, "a rename is undone after its point of no return")
+        precondition(state.pointee.phase != .moves && state.pointee.phase != .commit, "a rename is undone after its point of no return")
         if state.pointee.isPrepared {
             if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
                 unlock(newDentry, in: newDirectory)
@@ -352,13 +361,12 @@ extension FileServer {
             case .prepare: prepared(id, reply, kernel)
             case .victim:
                 state.pointee.renameFlags |= reply.flags & FOS_PEER_GONE.rawValue
-                commit(id, kernel)
+                moveInodes(id, kernel)
             default: judge(id, phase, reply.attributes, kernel)
             }
-        case .commit:
+        case .moves, .commit:
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
-            // A moved inode may be gone again: its new name was free for others as soon as the commit was there.
-            precondition(status == 0 || status == -ENOENT, "a member refuses what it has agreed to")
+            precondition(status == 0, "a member refuses what it has agreed to")
             conclude(id, kernel)
         case .start: preconditionFailure("a response to nothing")
         }

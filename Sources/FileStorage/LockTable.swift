@@ -30,6 +30,8 @@ public struct LockTable: ~Copyable {
     static var clientBuckets: Int { 64 }
     /// Number of the last deadlock search.
     var search: UInt64 = 0
+    /// What is left of `looksLimit` for the searches of the present request.
+    var looks = 0
 
     public init(limitPerClient: Int = 65536) {
         self.limitPerClient = limitPerClient
@@ -54,6 +56,7 @@ public struct LockTable: ~Copyable {
     public mutating func set(
         _ inode: InodePointer, _ request: LockRequest, token: UInt64?, _ arena: inout Arena, _ pool: inout PagePool
     ) -> LockResult {
+        looks = LockTable.looksLimit
         guard request.start <= request.end else { return .invalid }
         if request.kind == .unlock, inode.pointee.locks == nil { return .granted }
         guard let list = list(inode, &arena, &pool) else { return .noLocks }
@@ -97,6 +100,7 @@ public struct LockTable: ~Copyable {
     public mutating func release(
         _ inode: InodePointer, owner: LockOwner, _ arena: inout Arena, _ pool: inout PagePool
     ) {
+        looks = LockTable.looksLimit
         guard let list = inode.pointee.locks else { return }
         removeRanges(list, &arena, &pool) { $0.owner == owner }
         wake(list, flocks: false, 0, .max, &arena, &pool)
@@ -115,6 +119,7 @@ public struct LockTable: ~Copyable {
 
     /// Removes all locks and waiters of a client that is gone. Its own waiters leave no outcome.
     public mutating func releaseAll(client: UInt32, _ arena: inout Arena, _ pool: inout PagePool) {
+        looks = LockTable.looksLimit
         // Waiters first, in all lists, so that none of them is granted a lock by the removal of another.
         var next = lists
         while let list = next {

@@ -113,6 +113,7 @@ extension LockTable {
                 next = waiter.pointee.next
                 let request = waiter.pointee.request
                 guard waiter.pointee.isFlock == flocks, request.overlaps(start, end) else { continue }
+                looks -= list.pointee.rangeCount
                 if LockTable.conflict(flocks ? list.pointee.flocks : list.pointee.ranges, request) != nil {
                     // The change may have put another lock in its way, whose owner waits for this one in another thread.
                     if !flocks, closesCircle(list, request) { finish(waiter, .deadlock) }
@@ -126,10 +127,10 @@ extension LockTable {
                 finish(waiter, applied == .failed ? .noLocks : .granted)
                 if applied == .failed { continue }
                 // The waiters passed already are looked at again: at once if this one converted a lock of its own,
-                // which may let them go, else when all have had their turn.
+                // which may let them go, else when all have had their turn, for the circles that it may have closed.
                 start = min(start, request.start)
                 end = max(end, request.end)
-                isChanged = true
+                if applied == .reduced || looks > 0 { isChanged = true }
                 if applied == .reduced { break }
             }
         }

@@ -8,6 +8,42 @@ import Testing
 @testable import FileService
 
 @Suite struct RenameTests {
+    /// Three members: the old name, the new name, and the inode. Who removes the new name as soon as it is there must not
+    /// make the rest of the rename meet another file under the same number.
+    @Test func aMoveReachesNoOtherInode() {
+        var reused = 0
+        for seed in 1...100 {
+            let fleet = FileFleet(members: 3, options: LoopOptions(seed: UInt64(seed)))
+            let (files, other) = (fleet.files(), fleet.files())
+            let directories = (0..<3).map { files.mkdir(1, "d\($0)").inode }
+            #expect(Set(directories.map(fleet.member)).count == 3)
+            let (home, from, to) = (directories[0], directories[1], directories[2])
+            let f = files.create(home, "f").inode
+            #expect(files.link(f, from, "x").status == 0 && files.unlink(home, "f") == 0)
+            let rename = files.client.post(Files.renameCall(from, "x", to, "y"))
+            var removal: LoopTicket?
+            for step in 0..<200 {
+                other.client.post(Files.make(FOS_OP_CREATE, home, "s\(step)", mode: 0o644))
+                if removal == nil { removal = other.client.post(LoopCall(FOS_OP_UNLINK, inode: to, name: "y")) }
+                if let ticket = removal, let reply = other.client.reply(ticket) {
+                    removal = nil
+                    if reply.status == 0 { break }
+                }
+                fleet.host.step()
+            }
+            fleet.host.runUntilQuiet()
+            #expect(files.client.reply(rename)?.status == 0)
+            let stranger = other.stat(f)
+            if stranger.status == 0 {
+                reused += 1
+                let (born, changed) = (stranger.attributes.born, stranger.attributes.changed)
+                #expect(born.seconds == changed.seconds && born.nanoseconds == changed.nanoseconds, "seed \(seed)")
+            }
+            fleet.check("seed \(seed)")
+        }
+        #expect(reused > 0)
+    }
+
     /// What is owed because mailboxes were full is paid at ticks, which the server asks for until it has.
     @Test func ticksGoOnWhileMessagesAreOwed() {
         var owed = 0

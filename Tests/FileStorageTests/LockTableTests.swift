@@ -1,4 +1,5 @@
 import FileStorage
+import Glibc
 import Testing
 
 @Suite struct LockTableTests {
@@ -192,6 +193,34 @@ import Testing
         expect(f.set(0, 2, .write, 0, 0, token: 31, isDescription: true) == .waiting)
         f.locks.releaseAll(client: 1, &f.memory.arena, &f.memory.pool)
         expect(f.outcomes() == [])
+        f.expectEmpty()
+    }
+
+    /// The search for a circle ends early where there are very many locks and waits, so that nobody stops a server with them.
+    @Test func searchesAreBounded() throws {
+        var f = try Fixture(inodes: 2)
+        let (locks, waits) = (8000, 600) as (UInt64, UInt64)
+        for place in 0..<locks { expect(f.set(1, 9999, .read, 2 * place, 2 * place) == .granted) }
+        for owner in 1...waits {
+            expect(f.set(0, owner, .write, owner, owner) == .granted)
+            expect(f.set(1, owner, .write, 0, 4 * locks, token: owner) == .waiting)
+        }
+        func processorTime() -> Double {
+            var time = timespec()
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+            return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+        }
+        let before = processorTime()
+        expect(f.set(0, 7777, .write, 1, waits, token: 7777) == .waiting)
+        let search = processorTime() - before
+        #expect(search < 0.05, "\(search) s")
+        // A circle that is close by is still found.
+        expect(f.set(0, 9999, .write, 1, 1, token: 9999) == .deadlock)
+        for owner in [9999, 7777] + Array(1...waits) {
+            _ = f.locks.cancel(token: owner, &f.memory.arena, &f.memory.pool)
+            for inode in 0..<2 { f.locks.release(f.inodes[inode], owner: LockOwner(id: owner, client: 1), &f.memory.arena, &f.memory.pool) }
+        }
+        _ = f.outcomes()
         f.expectEmpty()
     }
 
