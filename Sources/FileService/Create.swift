@@ -32,6 +32,8 @@ extension FileServer {
             guard let inode = inodes.find(child) else { return answer(Status.retry, kernel) }
             return openExisting(inode, make, kernel)
         }
+        let refusal = make.take_reference != 0 ? refusalToRefer() : 0
+        guard refusal == 0 else { return answer(refusal, kernel) }
         guard let made = makeEntry(directory, name, mode: Mode.regular | make.mode & Mode.permissions, make, kernel) else { return }
         if make.take_reference != 0 { takeReference(made, make.open_flags, kernel) }
         finish(made, in: directory, name, flags: UInt16(FOS_CREATED.rawValue), kernel)
@@ -79,6 +81,8 @@ extension FileServer {
         guard directory.isDirectory else { return answer(-ENOTDIR, kernel) }
         guard turn.actor.may(Access.write | Access.execute, directory) else { return answer(-EACCES, kernel) }
         if directory.pointee.flags.contains(.dead) { return answer(-ENOENT, kernel) }
+        let refusal = make.take_reference != 0 ? refusalToRefer() : 0
+        guard refusal == 0 else { return answer(refusal, kernel) }
         guard let inode = makeInode(slot: SlotTable.slot(ofInode: directory.pointee.number), kernel) else {
             return needCredits(Limits.creditsOfMetadata, kernel)
         }

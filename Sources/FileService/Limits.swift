@@ -8,6 +8,10 @@ enum Limits {
     static var continuations: Int { 1024 }
     /// Lock requests that wait. They wait as long as a program likes, so they do not share the bound above.
     static var lockWaiters: Int { 4096 }
+    /// Inodes that one client has open at a server, and all clients: as many as Linux lets a process and a machine by
+    /// default (fs.nr_open is sixteen times the first). The second is 32 MiB of a server's memory.
+    static var openFilesOfClient: UInt32 { 65536 }
+    static var openFiles: Int { 1 << 20 }
     /// Revocations that met a full notice ring: as many as there are continuations, with four notices each.
     static var owedNotices: Int { 4096 }
     /// Free slots in the notice ring that a change asks for before it begins: a rename sends at most

@@ -83,7 +83,13 @@ extension FileServer {
         return kernel.bulk(of: Request(letter: letter).envelope, offset: 0, count: 0) != nil
     }
 
-    /// Counts a reference of the turn's client.
+    /// The error of taking a reference for the turn's client; 0 if it may.
+    func refusalToRefer() -> Int32 {
+        guard !turn.isKernel, let letter = turn.letter else { return 0 }
+        return openFiles.refusal(Request(letter: letter).envelope.pointee.client)
+    }
+
+    /// Counts a reference of the turn's client. Nothing refuses it.
     mutating func takeReference<K: Kernel>(_ inode: InodePointer, _ openFlags: UInt32, _ kernel: K) {
         guard !turn.isKernel, clientLives(kernel), let letter = turn.letter else { return }
         openFiles.add(Request(letter: letter).envelope.pointee.client, inode, granted: OpenFileTable.granted(openFlags))
@@ -110,6 +116,8 @@ extension FileServer {
         if flags & OpenFlag.directory != 0, !inode.isDirectory { return answer(-ENOTDIR, kernel) }
         guard turn.actor.may(granted | (truncates ? Access.write : 0), inode) else { return answer(-EACCES, kernel) }
         if flags & OpenFlag.noAccessTime != 0, !turn.actor.owns(inode.pointee.uid) { return answer(-EPERM, kernel) }
+        let refusal = takeReference ? refusalToRefer() : 0
+        guard refusal == 0 else { return answer(refusal, kernel) }
         if truncates, inode.isRegular {
             guard flushPages(inode, nil, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
@@ -133,7 +141,10 @@ extension FileServer {
             locks.release(inode, owner: LockOwner(id: release.owner, client: client, isDescription: true), &arena, &pool)
             answerLocks(kernel)
         }
-        if !turn.isKernel { openFiles.remove(client, inode, release.count) }
+        if !turn.isKernel {
+            let granted = (release.flags & 2 != 0 ? Access.read : 0) | (release.flags & 4 != 0 ? Access.write : 0)
+            openFiles.remove(client, inode, release.count, granted: granted)
+        }
         releaseIfUnused(inode, kernel)
     }
 

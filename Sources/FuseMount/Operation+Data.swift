@@ -140,12 +140,25 @@ extension Operation {
     func lseek(_ inode: UInt64, _ offset: off_t, _ whence: Int32) {
         if IntrospectionTree.owns(inode) { return seekIntrospection(inode, offset, whence) }
         guard offset >= 0 else { return answer(-ENXIO) }
+        var (status, found) = askSeek(inode, offset, whence)
+        // Where the service sees a hole, a program may have written through a mapping: its pages are written back, and the
+        // service is asked again. Data that the service sees are data.
+        if status == -ENXIO || (status == 0 && (whence != Int32(FOS_SEEK_DATA) || found != offset)) {
+            if front.pointee.idle.value == 0 { front.startWorker() }
+            fuse_lowlevel_notify_inval_inode(front.pointee.session, inode, 0, 0)
+            (status, found) = askSeek(inode, offset, whence)
+        }
+        guard status == 0 else { return answer(status) }
+        fuse_reply_lseek(request, found)
+    }
+
+    private func askSeek(_ inode: UInt64, _ offset: off_t, _ whence: Int32) -> (status: Int32, found: off_t) {
         let message = message(FOS_OP_LSEEK, inode)
         message.append(fos_lseek_request(offset: UInt64(offset), whence: UInt32(bitPattern: whence), reserved: 0))
         let status = call()
-        guard status == 0 else { return answer(status) }
-        guard let result = payload(fos_lseek_reply.self) else { return answer(-EIO) }
-        fuse_reply_lseek(request, off_t(truncatingIfNeeded: result.offset))
+        guard status == 0 else { return (status, 0) }
+        guard let result = payload(fos_lseek_reply.self) else { return (-EIO, 0) }
+        return (0, off_t(truncatingIfNeeded: result.offset))
     }
 
     func copyRange(_ source: UInt64, _ sourceOffset: off_t, _ inode: UInt64, _ offset: off_t, _ length: Int, _ flags: Int32) {

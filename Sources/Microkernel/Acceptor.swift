@@ -5,7 +5,8 @@
 // Protocol: fos/handshake.h. A connection has two seconds to say hello. After the welcome a client never writes to its
 // socket; whatever comes then (data or hang-up) ends it, as does the death of its process.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
-// spare descriptor is kept to refuse connections with when descriptors run out. No path here waits for a client.
+// spare descriptor is kept to refuse connections with when descriptors run out. A user has a bound of clients, but the
+// owner and root. No path here waits for a client.
 
 import CFosWire
 import CPlatform
@@ -211,6 +212,10 @@ final class Acceptor: @unchecked Sendable {
             fos_platform_close(peer.pidfd)
             return refuse(waiting.socket, -EACCES)
         }
+        guard isOwner || clients(of: peer.uid) < configuration.clientsOfUserMax else {
+            fos_platform_close(peer.pidfd)
+            return refuse(waiting.socket, -EAGAIN)
+        }
         var rights: UInt32 = isOwner ? FOS_RIGHT_ADMIN.rawValue : 0
         if hello.flags & FOS_HELLO_FRONT_END.rawValue != 0, peer.pid == getpid() {
             rights |= FOS_RIGHT_ACT_AS.rawValue
@@ -218,6 +223,8 @@ final class Acceptor: @unchecked Sendable {
         }
         admit(waiting.socket, peer, rights: rights, channels: Int(hello.channels))
     }
+
+    private func clients(of uid: UInt32) -> Int { locked { listed.values.count { $0.uid == uid } } }
 
     private func refuse(_ socket: Int32, _ status: Int32) {
         var welcome = fos_welcome()

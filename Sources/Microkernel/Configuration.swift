@@ -62,6 +62,8 @@ public struct MicrokernelConfiguration: Sendable {
     public var listens = true
     /// Clients at once; beyond it a hello is answered -EAGAIN.
     public var clientsMax = 1024
+    /// Clients at once of one user other than the owner and root, so that nobody keeps the others out.
+    public var clientsOfUserMax = 256
     /// Channels a client may have, at most FOS_CHANNELS_MAX; a larger wish is cut to this.
     public var channelsMax = Int(FOS_CHANNELS_MAX)
     /// Letters in a server's request mailbox from its own core (clients and neighbours), a power of two.

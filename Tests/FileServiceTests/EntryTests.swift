@@ -148,6 +148,47 @@ import Testing
         fleet.check()
     }
 
+    /// What an OPEN granted ends with the references that were granted it.
+    @Test func grantsEndWithTheirReferences() {
+        let fleet = FileFleet(members: 1, rootMode: 0o777)
+        let (owner, other) = (fleet.files(uid: 1, gid: 1), fleet.files(uid: 2, gid: 2))
+        let f = owner.create(1, "f", mode: 0o666).inode
+        func release(_ flags: UInt32) -> Int32 {
+            other.call(LoopCall(FOS_OP_RELEASE, inode: f, fos_release_request(owner: 0, flags: flags, count: 1))).status
+        }
+        #expect(other.open(f, 0).status == 0 && other.open(f, 2).status == 0)
+        #expect(owner.setattr(f, FOS_SET_MODE.rawValue, mode: 0o600).status == 0)
+        #expect(other.write(f, 0, [1]) == 1 && other.read(f, 0, 1).status == 0)
+        #expect(release(2 | 4) == 0)
+        #expect(other.write(f, 0, [1]) == Int(-EACCES) && other.read(f, 0, 1).status == 0)
+        #expect(release(2) == 0 && other.read(f, 0, 1).status == -EACCES)
+        fleet.check()
+    }
+
+    /// A client has a bound of open files; what it cannot open it does not make or truncate either.
+    @Test func openFilesAreBounded() {
+        let fleet = FileFleet(members: 1, pagesPerMember: 20_000)
+        let (files, other) = (fleet.files(), fleet.files())
+        for index in 0..<Int(Limits.openFilesOfClient) {
+            guard files.create(1, "f\(index)", reference: 1).status == 0 else {
+                Issue.record("file \(index)")
+                return
+            }
+        }
+        let last = files.lookup(1, "f0").inode
+        #expect(files.write(last, 0, [1]) == 1)
+        #expect(files.create(1, "more", reference: 1).status == -EMFILE && files.lookup(1, "more").status == -ENOENT)
+        #expect(files.open(last, 0o1002).status == -EMFILE && files.stat(last).attributes.size == 1)
+        #expect(files.call(Files.make(FOS_OP_TMPFILE, 1, "", mode: 0o600, flags: 2, reference: 1)).status == -EMFILE)
+        #expect(files.create(1, "unopened").status == 0 && other.open(last, 0).status == 0)
+        #expect(files.release(last) == 0 && files.open(last, 0).status == 0)
+        files.client.die()
+        other.client.die()
+        fleet.host.runUntilQuiet()
+        fleet.look(0) { #expect($0.openFiles.count == 0) }
+        fleet.check()
+    }
+
     @Test func keepsUnlinkedFilesThatAreOpen() {
         let fleet = FileFleet(members: 2)
         let files = fleet.files()

@@ -252,6 +252,23 @@ struct MountTests {
         #expect(stat(scratch.path + "/a file", &status) == 0 && status.st_mode == 0o100600)
     }
 
+    /// What a program has written into a hole through a mapping is data at once, as in a local file system.
+    @Test func seeksSeeWhatMappingsWrote() throws {
+        let scratch = try Scratch()
+        defer { scratch.finish() }
+        let descriptor = open(scratch.path + "/sparse", O_RDWR | O_CREAT, 0o644)
+        defer { close(descriptor) }
+        #expect(ftruncate(descriptor, 16384) == 0)
+        let (data, hole) = (Int32(3), Int32(4))
+        #expect(lseek(descriptor, 0, data) == -1 && errno == ENXIO)
+        let map = try #require(mmap(nil, 16384, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0))
+        defer { munmap(map, 16384) }
+        map.storeBytes(of: 7, toByteOffset: 8192, as: UInt8.self)
+        #expect(lseek(descriptor, 0, data) == 8192)
+        map.storeBytes(of: 7, toByteOffset: 0, as: UInt8.self)
+        #expect(lseek(descriptor, 0, hole) == 4096 && lseek(descriptor, 0, data) == 0 && lseek(descriptor, 8192, hole) == 12288)
+    }
+
     /// Pages of a mapping come through an open file with O_DIRECT too, and the kernel keeps them.
     @Test func directOpensWithMappingsLeavePages() throws {
         let scratch = try Scratch()

@@ -291,6 +291,14 @@ private struct Exchange {
             file.data.withUnsafeBytes { if count > 0 { bulk.copyMemory(from: $0.baseAddress! + offset, byteCount: count) } }
             reply.pointee.bulk_length = UInt32(count)
         case FOS_OP_WRITE.rawValue: return write(&state, inode, file)
+        case FOS_OP_LSEEK.rawValue:
+            // Pages of zeros are holes.
+            let wanted = fields(fos_lseek_request.self)
+            let isData = { (page: Int) in file.data[page * 4096..<min((page + 1) * 4096, file.data.count)].contains { $0 != 0 } }
+            var page = Int(wanted.offset) / 4096
+            while page * 4096 < file.data.count, isData(page) != (wanted.whence == 3) { page += 1 }
+            if page * 4096 >= file.data.count, wanted.whence == 3 { return fail(ENXIO) }
+            answer(fos_lseek_reply(offset: max(wanted.offset, UInt64(min(page * 4096, file.data.count)))))
         case FOS_OP_FSYNC.rawValue: state.log.append("fsync \(inode)")
         default: return fail(EOPNOTSUPP)
         }

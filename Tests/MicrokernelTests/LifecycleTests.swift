@@ -53,6 +53,44 @@ extension MicrokernelTests {
             }
         }
 
+        /// A user cannot take all places; the owner and root can.
+        @Test(.enabled(if: geteuid() == 0)) func aUserHasABoundOfClients() throws {
+            let instance = try TestInstance {
+                $0.allowOther = true
+                $0.clientsOfUserMax = 2
+            }
+            func connect(as user: uid_t) throws -> Int32 {
+                var ends: [Int32] = [0, 0]
+                // A socket pair is of the user who makes it.
+                try #require(seteuid(user) == 0)
+                let result = socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends)
+                try #require(seteuid(0) == 0 && result == 0)
+                instance.kernel.attach(socket: ends[1])
+                let client = UnsafeMutablePointer<fos_client>.allocate(capacity: 1)
+                client.initialize(to: fos_client())
+                let status = fos_client_attach(client, ends[0], 1, 0)
+                if status == 0 { clients.append(client) } else { client.deallocate() }
+                return status
+            }
+            var clients: [UnsafeMutablePointer<fos_client>] = []
+            defer {
+                for client in clients {
+                    fos_client_disconnect(client)
+                    client.deallocate()
+                }
+            }
+            for user in [4001, 4002] as [uid_t] {
+                #expect(try connect(as: user) == 0 && connect(as: user) == 0)
+                #expect(try connect(as: user) == -EAGAIN)
+            }
+            for _ in 0..<4 { #expect(try connect(as: 0) == 0) }
+            // One that goes makes room.
+            fos_client_disconnect(clients[0])
+            clients.removeFirst().deallocate()
+            #expect(eventually { instance.kernel.clients.count { $0.uid == 4001 } == 1 })
+            #expect(try connect(as: 4001) == 0 && connect(as: 4001) == -EAGAIN)
+        }
+
         @Test func aReplyToADeadClientIsDropped() throws {
             let instance = try TestInstance(cores: 2, servers: 1)
             let client = try TestClient(instance.kernel)

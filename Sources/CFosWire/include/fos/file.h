@@ -180,7 +180,9 @@ struct fos_forget_item { uint64_t inode, count; };  // FORGET: payload = array o
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
     uint32_t open_flags, reserved;
 };
-struct fos_release_request { uint64_t owner; uint32_t flags, count; };  // RELEASE: `count` references; also drops flocks of owner if flags & 1
+// RELEASE: `count` references. flags 1: also drops flocks of owner; 2, 4: all of these were open for reading, for writing,
+// so that what they granted ends with them. Without 2 and 4 it ends with the client's last reference to the inode.
+struct fos_release_request { uint64_t owner; uint32_t flags, count; };
 struct fos_flush_request { uint64_t owner; };             // FLUSH: drop POSIX locks of owner on the inode
 
 struct fos_lease_ack { uint64_t cookie; };                // LEASE_ACK: to notice.reply_to. Empty reply
