@@ -15,6 +15,8 @@ struct Rerun: OptionSet, BitwiseCopyable {
     static var flushed: Rerun { Rerun(rawValue: 1) }
     /// Every peer was asked for credits; there are none.
     static var outOfSpace: Rerun { Rerun(rawValue: 2) }
+    /// Part of it is done, and the letter says what is left.
+    static var begun: Rerun { Rerun(rawValue: 4) }
 }
 
 /// Messages that a transaction must still send, because a mailbox was full after the point of no return.
@@ -37,6 +39,8 @@ struct Continuation: BitwiseCopyable {
         case flush
         /// Runs its letter again when peers have given credits.
         case credits
+        /// Runs its letter again when others had their turn: a long request in steps.
+        case step
         /// A name that waits for an inode elsewhere: MKDIR, LINK.
         case insertion
         /// A name that goes when its inode elsewhere has agreed: UNLINK, RMDIR.

@@ -131,6 +131,21 @@ extension FileServer {
         serve(Request(letter: again), rerun, kernel)
     }
 
+    /// Lets others have their turn before the turn's request, whose letter says what is left of it, goes on: a message to
+    /// this server itself, which queues behind theirs.
+    mutating func goOnLater<K: Kernel>(_ kernel: K) {
+        var state = Continuation(.step)
+        state.rerun = turn.rerun
+        guard clientLives(kernel), let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PING.rawValue)
+        guard kernel.send(message, to: kernel.mailbox, expecting: id, onBehalfOf: nil) == .sent else {
+            continuations.remove(id)
+            return answer(Status.retry, kernel)
+        }
+        continuations.state(id)?.pointee.responses = 1
+    }
+
     // MARK: Messages owed
 
     mutating func owe(_ id: ContinuationID, _ owed: Owed) {

@@ -124,6 +124,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .credits: resumeCredits(id, response, kernel)
         case .space: resumeSpace(id, response, kernel)
         case .copy: resumeCopy(id, response, kernel)
+        case .step: runAgain(id, adding: .begun, kernel)
         case .answer, .flush, .passing: break
         }
         if owing > 0 { payOwed(kernel) }

@@ -29,6 +29,9 @@ enum Limits {
     /// Nodes of a page map that a range may need beside those it fills: at each of its two ends one a level (9 bits of the
     /// index each, 54 bits), and the roots that a map grows when an index beyond its height is first used.
     static var mapNodes: UInt64 { 21 }
+    /// Pages that one step of a long FALLOCATE gives, clears or takes away (16 MiB: some milliseconds), so that others wait
+    /// no longer than that.
+    static var pagesOfStep: UInt64 { 4096 }
     /// Upper bound of the credits for so many new pages of a file.
     static func creditsOfPages(_ missing: UInt64) -> UInt64 { missing == 0 ? 0 : missing + missing / 511 + mapNodes }
     /// Bytes that one COPY_RANGE moves at most: within a server, and through messages from another one.

@@ -22,7 +22,8 @@ extension FileServer {
         var writer = RecordWriter(room: room)
         var cookie = wanted.cookie
         var isFull = false
-        let plus = wanted.flags & FOS_READDIR_PLUS.rawValue != 0
+        // Attributes are what lookups would give, so they need what a lookup needs.
+        let plus = wanted.flags & FOS_READDIR_PLUS.rawValue != 0 && turn.actor.may(Access.execute, directory)
         if cookie == 0 {
             isFull = !put(&writer, directory.pointee.number, next: 1, ".", plus ? directory : nil, kernel)
             if !isFull { cookie = 1 }

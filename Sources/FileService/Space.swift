@@ -5,7 +5,8 @@
 // Protocol: CREDITS moves pages' worth of permission from one member to another in one message, so the sum over all
 // members and messages is the size limit at every moment. Two members that ask each other at once: the one with the
 // lower index gets, the other's client is told to try again, so none is refused space that exists.
-// Invariants: a request waits for credits before it has changed anything; its letter is kept and run from the start.
+// Invariants: a request waits for credits before it has changed anything; its letter is kept and run from the start. An
+// FALLOCATE of more than a few megabytes is done in steps, between which others have their turn.
 
 import CFosWire
 import FileStorage
@@ -157,36 +158,66 @@ extension FileServer {
         guard flushPages(inode, nil, kernel) else { return }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let punches = wanted.mode & punchHole != 0
+        let step = nextStep(inode, from: wanted.offset, to: end, skipsHoles: punches)
         if !punches {
+            // All of it is asked for before the first step, so that what cannot be is refused before anything has changed.
+            let isFirst = !turn.rerun.contains(.begun)
+            let wanting = creditsWanting(inode, from: wanted.offset, to: isFirst ? end : step.end)
+            guard wanting == 0 else { return needCredits(wanting, atLeast: wanting, kernel) }
             let before = inode.pageMap.pointee.pageCount
-            let wanting = takePages(inode, from: wanted.offset, to: end)
-            guard wanting == 0 else {
+            let refused = takePages(inode, from: step.start, to: step.end)
+            guard refused == 0 else {
                 if inode.pageMap.pointee.pageCount != before { kernel.changed(inode: inode.pointee.number) }
-                return needCredits(wanting, atLeast: wanting, kernel)
+                return needCredits(refused, atLeast: refused, kernel)
             }
         }
-        if punches || wanted.mode & zeroRange != 0 { clear(inode, from: wanted.offset, to: end, removingPages: punches) }
+        if punches || wanted.mode & zeroRange != 0 { clear(inode, from: step.start, to: step.end, removingPages: punches) }
+        committed(.data(inode, offset: step.start, length: step.end - step.start), kernel)
+        if step.end < end {
+            committed(.inode(inode), kernel)
+            var rest = wanted
+            rest.offset = step.end
+            rest.length = end - step.end
+            request.message.setBody(rest)
+            return goOnLater(kernel)
+        }
         if wanted.mode & keepSize == 0, end > inode.pointee.size { inode.pointee.size = end }
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
         markModified(inode, time(kernel))
-        committed(.data(inode, offset: wanted.offset, length: wanted.length), kernel)
         committed(.inode(inode), kernel)
         revokeData(inode, kernel)
         answer(0, kernel)
     }
 
-    /// Gives a range pages of its own. 0: done; else so many credits are wanting. The nodes of the page map are counted at
-    /// their upper bound first; should Linux refuse memory half-way, the pages taken so far stay as zeros of the file,
-    /// as after an fallocate that a signal ended, and asking again goes on from there.
-    private mutating func takePages(_ inode: InodePointer, from start: UInt64, to end: UInt64) -> UInt64 {
+    /// The part of a range that is done at once. What has no pages to take away costs nothing, and is skipped.
+    private func nextStep(_ inode: InodePointer, from start: UInt64, to end: UInt64, skipsHoles: Bool) -> (start: UInt64, end: UInt64) {
         let pageBytes = UInt64(Limits.pageBytes)
-        let first = start / pageBytes
-        let last = (end + pageBytes - 1) / pageBytes
-        let missing = missingPages(inode, from: first, to: last)
+        var start = start
+        if skipsHoles {
+            let data = inode.pageMap.pointee.nextData(from: start / pageBytes).map { min($0, end / pageBytes) } ?? end / pageBytes
+            start = min(max(start, data * pageBytes), end)
+        }
+        let limit = (start / pageBytes + Limits.pagesOfStep) * pageBytes
+        return (start, min(end, limit))
+    }
+
+    /// How many credits more are wanting to give a range pages of its own. The nodes of the page map are counted at their
+    /// upper bound.
+    private func creditsWanting(_ inode: InodePointer, from start: UInt64, to end: UInt64) -> UInt64 {
+        let pageBytes = UInt64(Limits.pageBytes)
+        let missing = missingPages(inode, from: start / pageBytes, to: (end + pageBytes - 1) / pageBytes)
         let needed = Limits.creditsOfPages(missing)
         let free = UInt64(max(pool.credits, 0))
-        if needed > free { return needed - free }
-        var index = inode.pageMap.pointee.nextHole(from: first)
+        return needed > free ? needed - free : 0
+    }
+
+    /// Gives a range, for which there are credits, pages of its own. 0: done; else so many are wanting all the same. Should
+    /// Linux refuse memory half-way, the pages taken so far stay as zeros of the file, as after an fallocate that a signal
+    /// ended, and asking again goes on from there.
+    private mutating func takePages(_ inode: InodePointer, from start: UInt64, to end: UInt64) -> UInt64 {
+        let pageBytes = UInt64(Limits.pageBytes)
+        let last = (end + pageBytes - 1) / pageBytes
+        var index = inode.pageMap.pointee.nextHole(from: start / pageBytes)
         while index < last {
             guard inode.pageMap.pointee.ensure(index, zeroed: true, &pool) != nil else { return UInt64(max(pool.shortfall, 1)) }
             index = inode.pageMap.pointee.nextHole(from: index + 1)

@@ -67,6 +67,45 @@ import Testing
         fleet.check()
     }
 
+    /// Long requests are done in steps, between which others are served; what they do is the same.
+    @Test(arguments: [1, 2]) func longAllocationsLetOthersThrough(members: Int) {
+        let fleet = FileFleet(members: members, pagesPerMember: 60_000)
+        let (files, other) = (fleet.files(), fleet.files())
+        let f = files.create(1, "f").inode
+        let megabyte: UInt64 = 1 << 20
+        func runs(_ mode: UInt32, _ offset: UInt64, _ length: UInt64) -> Int {
+            let ticket = files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0)))
+            var served = 0
+            while !files.client.isAnswered(ticket), served < 1000 {
+                #expect(other.stat(1).status == 0)
+                served += 1
+            }
+            #expect(files.client.reply(ticket)?.status == 0)
+            return served
+        }
+        #expect(files.write(f, 5000, [7, 7, 7]) == 3 && files.write(f, 150 * megabyte + 10, [8]) == 1)
+        #expect(runs(0, 100, 200 * megabyte) > 4)
+        #expect(files.stat(f).attributes.size == 200 * megabyte + 100 && files.stat(f).attributes.blocks == (200 * megabyte + 4096) / 512)
+        #expect(files.read(f, 5000, 3).bulk == [7, 7, 7] && files.read(f, 150 * megabyte + 9, 3).bulk == [0, 8, 0])
+        #expect(runs(16, 150 * megabyte, 49 * megabyte) > 1 && files.read(f, 150 * megabyte + 9, 3).bulk == [0, 0, 0])
+        #expect(runs(3, 5001, 180 * megabyte) > 4)
+        #expect(files.read(f, 5000, 3).bulk == [7, 0, 0] && files.stat(f).attributes.blocks < 21 * megabyte / 512)
+        #expect(runs(3, 0, 1 << 62) < 10 && files.stat(f).attributes.blocks == 0 && files.stat(f).attributes.size == 200 * megabyte + 100)
+        // Who removes the file meanwhile, or dies, ends it.
+        let ticket = files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
+        for _ in 0..<2 { fleet.host.step() }
+        #expect(other.unlink(1, "f") == 0)
+        fleet.host.runUntilQuiet()
+        #expect(files.client.reply(ticket)?.status == -ESTALE)
+        let g = files.create(1, "g").inode
+        files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: g, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
+        for _ in 0..<2 { fleet.host.step() }
+        files.client.die()
+        fleet.host.runUntilQuiet()
+        #expect(other.stat(g).attributes.blocks < 60 * megabyte / 512)
+        fleet.check()
+    }
+
     @Test(arguments: [1, 2]) func copiesRanges(members: Int) {
         let fleet = FileFleet(members: members)
         let files = fleet.files()

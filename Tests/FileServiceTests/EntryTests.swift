@@ -148,6 +148,19 @@ import Testing
         fleet.check()
     }
 
+    /// Who may list a directory but not search it learns names, and nothing of what they lead to.
+    @Test func listingsWithAttributesNeedSearchPermission() {
+        let fleet = FileFleet(members: 1, rootMode: 0o777)
+        let (owner, other) = (fleet.files(uid: 1, gid: 1), fleet.files(uid: 2, gid: 2))
+        let d = owner.mkdir(1, "d", mode: 0o704).inode
+        let f = owner.create(d, "f").inode
+        #expect(other.lookup(d, "f").status == -EACCES)
+        let (status, list) = other.entries(d, plus: true)
+        #expect(status == 0 && list.map(\.name).contains("f") && list.allSatisfy { $0.attributes == nil })
+        #expect(owner.entries(d, plus: true).1.contains { $0.attributes == f })
+        fleet.check()
+    }
+
     /// What an OPEN granted ends with the references that were granted it.
     @Test func grantsEndWithTheirReferences() {
         let fleet = FileFleet(members: 1, rootMode: 0o777)
