@@ -20,10 +20,16 @@
 
 enum { JUMP_NEAR = 5, JUMP_SHORT = 2, PAD = 5, SHORT_REACH = 127, TABLE_ENTRIES_MAX = 1024 };
 
+enum { NO_REGISTER = 0xff, REGISTERS = 16 };
+
 struct instruction {
     uint32_t address;
     uint8_t length;
-    uint8_t movable, is_syscall, is_nop, ends_flow;
+    uint8_t movable, is_syscall, is_nop, ends_flow, is_call;
+    // Where the number of a system call comes from: registers that are written, and for a move, from what.
+    uint8_t moved_to, moved_from;  // general registers as the hardware numbers them, or NO_REGISTER
+    uint16_t written;
+    uint32_t value;                // moved_to gets it, if moved_from is NO_REGISTER
 };
 
 struct pad {
@@ -73,11 +79,58 @@ static void mark_table(struct finder *finder, const struct function *function, u
     }
 }
 
+// The hardware's number of a general register, whatever part of it is named.
+static uint8_t register_number(csh engine, unsigned name) {
+    static const char *const names[REGISTERS][4] = {
+        {"rax", "eax", "ax", "al"}, {"rcx", "ecx", "cx", "cl"}, {"rdx", "edx", "dx", "dl"}, {"rbx", "ebx", "bx", "bl"},
+        {"rsp", "esp", "sp", "spl"}, {"rbp", "ebp", "bp", "bpl"}, {"rsi", "esi", "si", "sil"}, {"rdi", "edi", "di", "dil"},
+        {"r8", "r8d", "r8w", "r8b"}, {"r9", "r9d", "r9w", "r9b"}, {"r10", "r10d", "r10w", "r10b"}, {"r11", "r11d", "r11w", "r11b"},
+        {"r12", "r12d", "r12w", "r12b"}, {"r13", "r13d", "r13w", "r13b"}, {"r14", "r14d", "r14w", "r14b"},
+        {"r15", "r15d", "r15w", "r15b"},
+    };
+    const char *text = cs_reg_name(engine, name);
+    for (uint8_t number = 0; text != NULL && number < REGISTERS; number++) {
+        for (int form = 0; form < 4; form++) {
+            if (strcmp(text, names[number][form]) == 0) return number;
+        }
+    }
+    // ah and its kind are the first four again.
+    if (text != NULL && text[1] == 'h' && text[2] == 0) return text[0] == 'a' ? 0 : text[0] == 'c' ? 1 : text[0] == 'd' ? 2 : 3;
+    return NO_REGISTER;
+}
+
+// What an instruction does to registers, for number_of.
+static void trace_registers(struct finder *finder, const cs_insn *from, struct instruction *to) {
+    cs_regs read, written;
+    uint8_t reads, writes;
+    to->moved_to = to->moved_from = NO_REGISTER;
+    to->written = UINT16_MAX;
+    if (cs_regs_access(finder->engine, from, read, &reads, written, &writes) != CS_ERR_OK) return;
+    to->written = 0;
+    for (uint8_t i = 0; i < writes; i++) {
+        uint8_t number = register_number(finder->engine, written[i]);
+        if (number != NO_REGISTER) to->written |= (uint16_t)(1u << number);
+    }
+    const cs_x86_op *operand = from->detail->x86.operands;
+    if (from->detail->x86.op_count != 2 || operand[0].type != X86_OP_REG || operand[0].size < 4) return;
+    uint8_t target = register_number(finder->engine, operand[0].reg);
+    if (from->id == X86_INS_XOR && operand[1].type == X86_OP_REG && operand[1].reg == operand[0].reg) {
+        to->moved_to = target;
+    } else if (from->id == X86_INS_MOV && operand[1].type == X86_OP_IMM) {
+        to->moved_to = target;
+        to->value = (uint32_t)operand[1].imm;
+    } else if (from->id == X86_INS_MOV && operand[1].type == X86_OP_REG) {
+        to->moved_to = target;
+        to->moved_from = register_number(finder->engine, operand[1].reg);
+    }
+}
+
 static void classify(struct finder *finder, const struct function *function, const cs_insn *from, struct instruction *to) {
     const cs_x86 *x86 = &from->detail->x86;
     *to = (struct instruction){.address = (uint32_t)from->address, .length = (uint8_t)from->size, .movable = 1};
     to->is_syscall = from->id == X86_INS_SYSCALL;
     to->is_nop = from->id == X86_INS_NOP;
+    trace_registers(finder, from, to);
     for (int i = 0; i < from->detail->groups_count; i++) {
         uint8_t group = from->detail->groups[i];
         if (group == X86_GRP_JUMP || group == X86_GRP_CALL || group == X86_GRP_RET || group == X86_GRP_INT ||
@@ -85,6 +138,7 @@ static void classify(struct finder *finder, const struct function *function, con
             to->movable = 0;
         }
         if (group == X86_GRP_RET) to->ends_flow = 1;
+        if (group == X86_GRP_CALL || group == X86_GRP_INT) to->is_call = 1;
     }
     if (from->id == X86_INS_JMP || from->id == X86_INS_LJMP || from->id == X86_INS_HLT || from->id == X86_INS_UD2) to->ends_flow = 1;
     if (to->is_syscall || from->id == X86_INS_ENDBR64 || from->id == X86_INS_ENDBR32 || from->id == X86_INS_HLT ||
@@ -169,6 +223,21 @@ static void refuse(struct finder *finder, uint32_t address, enum fos_site_refusa
     else finder->refused[finder->refusals++] = (struct fos_site_refused){address, reason};
 }
 
+// The number in eax at a `syscall`, if every way there sets it: followed back through straight code that nothing jumps into.
+static uint32_t number_of(const struct finder *finder, size_t index) {
+    uint8_t wanted = 0;  // rax
+    for (size_t i = index; i-- > 0;) {
+        const struct instruction *after = &finder->instruction[i + 1], *instruction = &finder->instruction[i];
+        if (is_target(finder, after->address) || instruction->address + instruction->length != after->address) break;
+        if (instruction->ends_flow || instruction->is_call || instruction->is_syscall) break;
+        if ((instruction->written >> wanted & 1) == 0) continue;
+        if (instruction->moved_to != wanted) break;
+        if (instruction->moved_from == NO_REGISTER) return instruction->value;
+        wanted = instruction->moved_from;
+    }
+    return FOS_SITE_NUMBER_UNKNOWN;
+}
+
 static void consider(struct finder *finder, size_t index, int one_only) {
     // One instruction: something may jump into the middle of several that the disassembly does not show.
     const struct instruction *call = &finder->instruction[index];
@@ -189,10 +258,7 @@ static void consider(struct finder *finder, size_t index, int one_only) {
     const uint8_t *window = elf_at(finder->file, best, length + 2);
     struct fos_site site = {.window = best, .number = FOS_SITE_NUMBER_UNKNOWN, .kind = FOS_SITE_NEAR, .length = (uint8_t)length};
     memcpy(site.bytes, window, length + 2);
-    // mov $number, %eax, or with a sign-extended operand to %rax
-    uint32_t number = FOS_SITE_NUMBER_UNKNOWN;
-    if (length == 5 && window[0] == 0xb8) memcpy(&number, window + 1, 4);
-    if (length == 7 && window[0] == 0x48 && window[1] == 0xc7 && window[2] == 0xc0) memcpy(&number, window + 3, 4);
+    uint32_t number = number_of(finder, index);
     if (number < FOS_SITE_NUMBER_UNKNOWN) site.number = (uint16_t)number;
     if (length < JUMP_NEAR) {
         site.kind = FOS_SITE_PAD;

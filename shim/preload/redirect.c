@@ -16,7 +16,7 @@ enum { SLOT = 32, SLOT_CODE = 8, SLOTS = 1536 };  // as in entry.S
 extern uint8_t fos_trampolines[SLOTS * SLOT] __attribute__((visibility("hidden")));
 static uint32_t used;
 
-static int near(uintptr_t from, uintptr_t to) {
+static int near_enough(uintptr_t from, uintptr_t to) {
     long distance = (long)to - (long)from;
     return distance >= INT32_MIN && distance <= INT32_MAX;
 }
@@ -41,35 +41,70 @@ static uintptr_t fill(uint8_t *slot, const struct fos_site *site, uintptr_t call
     return (uintptr_t)slot + SLOT_CODE;
 }
 
-static long protect(uintptr_t start, uintptr_t end, int protection) {
-    return fos_system(SYS_mprotect, (long)start, (long)(end - start), protection, 0, 0, 0);
+// The pages from the first to the last that is changed, as one range: what a mprotect costs is itself, not the pages that
+// nobody has touched yet, so one over all of libc is cheaper than one for each group of sites.
+enum { PAGE = 4096 };
+struct range {
+    uintptr_t start, end;
+};
+
+static void widen(struct range *range, uintptr_t from, uintptr_t to) {
+    uintptr_t start = from & ~(uintptr_t)(PAGE - 1), end = (to + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    if (range->end == 0 || start < range->start) range->start = start;
+    if (end > range->end) range->end = end;
+}
+
+static long protect(struct range range, int protection) {
+    return fos_system(SYS_mprotect, (long)range.start, (long)(range.end - range.start), protection, 0, 0, 0);
+}
+
+// Makes the page private by a write that changes nothing: one fault, where reading first and writing then would be two.
+static void own(uintptr_t address) { __asm__ __volatile__("lock orb $0, %0" : "+m"(*(uint8_t *)address) : : "memory", "cc"); }
+
+static int fits(const struct fos_object *object, const struct fos_site *sites, uint32_t count) {
+    uintptr_t owned = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!fos_site_hooked(&sites[i])) continue;
+        uintptr_t window = object->base + sites[i].window;
+        if (window / PAGE != owned) own(window), owned = window / PAGE;
+        if (!fos_site_fits(object, &sites[i])) return 0;
+    }
+    return 1;
+}
+
+static void change(const struct fos_object *object, const struct fos_site *site) {
+    uint8_t *window = (uint8_t *)(object->base + site->window);
+    uintptr_t code = fill(fos_trampolines + SLOT * used++, site, (uintptr_t)window + site->length);
+    if (site->kind != FOS_SITE_PAD) return jump(window, code);
+    uint8_t *pad = (uint8_t *)(object->base + site->pad);
+    jump(pad, code);
+    window[0] = 0xeb;  // jmp, 8-bit distance
+    window[1] = (uint8_t)(pad - (window + 2));
 }
 
 int fos_redirect(const struct fos_object *object, const struct fos_sites_header *table) {
     const struct fos_site *sites = (const struct fos_site *)(table + 1);
     uintptr_t slots = (uintptr_t)fos_trampolines, slots_end = slots + sizeof fos_trampolines;
-    if (!near(object->text, slots_end) || !near(object->text_end, slots)) return -ERANGE;
+    if (!near_enough(object->text, slots_end) || !near_enough(object->text_end, slots)) return -ERANGE;
+    struct range text = {0, 0}, room = {0, 0};
     uint32_t wanted = 0;
-    for (uint32_t i = 0; i < table->count; i++) wanted += (uint32_t)fos_site_hooked(&sites[i]);
-    if (wanted > SLOTS - used) return -E2BIG;
-    const int all = PROT_READ | PROT_WRITE | PROT_EXEC;
-    long error = protect(slots, slots_end, all);
-    if (error == 0) error = protect(object->text, object->text_end, all);
-    for (uint32_t i = 0; i < table->count && error == 0; i++) {
-        const struct fos_site *site = &sites[i];
-        if (!fos_site_hooked(site)) continue;
-        uint8_t *window = (uint8_t *)(object->base + site->window);
-        uintptr_t code = fill(fos_trampolines + SLOT * used++, site, (uintptr_t)window + site->length);
-        if (site->kind == FOS_SITE_PAD) {
-            uint8_t *pad = (uint8_t *)(object->base + site->pad);
-            jump(pad, code);
-            window[0] = 0xeb;
-            window[1] = (uint8_t)(pad - (window + 2));
-        } else {
-            jump(window, code);
-        }
+    for (uint32_t i = 0; i < table->count; i++) {
+        if (!fos_site_hooked(&sites[i])) continue;
+        wanted++;
+        uintptr_t window = object->base + sites[i].window, pad = object->base + sites[i].pad;
+        widen(&text, window, window + sites[i].length);
+        if (sites[i].kind == FOS_SITE_PAD) widen(&text, pad, pad + sizeof sites[i].pad_bytes);
     }
-    protect(slots, slots_end, PROT_READ | PROT_EXEC);
-    protect(object->text, object->text_end, PROT_READ | PROT_EXEC);
+    if (wanted == 0) return 0;
+    if (wanted > SLOTS - used) return -E2BIG;
+    widen(&room, slots + SLOT * used, slots + SLOT * (used + wanted));
+    long error = protect(room, PROT_READ | PROT_WRITE | PROT_EXEC);
+    if (error == 0) error = protect(text, PROT_READ | PROT_WRITE | PROT_EXEC);
+    if (error == 0 && !fits(object, sites, table->count)) error = -EILSEQ;
+    for (uint32_t i = 0; i < table->count && error == 0; i++) {
+        if (fos_site_hooked(&sites[i])) change(object, &sites[i]);
+    }
+    protect(room, PROT_READ | PROT_EXEC);
+    protect(text, PROT_READ | PROT_EXEC);
     return (int)error;
 }

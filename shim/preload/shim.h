@@ -119,10 +119,12 @@ struct fos_object {
 static inline int fos_site_hooked(const struct fos_site *site) {
     return site->number >= FOS_SYSTEM_CALLS || fos_hooks[site->number] != FOS_HOOK_NONE;
 }
-// sites.c: finds, reads and validates the table of an object against its bytes in memory. NULL, and `why` says what is wrong.
+// sites.c: finds, reads and checks the table of an object. NULL, and `why` says what is wrong.
 const struct fos_sites_header *fos_sites_load(const struct fos_object *object, const char *directory, const char **why);
+// 1 if memory holds, where a site is, the bytes that its table was made from.
+int fos_site_fits(const struct fos_object *object, const struct fos_site *site);
 void fos_sites_unload(const struct fos_sites_header *table);
-// redirect.c: redirects every site whose number is unknown or hooked. 0 or a negative errno; on error nothing is changed.
+// redirect.c: redirects every hooked site. 0 or a negative errno (-EILSEQ: a site does not fit); on error nothing is changed.
 int fos_redirect(const struct fos_object *object, const struct fos_sites_header *table);
 
 #pragma GCC visibility pop

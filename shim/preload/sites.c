@@ -1,12 +1,13 @@
 // Reads the table of an object's sites and believes nothing of it: see fos/sites.h for the file.
 //
-// Invariant: a table that this returns is whole, belongs to this user or root, and each site that would be changed has in
-// memory exactly the bytes that the table was made from, inside the executable segment, before any byte is changed.
+// Invariant: a table that this returns is whole, belongs to this user or root, and names only places inside the executable
+// segment. Whether these hold the bytes that the table was made from, redirect.c asks (fos_site_fits) before it changes one.
 #include "shim.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -31,29 +32,29 @@ static int in_text(const struct fos_object *object, uintptr_t address, size_t le
     return address >= object->text && address < object->text_end && length <= object->text_end - address;
 }
 
-// 1 if every site that will be changed is what the table says.
-static int fits_memory(const struct fos_object *object, const struct fos_sites_header *table) {
+// 1 if the sites are in order, apart from each other, inside the executable segment, and of a known kind. Reads no text.
+static int well_formed(const struct fos_object *object, const struct fos_sites_header *table) {
     const struct fos_site *site = (const struct fos_site *)(table + 1);
     uintptr_t after = 0;
     for (uint32_t i = 0; i < table->count; i++, site++) {
-        uintptr_t window = object->base + site->window, call = window + site->length;
+        uintptr_t window = object->base + site->window, pad = object->base + site->pad;
         if (window < after || site->length < 2 || site->length > FOS_SITE_WINDOW_MAX) return 0;
         if (site->bytes[site->length] != 0x0f || site->bytes[site->length + 1] != 0x05) return 0;
-        after = call + 2;
-        if (!fos_site_hooked(site)) continue;
-        if (!in_text(object, window, site->length + 2u) || memcmp((const void *)window, site->bytes, site->length + 2u) != 0) return 0;
-        if (site->kind == FOS_SITE_NEAR) {
-            if (site->length < 5) return 0;
-        } else if (site->kind == FOS_SITE_PAD) {
-            uintptr_t pad = object->base + site->pad;
+        after = window + site->length + 2;
+        if (!in_text(object, window, site->length + 2u)) return 0;
+        if (site->kind == FOS_SITE_PAD) {
             long distance = (long)pad - (long)(window + 2);
             if (distance < -128 || distance > 127 || !in_text(object, pad, sizeof site->pad_bytes)) return 0;
-            if (memcmp((const void *)pad, site->pad_bytes, sizeof site->pad_bytes) != 0) return 0;
-        } else {
+        } else if (site->kind != FOS_SITE_NEAR || site->length < 5) {
             return 0;
         }
     }
     return 1;
+}
+
+int fos_site_fits(const struct fos_object *object, const struct fos_site *site) {
+    if (memcmp((const void *)(object->base + site->window), site->bytes, site->length + 2u) != 0) return 0;
+    return site->kind != FOS_SITE_PAD || memcmp((const void *)(object->base + site->pad), site->pad_bytes, sizeof site->pad_bytes) == 0;
 }
 
 const struct fos_sites_header *fos_sites_load(const struct fos_object *object, const char *directory, const char **why) {
@@ -69,7 +70,7 @@ const struct fos_sites_header *fos_sites_load(const struct fos_object *object, c
     long bytes = 0;
     *why = "it is not a file of this user or root that only its owner may write";
     if (fos_system(SYS_fstat, fd, (long)&status, 0, 0, 0, 0) == 0 &&
-        fos_sites_trusted(status.st_uid, status.st_mode, (uint32_t)fos_system(SYS_geteuid, 0, 0, 0, 0, 0, 0))) {
+        fos_sites_trusted(status.st_uid, status.st_mode, (uint32_t)getauxval(AT_EUID))) {
         bytes = status.st_size;
         *why = "its size is wrong";
         if (bytes >= (long)sizeof(struct fos_sites_header) && bytes <= FOS_SITES_BYTES_MAX) {
@@ -82,10 +83,7 @@ const struct fos_sites_header *fos_sites_load(const struct fos_object *object, c
     if (data == NULL) return NULL;
     const struct fos_sites_header *table = data;
     *why = "it is damaged, or of another version";
-    if (fos_sites_whole(table, (size_t)bytes, object->build_id, object->build_id_length)) {
-        *why = "it does not fit what is in memory";
-        if (fits_memory(object, table)) return table;
-    }
+    if (fos_sites_whole(table, (size_t)bytes, object->build_id, object->build_id_length) && well_formed(object, table)) return table;
     fos_system(SYS_munmap, (long)data, bytes, 0, 0, 0, 0);
     return NULL;
 }

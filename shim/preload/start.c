@@ -125,7 +125,7 @@ static void redirect_all(const struct start *start, const char *directory) {
             int error = fos_redirect(object, table);
             fos_sites_unload(table);
             if (error == 0) continue;
-            reason = "its text cannot be changed";
+            reason = error == -EILSEQ ? "its table does not fit what is in memory" : "its text cannot be changed";
         }
         if (what == NULL) what = object->path, why = reason;
     }

@@ -16,7 +16,7 @@
 
 #define FOS_SITES_MAGIC "fosSITES"
 enum {
-    FOS_SITES_VERSION = 1,
+    FOS_SITES_VERSION = 2,
     FOS_SITES_BUILD_ID_MAX = 32,
     FOS_SITES_COUNT_MAX = 2048,     // glibc 2.36 has 526
     FOS_SITE_WINDOW_MAX = 12,       // bytes that move to a trampoline
@@ -39,7 +39,7 @@ enum fos_site_refusal {
 struct fos_site {
     uint32_t window;         // address of the first instruction that moves, from the load address
     uint32_t pad;            // FOS_SITE_PAD: address of the padding
-    uint16_t number;         // the system call, where the window ends with `mov $number, %eax`
+    uint16_t number;         // the system call, where the code says it in all cases
     uint8_t kind;            // enum fos_site_kind
     uint8_t length;          // of the window; the `syscall` follows it
     uint8_t bytes[FOS_SITE_WINDOW_MAX + 2];  // the window and the `syscall`, as in the file; zero after
@@ -65,16 +65,18 @@ struct fos_sites_header {
 };
 static_assert(sizeof(struct fos_sites_header) == 72, "no padding");
 
-// Of 64-bit words; `bytes` is a multiple of 8. Finds damage, not intent: what is trusted is the owner of the file.
+// Of 64-bit words, in four chains that run side by side; `bytes` is a multiple of 8. Finds damage, not intent: what is
+// trusted is the owner of the file.
 static inline uint64_t fos_sites_checksum(const void *data, size_t bytes) {
     const uint8_t *at = (const uint8_t *)data;
-    uint64_t sum = 0x9e3779b97f4a7c15u ^ bytes;
+    uint64_t chain[4] = {bytes, 1, 2, 3};
     for (size_t i = 0; i + 8 <= bytes; i += 8) {
         uint64_t word;
         __builtin_memcpy(&word, at + i, 8);
-        sum = (sum ^ word) * 0xff51afd7ed558ccdu;
-        sum ^= sum >> 29;
+        chain[i / 8 % 4] = ((chain[i / 8 % 4] ^ word) * UINT64_C(0xff51afd7ed558ccd)) ^ word >> 7;
     }
+    uint64_t sum = UINT64_C(0x9e3779b97f4a7c15);
+    for (int i = 0; i < 4; i++) sum = (sum ^ chain[i] ^ chain[i] >> 32) * UINT64_C(0xc4ceb9fe1a85ec53);
     return sum;
 }
 
