@@ -1,20 +1,87 @@
-// The calls side, before it knows any call: wants nothing, so every call passes.
-#include "shim.h"
+// From a system call to its handler, and what interception tells the calls side of the process.
+//
+// The list of calls is calls_table.h. A call that no file of a mount can be part of passes after one look at a table.
+#define _GNU_SOURCE
+#include "calls.h"
+#include "calls_numbers.h"
 
-const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS];
+// A call that the kernel makes, once these descriptors are its own.
+struct kernel_call {
+    uint8_t descriptors;  // bits by argument
+    uint8_t reason;       // enum fos_bypass
+};
+
+#define FOS_NO_FILE(name)
+#define FOS_UNTOUCHED(name, text)
+#define FOS_ELSEWHERE(name, text)
+
+#define FOS_MESSAGE(name, handler, text) [SYS_##name] = 1,
+#define FOS_SPECIAL(name, handler, text) [SYS_##name] = 1,
+#define FOS_KERNEL(name, fds, reason, text) [SYS_##name] = (fds) != 0,
+const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS] = {
+#include "calls_table.h"
+};
+#undef FOS_MESSAGE
+#undef FOS_SPECIAL
+#undef FOS_KERNEL
+
+#define FOS_MESSAGE(name, handler, text) [SYS_##name] = fos_##handler,
+#define FOS_SPECIAL(name, handler, text) [SYS_##name] = fos_##handler,
+#define FOS_KERNEL(name, fds, reason, text)
+static fos_handler *const handlers[FOS_SYSTEM_CALLS] = {
+#include "calls_table.h"
+};
+#undef FOS_MESSAGE
+#undef FOS_SPECIAL
+#undef FOS_KERNEL
+
+#define FOS_MESSAGE(name, handler, text)
+#define FOS_SPECIAL(name, handler, text)
+#define FOS_KERNEL(name, fds, reason, text) [SYS_##name] = {fds, reason},
+static const struct kernel_call kernel_calls[FOS_SYSTEM_CALLS] = {
+#include "calls_table.h"
+};
+
+long fos_calls_handle(struct fos_call *call) {
+    if ((unsigned long)call->number >= FOS_SYSTEM_CALLS) return FOS_PASS;
+    fos_handler *handler = handlers[call->number];
+    if (handler == NULL) return fos_via_kernel(call, kernel_calls[call->number].descriptors, kernel_calls[call->number].reason);
+    return handler(call);
+}
+
+// ---- the process ----------------------------------------------------------------------------------------------------
 
 int fos_calls_start(char *const *environment) {
     (void)environment;
+    fos_contexts_reset();
+    // Reading the mask means setting it; later another thread could make a file in between.
+    fos_umask = (uint32_t)fos_raw(SYS_umask, 077);
+    fos_raw(SYS_umask, fos_umask);
+    fos_cache_start(!fos_options.no_cache);
     return 0;
 }
-long fos_calls_handle(struct fos_call *call) {
-    (void)call;
-    return FOS_PASS;
+
+static void give_all(long number, int inherited_only, enum fos_bypass reason) {
+    if (fos_table_highest() < 0) return;
+    struct fos_context *context = fos_enter(number);
+    if (context == NULL) return;
+    if (fos_materialise_all(context, inherited_only) > 0) fos_bypass(reason, number);
+    fos_leave(context);
 }
-void fos_calls_before_fork(int shares_memory) { (void)shares_memory; }
-void fos_calls_after_fork(int child) { (void)child; }
-void fos_calls_before_exec(void) {}
+
+void fos_calls_before_fork(int shares_memory) { give_all(shares_memory ? SYS_vfork : SYS_fork, 0, FOS_BYPASS_FORK); }
+
+void fos_calls_after_fork(int child) {
+    if (!child) return;
+    fos_contexts_reset();
+    fos_files_after_fork();
+    fos_mounts_after_fork();
+}
+
+void fos_calls_before_exec(void) { give_all(SYS_execve, 1, FOS_BYPASS_EXEC); }
 void fos_calls_after_failed_exec(void) {}
+
 void fos_calls_thread_end(void) {}
 void fos_calls_process_end(void) {}
-void fos_calls_give_up(void) {}
+
+void fos_calls_give_up(void) { give_all(SYS_unshare, 0, FOS_BYPASS_ASIDE); }

@@ -60,6 +60,16 @@ int fos_resolve_owner(struct fos_client *client, int channel, uint64_t inode, in
 int fos_lost(struct fos_client *client);
 
 // mount.c
+enum { FOS_MOUNT_LINE_BYTES = 8192 };
+// One line of a mount table; the texts are the caller's buffer's.
+struct fos_mount_line {
+    uint64_t id;
+    const char *root, *point;
+    const char *name;  // of the instance; NULL: not a whole fos mount
+    uid_t uid;         // with `name`
+};
+// Calls `each` for every mount of the table, in its order. `line` is room to work in. 0 or -errno.
+int fos_each_mount(const char *table, char *line, size_t room, void (*each)(void *context, const struct fos_mount_line *mount), void *context);
 // fos_find_mount over a given mount table; tests have their own.
 int fos_find_mount_in(const char *table, const char *path, uid_t *uid, char *name, size_t name_room, char *mount_point, size_t mount_room);
 

@@ -1,0 +1,537 @@
+// Data: read, write and their kin, lseek, truncation, allocation, syncing, copies between files.
+//
+// Data goes through the channel's bulk area, a transfer at a time. The offset of a description is used and moved under
+// its lock; calls that name their own offset need none. An appending write happens at the end of the file, as the
+// server sees it, and the answer says where that was.
+#define _GNU_SOURCE
+#include "calls.h"
+
+enum { IOVECS_MAX = 1024 };
+static const uint64_t BYTES_MAX = 0x7ffff000;  // the most that one call moves (MAX_RW_COUNT)
+
+// ---- a call on a descriptor -----------------------------------------------------------------------------------------
+
+long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
+    use->file = fos_file_get((int)fd);
+    if (use->file == NULL) return FOS_PASS;
+    use->mount = fos_file_usable(use->file);
+    use->context = NULL;
+    if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {
+        long result = use->mount == NULL ? -ENOTCONN : -ENOMEM;
+        fos_file_put(NULL, use->file);
+        return result;
+    }
+    return 0;
+}
+
+long fos_end(struct fos_use *use, long result) {
+    fos_file_put(use->context, use->file);
+    fos_leave(use->context);
+    return result;
+}
+
+static int readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY; }
+static int writable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_RDONLY; }
+
+// ---- pieces of memory -----------------------------------------------------------------------------------------------
+
+struct pieces {
+    const struct iovec *vector;
+    long count;
+    size_t within;   // of the first piece, already done
+    uint64_t total;
+};
+
+// Checks the pieces as the kernel would. 0 or -errno.
+static long measure(struct pieces *pieces) {
+    uint64_t total = 0;
+    if (pieces->count < 0 || pieces->count > IOVECS_MAX) return -EINVAL;
+    if (pieces->count > 0 && fos_bad_pointer(pieces->vector)) return -EFAULT;
+    for (long i = 0; i < pieces->count; i++) {
+        const struct iovec *piece = &pieces->vector[i];
+        if ((int64_t)piece->iov_len < 0) return -EINVAL;
+        if (piece->iov_len > 0 && fos_bad_pointer(piece->iov_base)) return -EFAULT;
+        total += piece->iov_len;
+        if (total > BYTES_MAX) total = BYTES_MAX;
+    }
+    pieces->within = 0;
+    pieces->total = total;
+    return 0;
+}
+
+// Copies the next `bytes` between the pieces and one stretch of memory.
+static void copy_pieces(struct pieces *pieces, uint8_t *memory, size_t bytes, int into_pieces) {
+    while (bytes > 0) {
+        size_t left = pieces->vector->iov_len - pieces->within;
+        size_t now = left < bytes ? left : bytes;
+        uint8_t *piece = (uint8_t *)pieces->vector->iov_base + pieces->within;
+        if (into_pieces) memcpy(piece, memory, now);
+        else memcpy(memory, piece, now);
+        memory += now;
+        bytes -= now;
+        pieces->within += now;
+        if (pieces->within == pieces->vector->iov_len) {
+            pieces->vector++;
+            pieces->within = 0;
+        }
+    }
+}
+
+// ---- transfers ------------------------------------------------------------------------------------------------------
+
+static struct fos_message *build_transfer(struct fos_use *use, uint16_t operation, uint64_t offset, uint32_t bytes, uint32_t flags) {
+    struct fos_message *request = fos_build(use->context, use->mount, operation, use->file->inode);
+    struct fos_io_request io = {.offset = offset, .flags = flags, .open_flags = use->file->flags};
+    memcpy(fos_payload(request), &io, sizeof io);
+    request->length = sizeof io;
+    request->bulk_offset = 0;
+    request->bulk_length = bytes;
+    return request;
+}
+
+// As much of a small read as pages that are kept can answer. `ended`: at the end of the file.
+static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t offset, int *ended) {
+    uint64_t done = 0;
+    *ended = 0;
+    while (done < pieces->total) {
+        uint64_t at = offset + done;
+        uint32_t within = at % FOS_PAGE_BYTES;
+        size_t wanted = FOS_PAGE_BYTES - within, left = pieces->vector->iov_len - pieces->within;
+        if (wanted > pieces->total - done) wanted = pieces->total - done;
+        if (wanted > left) wanted = left;
+        if (wanted == 0) {
+            pieces->vector++;
+            pieces->within = 0;
+            continue;
+        }
+        long got = fos_cached_page(use->mount, use->file->inode, at / FOS_PAGE_BYTES, within, (uint8_t *)pieces->vector->iov_base + pieces->within, wanted);
+        if (got < 0) break;
+        done += (uint64_t)got;
+        pieces->within += (uint64_t)got;
+        if ((size_t)got < wanted) {
+            *ended = 1;
+            break;
+        }
+    }
+    if (done > 0) fos_tally_add(&fos_tally->cache_hits, 1);
+    return done;
+}
+
+// Reads whole pages around a small range, keeps them, and copies the range. Bytes or -errno.
+static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t offset, uint64_t bytes) {
+    uint64_t first = offset / FOS_PAGE_BYTES * FOS_PAGE_BYTES;
+    uint64_t room = (offset + bytes - first + FOS_PAGE_BYTES - 1) / FOS_PAGE_BYTES * FOS_PAGE_BYTES;
+    build_transfer(use, FOS_OP_READ, first, (uint32_t)room, 0);
+    int status = fos_send(use->context, use->mount);
+    if (status < 0) return status;
+    const struct fos_message *reply = fos_answer(use->context, use->mount);
+    uint32_t got = reply->bulk_length, epoch = reply->epoch;
+    if (got > room) return -EIO;
+    uint8_t *bulk = fos_bulk_of(use->context, use->mount);
+    // The answer is the server's word; what a page holds beyond the end is not kept.
+    if ((reply->flags & FOS_REPLY_VOLATILE) == 0) {
+        for (uint64_t at = 0; at < room; at += FOS_PAGE_BYTES) {
+            uint32_t here = at >= got ? 0 : got - at < FOS_PAGE_BYTES ? (uint32_t)(got - at) : FOS_PAGE_BYTES;
+            fos_keep_page(use->mount, use->file->inode, (first + at) / FOS_PAGE_BYTES, epoch, bulk + at, here);
+        }
+    }
+    uint64_t skip = offset - first, left = got > skip ? got - skip : 0;
+    if (left > bytes) left = bytes;
+    copy_pieces(pieces, bulk + skip, left, 1);
+    return (long)left;
+}
+
+enum { KEPT_BYTES = 16384 };  // larger reads are not worth a copy more
+
+static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset) {
+    uint64_t done = 0;
+    if (pieces->total <= KEPT_BYTES && fos_cache_enabled()) {
+        int ended;
+        done = read_kept(use, pieces, offset, &ended);
+        if (!ended && done < pieces->total) {
+            long more = read_and_keep(use, pieces, offset + done, pieces->total - done);
+            if (more < 0 && done == 0) return more;
+            if (more > 0) done += (uint64_t)more;
+        }
+        fos_tally_add(&fos_tally->bytes_read, done);
+        return (long)done;
+    }
+    while (done < pieces->total) {
+        uint64_t left = pieces->total - done;
+        uint32_t now = left < FOS_TRANSFER_BYTES_MAX ? (uint32_t)left : FOS_TRANSFER_BYTES_MAX;
+        build_transfer(use, FOS_OP_READ, offset + done, now, 0);
+        int status = fos_send(use->context, use->mount);
+        if (status < 0) return done > 0 ? (long)done : status;
+        uint32_t got = fos_answer(use->context, use->mount)->bulk_length;
+        if (got > now) return -EIO;
+        copy_pieces(pieces, fos_bulk_of(use->context, use->mount), got, 1);
+        done += got;
+        if (got < now) break;
+    }
+    fos_tally_add(&fos_tally->bytes_read, done);
+    return (long)done;
+}
+
+// `end`: where the last byte went, for the offset.
+static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset, int append, uint64_t *end) {
+    uint64_t done = 0;
+    while (done < pieces->total) {
+        uint64_t left = pieces->total - done;
+        uint32_t now = left < FOS_TRANSFER_BYTES_MAX ? (uint32_t)left : FOS_TRANSFER_BYTES_MAX;
+        struct pieces here = *pieces;
+        build_transfer(use, FOS_OP_WRITE, offset + done, now, append ? FOS_IO_APPEND : 0);
+        copy_pieces(&here, fos_bulk_of(use->context, use->mount), now, 0);
+        int status = fos_send(use->context, use->mount);
+        if (status < 0) return done > 0 ? (long)done : status;
+        const struct fos_message *reply = fos_answer(use->context, use->mount);
+        uint32_t got = reply->bulk_length;
+        struct fos_io_reply where;
+        if (got > now || reply->length < sizeof where) return -EIO;
+        memcpy(&where, fos_payload_const(reply), sizeof where);
+        *end = where.offset + got;
+        done += got;
+        if (got < now) break;
+        *pieces = here;
+    }
+    fos_tally_add(&fos_tally->bytes_written, done);
+    return (long)done;
+}
+
+enum { OWN_OFFSET = -1 };  // instead of an offset: the description's
+
+static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    struct fos_file *file = use.file;
+    if (!readable(file)) return fos_end(&use, -EBADF);
+    if (positioned && offset < 0) return fos_end(&use, -EINVAL);
+    result = measure(pieces);
+    if (result != 0) return fos_end(&use, result);
+    if (file->is_directory) return fos_end(&use, -EISDIR);
+    if (!positioned) {
+        fos_file_lock(use.context, file);
+        offset = file->offset;
+    }
+    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    else if (pieces->total == 0) result = 0;
+    else if (offset > INT64_MAX - (int64_t)pieces->total) result = -EINVAL;
+    else result = read_at(&use, pieces, (uint64_t)offset);
+    if (!positioned) {
+        if (result > 0) file->offset = offset + result;
+        fos_file_unlock(use.context, file);
+    }
+    return fos_end(&use, result);
+}
+
+static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
+    if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    struct fos_file *file = use.file;
+    if (!writable(file)) return fos_end(&use, -EBADF);
+    if (positioned && offset < 0) return fos_end(&use, -EINVAL);
+    result = measure(pieces);
+    if (result != 0) return fos_end(&use, result);
+    // Linux appends also when pwrite names an offset.
+    int append = (file->flags & O_APPEND) != 0;
+    uint64_t end = 0;
+    if (!positioned) {
+        fos_file_lock(use.context, file);
+        offset = file->offset;
+    }
+    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    else if (pieces->total == 0) result = 0;
+    else if (!append && offset > INT64_MAX - (int64_t)pieces->total) result = offset == INT64_MAX ? -EFBIG : -EINVAL;
+    else result = write_at(&use, pieces, (uint64_t)offset, append, &end);
+    if (!positioned) {
+        if (result > 0) file->offset = (int64_t)end;
+        fos_file_unlock(use.context, file);
+    }
+    return fos_end(&use, result);
+}
+
+long fos_read(struct fos_call *call) {
+    struct iovec all = {(void *)call->arguments[1], (size_t)call->arguments[2]};
+    return read_pieces(call, &(struct pieces){.vector = &all, .count = 1}, 0, 0);
+}
+long fos_write(struct fos_call *call) {
+    struct iovec all = {(void *)call->arguments[1], (size_t)call->arguments[2]};
+    return write_pieces(call, &(struct pieces){.vector = &all, .count = 1}, 0, 0);
+}
+long fos_pread(struct fos_call *call) {
+    struct iovec all = {(void *)call->arguments[1], (size_t)call->arguments[2]};
+    return read_pieces(call, &(struct pieces){.vector = &all, .count = 1}, call->arguments[3], 1);
+}
+long fos_pwrite(struct fos_call *call) {
+    struct iovec all = {(void *)call->arguments[1], (size_t)call->arguments[2]};
+    return write_pieces(call, &(struct pieces){.vector = &all, .count = 1}, call->arguments[3], 1);
+}
+static struct pieces pieces_of(struct fos_call *call) {
+    return (struct pieces){.vector = (const struct iovec *)call->arguments[1], .count = call->arguments[2]};
+}
+long fos_readv(struct fos_call *call) {
+    struct pieces pieces = pieces_of(call);
+    return read_pieces(call, &pieces, 0, 0);
+}
+long fos_writev(struct fos_call *call) {
+    struct pieces pieces = pieces_of(call);
+    return write_pieces(call, &pieces, 0, 0);
+}
+long fos_preadv(struct fos_call *call) {
+    struct pieces pieces = pieces_of(call);
+    return read_pieces(call, &pieces, call->arguments[3], 1);
+}
+long fos_pwritev(struct fos_call *call) {
+    struct pieces pieces = pieces_of(call);
+    return write_pieces(call, &pieces, call->arguments[3], 1);
+}
+// Flags that only hurry or sync have nothing to do here: data is where it stays. Others (RWF_APPEND, RWF_NOWAIT, ...) are
+// the kernel's.
+enum { HARMLESS_FLAGS = 1 | 2 | 4 };  // RWF_HIPRI, RWF_DSYNC, RWF_SYNC
+long fos_preadv2(struct fos_call *call) {
+    if (call->arguments[5] & ~HARMLESS_FLAGS) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    struct pieces pieces = pieces_of(call);
+    return read_pieces(call, &pieces, call->arguments[3], call->arguments[3] != OWN_OFFSET);
+}
+long fos_pwritev2(struct fos_call *call) {
+    if (call->arguments[5] & ~HARMLESS_FLAGS) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    struct pieces pieces = pieces_of(call);
+    return write_pieces(call, &pieces, call->arguments[3], call->arguments[3] != OWN_OFFSET);
+}
+
+// ---- offsets --------------------------------------------------------------------------------------------------------
+
+static long seek_data(struct fos_use *use, int64_t offset, uint32_t whence) {
+    struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_LSEEK, use->file->inode);
+    struct fos_lseek_request wanted = {.offset = (uint64_t)offset, .whence = whence};
+    memcpy(fos_payload(request), &wanted, sizeof wanted);
+    request->length = sizeof wanted;
+    int status = fos_send(use->context, use->mount);
+    if (status < 0) return status;
+    const struct fos_message *reply = fos_answer(use->context, use->mount);
+    struct fos_lseek_reply found;
+    if (reply->length < sizeof found) return -EIO;
+    memcpy(&found, fos_payload_const(reply), sizeof found);
+    return (long)found.offset;
+}
+
+long fos_lseek(struct fos_call *call) {
+    int64_t offset = call->arguments[1];
+    uint32_t whence = (uint32_t)call->arguments[2];
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    struct fos_file *file = use.file;
+    // The end of a directory is whatever the kernel says it is.
+    if (file->is_directory && whence > SEEK_CUR) {
+        fos_end(&use, 0);
+        return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    }
+    fos_file_lock(use.context, file);
+    int64_t base = 0;
+    struct fos_attributes attributes;
+    if (file->state != FOS_FILE_MESSAGE) {
+        result = FOS_PASS;
+    } else if (whence == SEEK_DATA || whence == SEEK_HOLE) {
+        result = offset < 0 ? -ENXIO : seek_data(&use, offset, whence);
+    } else if (whence > SEEK_HOLE) {
+        result = -EINVAL;
+    } else {
+        if (whence == SEEK_CUR) base = file->offset;
+        if (whence == SEEK_END) result = fos_get_attributes(use.context, use.mount, file->inode, &attributes);
+        if (whence == SEEK_END && result == 0) base = (int64_t)attributes.size;
+        if (result == 0 && (__builtin_add_overflow(base, offset, &base) || base < 0)) result = -EINVAL;
+        if (result == 0) result = base;
+    }
+    if (result >= 0) file->offset = result;
+    fos_file_unlock(use.context, file);
+    return fos_end(&use, result);
+}
+
+// ---- size and space -------------------------------------------------------------------------------------------------
+
+long fos_ftruncate(struct fos_call *call) {
+    if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    struct fos_setattr_request set = {.valid = FOS_SET_SIZE, .size = (uint64_t)call->arguments[1]};
+    if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
+    else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
+    return fos_end(&use, result);
+}
+
+long fos_truncate(struct fos_call *call) {
+    struct fos_context *context = fos_enter(call->number);
+    if (context == NULL) return FOS_PASS;
+    struct fos_place place;
+    long result = call->arguments[1] < 0 || fos_file_size_limited ? FOS_PASS
+        : fos_walk(context, AT_FDCWD, (const char *)call->arguments[0], FOS_WALK_FOLLOW, &place);
+    if (result == 0) {
+        struct fos_setattr_request set = {.valid = FOS_SET_SIZE, .size = (uint64_t)call->arguments[1]};
+        uint32_t type = place.attributes.mode & S_IFMT;
+        result = type == S_IFDIR ? -EISDIR : type != S_IFREG ? -EINVAL : fos_set_attributes(context, place.mount, place.attributes.inode, &set);
+    }
+    fos_leave(context);
+    return result;
+}
+
+long fos_fallocate(struct fos_call *call) {
+    if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    int64_t offset = call->arguments[2], length = call->arguments[3];
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    if (offset < 0 || length <= 0) return fos_end(&use, -EINVAL);
+    if (!writable(use.file)) return fos_end(&use, -EBADF);
+    if (offset > INT64_MAX - length) return fos_end(&use, -EFBIG);
+    // What the mount supports; the kernel knows the errors of the rest.
+    if ((call->arguments[1] & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) != 0) {
+        fos_end(&use, 0);
+        return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    }
+    struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FALLOCATE, use.file->inode);
+    struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
+    memcpy(fos_payload(request), &wanted, sizeof wanted);
+    request->length = sizeof wanted;
+    return fos_end(&use, fos_send(use.context, use.mount));
+}
+
+// ---- syncing --------------------------------------------------------------------------------------------------------
+
+static long sync_file(struct fos_call *call, int data_only) {
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FSYNC, use.file->inode);
+    request->flags = (uint16_t)data_only;
+    return fos_end(&use, fos_send(use.context, use.mount));
+}
+long fos_fsync(struct fos_call *call) { return sync_file(call, 0); }
+long fos_fdatasync(struct fos_call *call) { return sync_file(call, 1); }
+
+// Hints about pages of the kernel's: there are none.
+long fos_hint(struct fos_call *call) {
+    struct fos_use use;
+    long result = fos_begin(call, call->arguments[0], &use);
+    if (result != 0) return result;
+    if (use.file->is_directory) result = call->number == SYS_readahead ? -EINVAL : 0;
+    else if (call->number == SYS_readahead && !readable(use.file)) result = -EBADF;
+    else if (call->number == SYS_fadvise64 && ((uint32_t)call->arguments[3] > 5 || call->arguments[2] < 0)) result = -EINVAL;
+    else if (call->number == SYS_sync_file_range && ((call->arguments[3] & ~7) != 0 || call->arguments[1] < 0 || call->arguments[2] < 0)) result = -EINVAL;
+    return fos_end(&use, result);
+}
+
+// ---- copies ---------------------------------------------------------------------------------------------------------
+
+int fos_other_file_system(const struct fos_file *file, int fd) {
+    struct fos_file *other = fos_file_get(fd);
+    if (other != NULL) {
+        int differs = other->is_directory ? (int)FOS_UNSURE : other->mount != file->mount;
+        fos_file_put(NULL, other);
+        return differs;
+    }
+    struct stat seen;
+    if (fos_raw(SYS_fstat, fd, &seen) != 0 || (seen.st_mode & S_IFMT) != S_IFREG) return FOS_UNSURE;
+    // One on the mount, but the kernel's.
+    return seen.st_dev == fos_file_mount(file)->device ? FOS_UNSURE : 1;
+}
+
+// An offset argument: the caller's variable, or the description's own.
+static int64_t copy_offset(const struct fos_file *file, const int64_t *given) { return given == NULL ? file->offset : *given; }
+
+// Copies between two files of one mount, both offsets kept under lock. Bytes, -errno, or FOS_PASS.
+static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_file *out, int64_t *given_in, int64_t *given_out, uint64_t length) {
+    // Two descriptions are locked in the order of their addresses.
+    struct fos_file *first = in < out ? in : out, *second = in < out ? out : in;
+    fos_file_lock(use->context, first);
+    if (second != first) fos_file_lock(use->context, second);
+    int64_t from, to;
+    long result;
+    if ((given_in != NULL && fos_bad_pointer(given_in)) || (given_out != NULL && fos_bad_pointer(given_out))) {
+        result = -EFAULT;
+    } else if (in->state != FOS_FILE_MESSAGE || out->state != FOS_FILE_MESSAGE) {
+        result = FOS_PASS;
+    } else if ((from = copy_offset(in, given_in)) < 0 || (to = copy_offset(out, given_out)) < 0) {
+        result = -EINVAL;
+    } else if (length > INT64_MAX || from > INT64_MAX - (int64_t)length || to > INT64_MAX - (int64_t)length) {
+        result = -EOVERFLOW;
+    } else if (length == 0) {
+        result = 0;
+    } else {
+        struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_COPY_RANGE, out->inode);
+        struct fos_copy_request copy = {
+            .source = in->inode, .source_offset = (uint64_t)from, .offset = (uint64_t)to, .length = length < BYTES_MAX ? length : BYTES_MAX};
+        memcpy(fos_payload(request), &copy, sizeof copy);
+        request->length = sizeof copy;
+        result = fos_send(use->context, use->mount);
+        struct fos_copy_reply done;
+        if (result == 0) {
+            const struct fos_message *reply = fos_answer(use->context, use->mount);
+            if (reply->length < sizeof done) result = -EIO;
+            else memcpy(&done, fos_payload_const(reply), sizeof done);
+        }
+        if (result == 0) {
+            result = (long)done.bytes;
+            if (given_in == NULL) in->offset = from + result;
+            else *given_in = from + result;
+            if (given_out == NULL) out->offset = to + result;
+            else *given_out = to + result;
+        }
+    }
+    if (second != first) fos_file_unlock(use->context, second);
+    fos_file_unlock(use->context, first);
+    return result;
+}
+
+// The second file of a copy, if it is a regular one of the same mount.
+static struct fos_file *partner(const struct fos_file *file, long fd) {
+    struct fos_file *other = fos_file_get((int)fd);
+    if (other == NULL) return NULL;
+    if (other->mount == file->mount && other->generation == file->generation && !other->is_directory && !file->is_directory) return other;
+    fos_file_put(NULL, other);
+    return NULL;
+}
+
+long fos_copy_file_range(struct fos_call *call) {
+    long source = (int)call->arguments[0], target = (int)call->arguments[2];
+    if (fos_file_size_limited || (uint32_t)call->arguments[5] != 0) return fos_via_kernel(call, 5, FOS_BYPASS_PASSED);
+    struct fos_use use;
+    int by_target = fos_ours(target);
+    long result = fos_begin(call, by_target ? target : source, &use);
+    if (result != 0) return result;
+    struct fos_file *other = partner(use.file, by_target ? source : target);
+    if (other == NULL || !by_target) {
+        // Between two file systems the kernel copies nothing.
+        int differs = !use.file->is_directory && fos_other_file_system(use.file, (int)(by_target ? source : target)) == 1;
+        int allowed = by_target ? writable(use.file) && (use.file->flags & O_APPEND) == 0 : readable(use.file);
+        if (other != NULL) fos_file_put(use.context, other);
+        fos_end(&use, 0);
+        return differs && allowed ? -EXDEV : fos_via_kernel(call, 5, FOS_BYPASS_PASSED);
+    }
+    if (!readable(other) || !writable(use.file) || (use.file->flags & O_APPEND) != 0) result = -EBADF;
+    else result = copy_between(&use, other, use.file, (int64_t *)call->arguments[1], (int64_t *)call->arguments[3], (uint64_t)call->arguments[4]);
+    fos_file_put(use.context, other);
+    return fos_end(&use, result);
+}
+
+// Between two files of a mount sendfile is a copy too; to a socket or a pipe the kernel sends.
+long fos_sendfile(struct fos_call *call) {
+    long target = (int)call->arguments[0], source = (int)call->arguments[1];
+    if (fos_file_size_limited || !fos_ours(source) || !fos_ours(target)) return fos_via_kernel(call, 3, FOS_BYPASS_PASSED);
+    struct fos_use use;
+    long result = fos_begin(call, target, &use);
+    if (result != 0) return result;
+    struct fos_file *in = partner(use.file, source);
+    // Onto itself, sendfile reads what it has just written.
+    if (in == NULL || in->inode == use.file->inode || !readable(in) || !writable(use.file) || (use.file->flags & O_APPEND) != 0) {
+        if (in != NULL) fos_file_put(use.context, in);
+        fos_end(&use, 0);
+        return fos_via_kernel(call, 3, FOS_BYPASS_PASSED);
+    }
+    result = copy_between(&use, in, use.file, (int64_t *)call->arguments[2], NULL, (uint64_t)call->arguments[3]);
+    fos_file_put(use.context, in);
+    return fos_end(&use, result);
+}

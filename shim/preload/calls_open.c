@@ -1,0 +1,243 @@
+// Opening and closing.
+//
+// An open of a regular file or directory is one message after the walk: OPEN or CREATE, which checks access, truncates
+// and counts the reference that keeps the inode. The number is taken first where the open changes something, so a full
+// table (EMFILE) changes nothing. Everything else that can be opened (FIFOs, devices, O_PATH, O_TMPFILE, O_DIRECT) is
+// opened by the kernel, through the mount.
+#define _GNU_SOURCE
+#include <linux/openat2.h>
+#include "calls.h"
+
+enum { LARGE_FILE = 0100000 };  // O_LARGEFILE, which the kernel adds and F_GETFL shows
+static const int kernels_flags = O_PATH | (O_TMPFILE & ~O_DIRECTORY) | O_DIRECT | O_ASYNC;
+
+struct opening {
+    struct fos_context *context;
+    long directory;
+    const char *path;
+    int flags;
+    uint32_t mode;
+    struct fos_place place;
+};
+
+static void give_back(struct opening *open, uint64_t inode) {
+    struct fos_message *request = fos_build(open->context, open->place.mount, FOS_OP_RELEASE, inode);
+    struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
+    memcpy(fos_payload(request), &give, sizeof give);
+    request->length = sizeof give;
+    fos_send_and_forget(open->context, open->place.mount);
+}
+
+// Opens the inode that the walk has found.
+static long open_found(struct opening *open) {
+    uint32_t type = open->place.attributes.mode & S_IFMT;
+    int writes = (open->flags & O_ACCMODE) != O_RDONLY || (open->flags & O_TRUNC) != 0;
+    if ((open->flags & O_DIRECTORY) != 0 && type != S_IFDIR) return -ENOTDIR;
+    if (type == S_IFLNK) return -ELOOP;
+    if (type == S_IFDIR && (writes || (open->flags & O_CREAT) != 0)) return -EISDIR;
+    if (type != S_IFDIR && type != S_IFREG) return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
+    struct fos_mount *mount = open->place.mount;
+    struct fos_message *request = fos_build(open->context, mount, FOS_OP_OPEN, open->place.attributes.inode);
+    struct fos_open_request wanted = {.open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL))};
+    memcpy(fos_payload(request), &wanted, sizeof wanted);
+    request->length = sizeof wanted;
+    int status = fos_send(open->context, mount);
+    // Removed since the walk: as if the walk had come later.
+    if (status == -ESTALE) return -ENOENT;
+    return status < 0 ? status : fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
+}
+
+// Whether an open with O_CREAT of an existing file may be refused by protected_regular or protected_fifos (proc(5)).
+static int is_protected(struct opening *open) {
+    struct fos_place *place = &open->place;
+    struct fos_attributes attributes;
+    if (!place->parent_known) {
+        if (fos_get_attributes(open->context, place->mount, place->parent, &attributes) != 0) return 1;
+        place->parent_mode = attributes.mode;
+        place->parent_uid = attributes.uid;
+        place->parent_known = 1;
+    }
+    if ((place->parent_mode & S_ISVTX) == 0 || (place->parent_mode & (S_IWGRP | S_IWOTH)) == 0) return 0;
+    if (fos_lookup_entry(open->context, place->mount, place->parent, place->name, place->name_length, &attributes) != 0) return 0;
+    return attributes.uid != fos_identity.uid && attributes.uid != place->parent_uid;
+}
+
+static long create(struct opening *open) {
+    struct fos_place *place = &open->place;
+    struct fos_mount *mount = place->mount;
+    if (place->name_length == 0 || place->slash || is_protected(open)) return fos_hand_over(open->context, open->directory, FOS_BYPASS_UNHANDLED);
+    // A file that its own maker could not open again by its mode could not become the kernel's later.
+    uint32_t kept = open->mode & ~fos_umask;
+    uint32_t needed = (open->flags & O_ACCMODE) == O_RDONLY ? 0400 : (open->flags & O_ACCMODE) == O_WRONLY ? 0200 : 0600;
+    if (fos_identity.uid != 0 && (kept & needed) != needed) return fos_hand_over(open->context, open->directory, FOS_BYPASS_UNHANDLED);
+
+    struct fos_message *request = fos_build(open->context, mount, FOS_OP_CREATE, place->parent);
+    struct fos_make_request make = {
+        .mode = open->mode & 07777, .umask = fos_umask, .open_flags = (uint32_t)open->flags, .name_length = place->name_length, .take_reference = 1};
+    memcpy(fos_payload(request), &make, sizeof make);
+    memcpy((uint8_t *)fos_payload(request) + sizeof make, place->name, place->name_length);
+    request->length = (uint32_t)sizeof make + place->name_length;
+    int status = fos_send(open->context, mount);
+    if (status == -ESTALE) return -ENOENT;
+    if (status < 0) return status;
+    int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
+    if (result != 0) return result;
+    if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
+    give_back(open, place->attributes.inode);
+    return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
+}
+
+// Finds or makes the file, and takes a reference. 0, -errno or FOS_PASS.
+static long find_or_create(struct opening *open) {
+    uint32_t follow = (open->flags & O_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW;
+    if ((open->flags & O_CREAT) == 0) {
+        long result = fos_walk(open->context, open->directory, open->path, follow, &open->place);
+        return result == 0 ? open_found(open) : result;
+    }
+    long result = fos_walk(open->context, open->directory, open->path, FOS_WALK_PARENT, &open->place);
+    if (result != 0) return result;
+    result = create(open);
+    if (result != -ELOOP || follow == 0 || (open->flags & O_EXCL) != 0) return result;
+    // The name is a symbolic link: the file is, or is made, where it leads.
+    for (int attempt = 0; attempt < 8; attempt++) {
+        result = fos_walk(open->context, open->directory, open->path, FOS_WALK_FOLLOW | FOS_WALK_CREATE, &open->place);
+        if (result != 0) return result;
+        result = open->place.found ? open_found(open) : create(open);
+        if (result != -ELOOP && !(result == -ENOENT && open->place.found)) return result;
+    }
+    return result;
+}
+
+// Makes the description of what was opened.
+static struct fos_file *describe(struct opening *open) {
+    struct fos_file *file = fos_file_new();
+    if (file == NULL) return NULL;
+    file->mount = open->place.mount->index;
+    file->generation = open->place.mount->generation;
+    file->inode = open->place.attributes.inode;
+    file->is_directory = (open->place.attributes.mode & S_IFMT) == S_IFDIR;
+    file->flags = ((uint32_t)open->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC)) | LARGE_FILE;
+    file->path_length = fos_absolute_path(open->directory, open->path, file->path, sizeof file->path);
+    return file;
+}
+
+static long open_numbered(struct opening *open) {
+    // What changes something must not do so and then fail for want of a number.
+    int first = (open->flags & (O_CREAT | O_TRUNC)) != 0;
+    int keep = (open->flags & O_CLOEXEC) != 0;
+    long number = -1;
+    struct fos_mount *mine = NULL;
+    if (first) {
+        // A path that is a stranger's takes no number from us.
+        const char *rest;
+        uint64_t inode;
+        if (fos_bad_pointer(open->path)) return FOS_PASS;
+        if (open->path[0] == '/') mine = fos_mount_of_path(open->path, &rest);
+        else if ((int)open->directory == AT_FDCWD) mine = fos_mount_of_cwd(&inode);
+        if (mine != NULL || (open->path[0] != '/' && fos_ours((int)open->directory))) {
+            number = fos_number_take(keep);
+            if (number < 0) return number == FOS_PASS ? fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT) : number;
+        }
+    }
+    long result = find_or_create(open);
+    if (result == 0) {
+        struct fos_file *file = describe(open);
+        if (file != NULL && number < 0) number = fos_number_take(keep);
+        if (file != NULL && number >= 0) {
+            fos_number_publish((int)number, file);
+            return number;
+        }
+        if (file != NULL) fos_file_delete(file);
+        give_back(open, open->place.attributes.inode);
+        // The kernel opens it: what an exclusive creation has made, it must not find in its way.
+        if ((file == NULL || number == FOS_PASS) && (open->flags & O_EXCL) == 0) result = fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT);
+        else result = file == NULL ? -ENFILE : number;
+    }
+    if (number >= 0) fos_raw(SYS_close, number);
+    return result;
+}
+
+static long open_file(struct fos_call *call, long directory, const char *path, int flags, uint32_t mode) {
+    struct opening open = {.directory = directory, .path = path, .flags = flags, .mode = mode};
+    // Combinations that make no sense, or that the kernel refuses in its own ways.
+    int odd = (flags & kernels_flags) != 0 || (flags & O_ACCMODE) == O_ACCMODE || (flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY);
+    open.context = fos_enter(call->number);
+    if (open.context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
+    long result;
+    if (!odd) {
+        result = open_numbered(&open);
+    } else {
+        fos_path_to_kernel(open.context, path);
+        result = fos_ours((int)directory) ? fos_hand_over(open.context, directory, FOS_BYPASS_UNHANDLED) : FOS_PASS;
+    }
+    fos_leave(open.context);
+    return result;
+}
+
+long fos_open(struct fos_call *call) {
+    return open_file(call, AT_FDCWD, (const char *)call->arguments[0], (int)call->arguments[1], (uint32_t)call->arguments[2]);
+}
+long fos_openat(struct fos_call *call) {
+    return open_file(call, (int)call->arguments[0], (const char *)call->arguments[1], (int)call->arguments[2], (uint32_t)call->arguments[3]);
+}
+long fos_creat(struct fos_call *call) {
+    return open_file(call, AT_FDCWD, (const char *)call->arguments[0], O_CREAT | O_WRONLY | O_TRUNC, (uint32_t)call->arguments[1]);
+}
+long fos_openat2(struct fos_call *call) {
+    const struct open_how *how = (const struct open_how *)call->arguments[2];
+    const uint64_t known = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | O_SYNC | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | LARGE_FILE;
+    int plain = !fos_bad_pointer(how) && call->arguments[3] == sizeof *how && how->resolve == 0 && (how->flags & ~known) == 0 && how->mode <= 07777
+        && (how->mode == 0 || (how->flags & O_CREAT) != 0);
+    if (!plain) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+    return open_file(call, (int)call->arguments[0], (const char *)call->arguments[1], (int)how->flags, (uint32_t)how->mode);
+}
+
+// ---- closing --------------------------------------------------------------------------------------------------------
+
+long fos_close(struct fos_call *call) {
+    int fd = (int)call->arguments[0];
+    if (fos_hidden_descriptor(fd)) return -EBADF;
+    if (!fos_ours(fd)) return FOS_PASS;
+    struct fos_context *context = fos_enter(call->number);
+    fos_table_clear(context, fd);
+    long result = fos_raw(SYS_close, fd);
+    if (context != NULL) fos_leave(context);
+    return result;
+}
+
+// Closes [first, last] but for the shim's own descriptors.
+static long close_around(uint32_t first, uint32_t last, long flags) {
+    for (;;) {
+        uint32_t kept = UINT32_MAX;
+        int highest_kept = fos_highest_hidden_descriptor();
+        for (uint32_t fd = first; (int64_t)fd <= highest_kept && fd <= last; fd++) {
+            if (fos_hidden_descriptor((int)fd)) {
+                kept = fd;
+                break;
+            }
+        }
+        if (kept == UINT32_MAX) return fos_raw(SYS_close_range, first, last, flags);
+        if (kept > first) {
+            long result = fos_raw(SYS_close_range, first, kept - 1, flags);
+            if (result < 0) return result;
+            flags &= ~2L;  // CLOSE_RANGE_UNSHARE: done
+        }
+        if (kept == last) return 0;
+        first = kept + 1;
+    }
+}
+
+long fos_close_range(struct fos_call *call) {
+    uint32_t first = (uint32_t)call->arguments[0], last = (uint32_t)call->arguments[1];
+    long flags = (uint32_t)call->arguments[2];
+    // Marking close-on-exec is the kernel's alone; the shim's own are marked anyway.
+    if (first > last || (flags & ~2L) != 0) return FOS_PASS;
+    if (fos_table_highest() < 0 && fos_highest_hidden_descriptor() < 0) return FOS_PASS;
+    struct fos_context *context = fos_enter(call->number);
+    int highest = fos_table_highest();
+    for (int64_t fd = first; fd <= highest && fd <= last; fd++) {
+        if (fos_ours(fd)) fos_table_clear(context, (int)fd);
+    }
+    if (context != NULL) fos_leave(context);
+    return close_around(first, last, flags);
+}

@@ -1,0 +1,122 @@
+// Contexts: what one call needs while it runs, and requests through its channel.
+//
+// Protocol: a call takes a context with one compare-and-swap and gives it back with one store, so nothing has to be
+// told when a thread ends. The channel of context i is channel i of every connection. A signal handler that
+// interrupts a call finds its thread's context taken and takes another one.
+// A call that never comes back (a handler that jumped out of it, a thread that was cancelled) leaves its context taken
+// and perhaps a request in flight. Its own thread takes it back at its next call, when it sees that it stands further
+// up the stack; others when no context is free. Who gets a channel with a request in flight waits for the reply first.
+#define _GNU_SOURCE
+#include <signal.h>
+#include "calls.h"
+
+static struct fos_context contexts[FOS_CONTEXTS_MAX];
+static __thread uint32_t hint __attribute__((tls_model("initial-exec")));
+
+static uintptr_t myself(void) { return (uintptr_t)__builtin_thread_pointer(); }
+
+static int take(struct fos_context *context, uintptr_t owner, uintptr_t stack, long number) {
+    uintptr_t none = 0;
+    if (!__atomic_compare_exchange_n(&context->owner, &none, owner, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 0;
+    context->stack = stack;
+    context->number = number;
+    return 1;
+}
+
+// Whether the call that holds this thread's context is over: it began further down the stack than this one. On an
+// alternate stack nothing can be said.
+static int abandoned(const struct fos_context *context, uintptr_t stack) {
+    if (context->stack > stack) return 0;
+    stack_t now;
+    return fos_raw(SYS_sigaltstack, 0, &now) == 0 && (now.ss_flags & SS_ONSTACK) == 0;
+}
+
+struct fos_context *fos_enter(long number) {
+    uintptr_t owner = myself(), stack = (uintptr_t)__builtin_frame_address(0);
+    struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
+    if (__builtin_expect(take(context, owner, stack, number), 1)) return context;
+    if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner && abandoned(context, stack)) {
+        context->stack = stack;
+        context->number = number;
+        return context;
+    }
+    for (int round = 0; round < 200; round++) {
+        for (uint32_t step = 0; step < FOS_CONTEXTS_MAX; step++) {
+            uint32_t index = (hint + step) % FOS_CONTEXTS_MAX;
+            context = &contexts[index];
+            if (!take(context, owner, stack, number)) continue;
+            context->index = index;
+            hint = index;
+            return context;
+        }
+        fos_sleep(100000);
+    }
+    return NULL;
+}
+
+void fos_leave(struct fos_context *context) { __atomic_store_n(&context->owner, 0, __ATOMIC_RELEASE); }
+
+void fos_contexts_reset(void) {
+    for (uint32_t index = 0; index < FOS_CONTEXTS_MAX; index++) {
+        contexts[index].index = index;
+        contexts[index].owner = 0;
+        contexts[index].posted = 0;
+    }
+}
+
+int fos_context_is_mine(uint32_t index) {
+    return index < FOS_CONTEXTS_MAX && __atomic_load_n(&contexts[index].owner, __ATOMIC_RELAXED) == myself();
+}
+
+int fos_contexts_alone(const struct fos_context *context) {
+    for (uint32_t index = 0; index < FOS_CONTEXTS_MAX; index++) {
+        if (&contexts[index] != context && __atomic_load_n(&contexts[index].owner, __ATOMIC_RELAXED) != 0) return 0;
+    }
+    return 1;
+}
+
+// ---- requests -------------------------------------------------------------------------------------------------------
+
+// The channel may still carry a request that nobody waited for.
+static void drain(struct fos_context *context, struct fos_mount *mount) {
+    context->posted &= ~(1u << mount->index);
+    fos_wait(&mount->client, (int)context->index, UINT64_C(5000000000));
+}
+
+struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode) {
+    if (context->posted >> mount->index & 1) drain(context, mount);
+    return fos_request(&mount->client, (int)context->index, operation, inode);
+}
+
+// Notes that the daemon has gone: its open files fail from now on, and the mount table will have changed.
+static int lost(struct fos_mount *mount) {
+    __atomic_store_n(&mount->state, FOS_MOUNT_DEAD, __ATOMIC_RELEASE);
+    fos_mounts_doubtful = 1;
+    return -ENOTCONN;
+}
+
+int fos_send(struct fos_context *context, struct fos_mount *mount) {
+    struct fos_message request;
+    int again = 0, result;
+    for (;;) {
+        context->posted |= 1u << mount->index;
+        result = fos_call(&mount->client, (int)context->index);
+        context->posted &= ~(1u << mount->index);
+        fos_tally_add(&fos_tally->messages, 1);
+        if (result != -EBUSY || again++ > 0) break;
+        // A call that was left by a jump has its request in flight in this channel; ours is put aside while it ends.
+        struct fos_message *built = &mount->client.channel[context->index].request;
+        request = *built;
+        drain(context, mount);
+        request.sequence = 0;
+        *built = request;
+    }
+    return result == -ENOTCONN ? lost(mount) : result;
+}
+
+void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount) {
+    int result = fos_post_owner(&mount->client, (int)context->index);
+    fos_tally_add(&fos_tally->messages, 1);
+    if (result == 0) context->posted |= 1u << mount->index;
+    else if (result == -ENOTCONN) lost(mount);
+}

@@ -1,0 +1,163 @@
+// Descriptors: numbers of the program, and the open file descriptions of ours that they lead to.
+//
+// A number of ours is, for the kernel, a duplicate of one O_PATH descriptor: it takes the lowest free number, counts
+// against RLIMIT_NOFILE, keeps its close-on-exec flag, and answers EBADF to whoever reads it behind the shim's back.
+// What that one descriptor refers to is no directory, so nothing is ever looked up below it, and not on the mount, so
+// that an idle program does not keep it busy.
+// Invariants: a description's references are its numbers and the calls that use it now; whoever gives the last one back
+// releases the inode at its server. Descriptions are never unmapped, so a reader that lost a race reads a stranger's
+// words, and notices because the number leads elsewhere.
+#define _GNU_SOURCE
+#include "calls.h"
+
+uint32_t fos_table[FOS_DESCRIPTORS_MAX];
+static struct fos_file files[FOS_FILES_MAX];
+static uint32_t never_used = 0;   // descriptions from here on are fresh
+static uint64_t free_files = 0;   // index + 1 of the first free one, and a count against ABA in the upper half
+static int highest = -1;
+
+int fos_table_highest(void) { return __atomic_load_n(&highest, __ATOMIC_RELAXED); }
+
+// ---- descriptions ---------------------------------------------------------------------------------------------------
+
+struct fos_file *fos_file_new(void) {
+    struct fos_file *file = NULL;
+    uint64_t head = __atomic_load_n(&free_files, __ATOMIC_ACQUIRE);
+    while ((uint32_t)head != 0) {
+        struct fos_file *first = &files[(uint32_t)head - 1];
+        uint64_t next = (head >> 32 << 32) + (UINT64_C(1) << 32) + __atomic_load_n(&first->next_free, __ATOMIC_RELAXED);
+        if (__atomic_compare_exchange_n(&free_files, &head, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            file = first;
+            break;
+        }
+    }
+    if (file == NULL) {
+        uint32_t index = __atomic_load_n(&never_used, __ATOMIC_RELAXED);
+        do {
+            if (index >= FOS_FILES_MAX) return NULL;
+        } while (!__atomic_compare_exchange_n(&never_used, &index, index + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+        file = &files[index];
+    }
+    file->lock = 0;
+    file->state = FOS_FILE_MESSAGE;
+    file->offset = 0;
+    file->path_length = 0;
+    __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
+    return file;
+}
+
+void fos_file_delete(struct fos_file *file) {
+    __atomic_store_n(&file->references, 0, __ATOMIC_RELEASE);
+    uint32_t index = (uint32_t)(file - files) + 1;
+    uint64_t head = __atomic_load_n(&free_files, __ATOMIC_ACQUIRE), next;
+    do {
+        __atomic_store_n(&file->next_free, (uint32_t)head, __ATOMIC_RELAXED);
+        next = (head >> 32 << 32) + (UINT64_C(1) << 32) + index;
+    } while (!__atomic_compare_exchange_n(&free_files, &head, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+}
+
+struct fos_file *fos_file_get(long fd) {
+    if ((uint32_t)fd >= FOS_DESCRIPTORS_MAX) return NULL;
+    for (;;) {
+        uint32_t entry = __atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_ACQUIRE);
+        if (entry == 0) return NULL;
+        struct fos_file *file = &files[entry - 1];
+        uint32_t count = __atomic_load_n(&file->references, __ATOMIC_RELAXED);
+        if (count == 0 || !__atomic_compare_exchange_n(&file->references, &count, count + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+        if (__builtin_expect(__atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_ACQUIRE) == entry, 1)) return file;
+        fos_file_put(NULL, file);
+    }
+}
+
+// Gives the inode back to its server. Nobody waits for the answer.
+static void release(struct fos_context *context, struct fos_file *file) {
+    struct fos_mount *mount = fos_file_usable(file);
+    if (mount == NULL || file->state != FOS_FILE_MESSAGE) return;
+    struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
+    if (own == NULL) return;
+    struct fos_message *request = fos_build(own, mount, FOS_OP_RELEASE, file->inode);
+    struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
+    memcpy(fos_payload(request), &give, sizeof give);
+    request->length = sizeof give;
+    fos_send_and_forget(own, mount);
+    if (context == NULL) fos_leave(own);
+}
+
+void fos_file_put(struct fos_context *context, struct fos_file *file) {
+    if (__atomic_sub_fetch(&file->references, 1, __ATOMIC_ACQ_REL) != 0) return;
+    release(context, file);
+    fos_file_delete(file);
+}
+
+// ---- the table ------------------------------------------------------------------------------------------------------
+
+static void note_highest(int fd) {
+    int seen = __atomic_load_n(&highest, __ATOMIC_RELAXED);
+    while (fd > seen && !__atomic_compare_exchange_n(&highest, &seen, fd, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+}
+
+long fos_number_take(int close_on_exec) {
+    int neutral = fos_neutral_descriptor();
+    if (neutral < 0) return FOS_PASS;
+    long fd = fos_raw(SYS_fcntl, neutral, close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
+    if (fd < 0) return fd == -EINVAL ? -EMFILE : fd;
+    if (fd >= FOS_DESCRIPTORS_MAX) {
+        fos_raw(SYS_close, fd);
+        return FOS_PASS;
+    }
+    return fd;
+}
+
+void fos_number_publish(int fd, struct fos_file *file) {
+    note_highest(fd);
+    __atomic_store_n(&fos_table[fd], (uint32_t)(file - files) + 1, __ATOMIC_RELEASE);
+}
+
+void fos_table_set(struct fos_context *context, int fd, struct fos_file *file) {
+    uint32_t entry = 0;
+    if (file != NULL) {
+        __atomic_add_fetch(&file->references, 1, __ATOMIC_ACQ_REL);
+        entry = (uint32_t)(file - files) + 1;
+        note_highest(fd);
+    }
+    uint32_t before = __atomic_exchange_n(&fos_table[fd], entry, __ATOMIC_ACQ_REL);
+    if (before != 0) fos_file_put(context, &files[before - 1]);
+}
+
+void fos_table_clear(struct fos_context *context, int fd) {
+    if ((uint32_t)fd < FOS_DESCRIPTORS_MAX) fos_table_set(context, fd, NULL);
+}
+
+// In the child only the numbers refer to descriptions: calls of other threads are not there.
+void fos_files_after_fork(void) {
+    for (uint32_t index = 0; index < never_used; index++) {
+        files[index].references = 0;
+        files[index].lock = 0;
+    }
+    for (int fd = 0; fd <= highest; fd++) {
+        if (fos_table[fd] != 0) files[fos_table[fd] - 1].references++;
+    }
+    free_files = 0;
+    for (uint32_t index = 0; index < never_used; index++) {
+        if (files[index].references == 0) fos_file_delete(&files[index]);
+    }
+}
+
+// ---- the offset's lock ----------------------------------------------------------------------------------------------
+
+// Held while a call uses and moves the offset. A handler that interrupted its holder goes on without it, and a holder
+// that never comes back is not waited for for ever: the lock keeps offsets in order, nothing else depends on it.
+void fos_file_lock(struct fos_context *context, struct fos_file *file) {
+    for (uint32_t attempt = 0;; attempt++) {
+        uint32_t holder = 0;
+        if (__atomic_compare_exchange_n(&file->lock, &holder, context->index + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
+        if (fos_context_is_mine(holder - 1) || attempt > 200000) return;
+        if (attempt < 100) fos_spin_pause();
+        else fos_sleep(50000);
+    }
+}
+
+void fos_file_unlock(struct fos_context *context, struct fos_file *file) {
+    uint32_t holder = context->index + 1;
+    __atomic_compare_exchange_n(&file->lock, &holder, 0, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}

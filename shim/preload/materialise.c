@@ -1,0 +1,121 @@
+// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers.
+//
+// The file is opened again through the mount: by the path it was opened with, if that still leads to the same inode,
+// else by its number under `.fos/open`, which the daemon resolves for clients that hold a reference to it. The new
+// descriptor takes over every number of the description with one dup3 each, so there is no moment without one.
+// Invariants: the description is locked meanwhile, so no offset is lost; a call that waited for the lock finds the
+// description to be the kernel's and passes. A failure leaves everything as it was.
+#define _GNU_SOURCE
+#include "calls.h"
+
+// Whether a descriptor of the kernel's is the file that `file` describes.
+static int is_same(const struct fos_mount *mount, const struct fos_file *file, long fd) {
+    struct stat seen;
+    return fos_raw(SYS_fstat, fd, &seen) == 0 && seen.st_ino == file->inode && seen.st_dev == mount->device;
+}
+
+static char *append(char *to, const char *text) {
+    while (*text != 0) *to++ = *text++;
+    *to = 0;
+    return to;
+}
+
+static void number_path(struct fos_context *context, const struct fos_mount *mount, uint64_t inode) {
+    char digits[24], *digit = digits + sizeof digits - 1;
+    *digit = 0;
+    do {
+        *--digit = (char)('0' + inode % 10);
+        inode /= 10;
+    } while (inode != 0);
+    append(append(append(context->text, mount->path), "/.fos/open/"), digit);
+}
+
+// A descriptor of the kernel's for the same file. Or -errno.
+static long reopen(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file) {
+    int flags = (int)file->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
+    flags |= O_CLOEXEC | O_NOCTTY | (file->is_directory ? O_DIRECTORY : 0);
+    if (file->path_length > 0) {
+        long fd = fos_raw(SYS_openat, AT_FDCWD, file->path, flags);
+        if (fd >= 0) {
+            if (is_same(mount, file, fd)) return fd;
+            fos_raw(SYS_close, fd);
+        }
+    }
+    if (mount->path_length + 40 > FOS_PATH_BYTES) return -ENAMETOOLONG;
+    number_path(context, mount, file->inode);
+    long fd = fos_raw(SYS_openat, AT_FDCWD, context->text, flags);
+    if (fd < 0 || is_same(mount, file, fd)) return fd;
+    fos_raw(SYS_close, fd);
+    return -ESTALE;
+}
+
+static long materialise(struct fos_context *context, struct fos_file *file) {
+    struct fos_mount *mount = fos_file_mount(file);
+    if (file->state != FOS_FILE_MESSAGE) return 0;
+    // Waits for what was posted and not waited for: the kernel must not come before it.
+    long fd = reopen(context, mount, file);
+    if (fd < 0) return fd;
+    if (file->offset != 0) fos_raw(SYS_lseek, fd, file->offset, SEEK_SET);
+    int highest = fos_table_highest();
+    __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+    uint32_t numbers = 0;
+    for (int number = 0; number <= highest; number++) {
+        struct fos_file *here = fos_file_get(number);
+        if (here == file) {
+            long kept = fos_raw(SYS_fcntl, number, F_GETFD);
+            fos_raw(SYS_dup3, fd, number, kept > 0 && (kept & FD_CLOEXEC) ? O_CLOEXEC : 0);
+            fos_table_clear(context, number);
+            numbers++;
+        }
+        if (here != NULL) fos_file_put(context, here);
+    }
+    fos_raw(SYS_close, fd);
+    // The kernel's own reference keeps the inode from here on.
+    if (numbers > 0 && fos_file_usable(file) != NULL) {
+        struct fos_message *request = fos_build(context, mount, FOS_OP_RELEASE, file->inode);
+        struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
+        memcpy(fos_payload(request), &give, sizeof give);
+        request->length = sizeof give;
+        fos_send_and_forget(context, mount);
+    }
+    fos_tally_add(&fos_tally->materialised, 1);
+    return 0;
+}
+
+long fos_materialise(struct fos_context *context, long fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 0;
+    struct fos_context *own = context == NULL ? fos_enter(SYS_dup3) : context;
+    long result = -ENFILE;
+    if (own != NULL) {
+        fos_file_lock(own, file);
+        result = materialise(own, file);
+        fos_file_unlock(own, file);
+        fos_file_put(own, file);
+        if (context == NULL) fos_leave(own);
+    }
+    return result;
+}
+
+int fos_materialise_all(struct fos_context *context, int inherited_only) {
+    int highest = fos_table_highest(), made = 0;
+    for (int fd = 0; fd <= highest; fd++) {
+        if (!fos_ours(fd)) continue;
+        if (inherited_only && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0) continue;
+        made += fos_materialise(context, fd) == 0;
+    }
+    return made;
+}
+
+long fos_via_kernel(struct fos_call *call, uint32_t fd_mask, enum fos_bypass reason) {
+    int some = 0;
+    long result = 0;
+    for (int i = 0; i < 6; i++) {
+        if ((fd_mask >> i & 1) == 0 || !fos_ours((int)call->arguments[i])) continue;
+        some = 1;
+        long made = fos_materialise(NULL, (int)call->arguments[i]);
+        if (made < 0) result = made;
+    }
+    if (some) fos_bypass(reason, call->number);
+    return result < 0 ? result : FOS_PASS;
+}

@@ -1,0 +1,362 @@
+// Mounts: which fos mounts there are, connections to them, and who this process is to their servers.
+//
+// The mount table is read at the first path that could lead to a mount, and again when its list of mount numbers
+// (listmount(2), one cheap call) has changed: looked at a few times a second, after a child was waited for, and after
+// a daemon was lost. A mount that is missed costs speed only: its files are reached through the kernel.
+// Standing aside: a mount with another one mounted inside it, or for an identity that the servers cannot judge as the
+// kernel does (capabilities that do not go with the user), is left to the kernel as a whole.
+// Invariant: one thread at a time changes the list; a signal handler or another thread that meets it uses what is there.
+#define _GNU_SOURCE
+#include <linux/capability.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+#include "calls.h"
+#include "../proxy/proxy.h"
+
+enum { LOOK_AGAIN_NS = 200000000, HIDDEN_MAX = FOS_MOUNTS_MAX + 1, MOUNT_NUMBERS = 1024, SYS_LISTMOUNT = 458 };
+
+struct fos_mount fos_mounts[FOS_MOUNTS_MAX];
+struct fos_identity fos_identity;
+uint32_t fos_umask, fos_mounts_doubtful = 1, fos_file_size_limited, fos_cwd_known;
+
+static uint32_t busy;           // 1 while a thread reads the table or connects
+static uintptr_t busy_owner;
+static uint64_t looked_at;      // coarse ns
+static uint64_t numbers_hash;   // of the mount numbers when the table was read
+static char line[FOS_MOUNT_LINE_BYTES];
+static int hidden[HIDDEN_MAX] = {[0 ... HIDDEN_MAX - 1] = -1};  // by mount: its socket; last: the neutral descriptor
+static struct fos_mount *cwd_mount;
+static uint64_t cwd_inode;
+static char cwd_path[FOS_PATH_BYTES];
+
+// ---- one at a time --------------------------------------------------------------------------------------------------
+
+// 0: this thread is in it already (a signal handler), or another one does not come out.
+static int claim(void) {
+    uintptr_t self = (uintptr_t)__builtin_thread_pointer();
+    for (int attempt = 0; attempt < 50000; attempt++) {
+        if (fos_compare_exchange_u32(&busy, 0, 1)) {
+            busy_owner = self;
+            return 1;
+        }
+        if (busy_owner == self) return 0;
+        fos_sleep(100000);
+    }
+    return 0;
+}
+static void unclaim(void) {
+    busy_owner = 0;
+    fos_store_release_u32(&busy, 0);
+}
+
+// ---- the shim's own descriptors -------------------------------------------------------------------------------------
+
+int fos_hidden_descriptor(int fd) {
+    if (fd < 0) return 0;
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] == fd) return 1;
+    }
+    return 0;
+}
+
+int fos_highest_hidden_descriptor(void) {
+    int highest = -1;
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] > highest) highest = hidden[i];
+    }
+    return highest;
+}
+
+// Where nobody looks for a free number: just below the limit, or below 1,024, which keeps the kernel's table small.
+static long high_number(void) {
+    struct rlimit limit;
+    if (fos_raw(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit) != 0) return 0;
+    long most = limit.rlim_cur < 1024 ? (long)limit.rlim_cur : 1024;
+    return most > 2 * HIDDEN_MAX ? most - 2 * HIDDEN_MAX : 0;
+}
+
+static int hide(int place, int fd) {
+    long moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, high_number());
+    if (moved >= 0) {
+        fos_raw(SYS_close, fd);
+        fd = (int)moved;
+    }
+    hidden[place] = fd;
+    return fd;
+}
+
+long fos_move_hidden_descriptor(int fd) {
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] != fd) continue;
+        long moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
+        if (moved < 0) moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+        if (moved < 0) return moved;
+        hidden[i] = (int)moved;
+        if (i < FOS_MOUNTS_MAX) fos_mounts[i].client.socket = (int)moved;
+        return 0;  // the program's own dup2 closes the old number
+    }
+    return 0;
+}
+
+int fos_neutral_descriptor(void) {
+    int fd = hidden[HIDDEN_MAX - 1];
+    if (__builtin_expect(fd >= 0, 1)) return fd;
+    if (!claim()) return -1;
+    fd = hidden[HIDDEN_MAX - 1];
+    if (fd < 0) {
+        long opened = fos_raw(SYS_openat, AT_FDCWD, "/dev/null", O_PATH | O_CLOEXEC);
+        if (opened < 0) opened = fos_raw(SYS_openat, AT_FDCWD, "/proc/self/exe", O_PATH | O_CLOEXEC);
+        if (opened >= 0) fd = hide(HIDDEN_MAX - 1, (int)opened);
+    }
+    unclaim();
+    return fd;
+}
+
+// ---- the mount table ------------------------------------------------------------------------------------------------
+
+static uint64_t coarse_clock(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t hash_of_numbers(void) {
+    static uint64_t numbers[MOUNT_NUMBERS];
+    struct { uint32_t size, spare; uint64_t mount, after, space; } all = {.size = 24, .mount = UINT64_MAX};
+    long count = fos_raw(SYS_LISTMOUNT, &all, numbers, MOUNT_NUMBERS, 0);
+    // Without listmount(2), or with more mounts than fit, the table is read each time.
+    if (count < 0 || count >= MOUNT_NUMBERS) return numbers_hash + 1;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) + (uint64_t)count;
+    for (long i = 0; i < count; i++) hash = (hash ^ numbers[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+// A place for a mount that the table names: its own from before, a free one, or a dead one.
+static struct fos_mount *place_for(const struct fos_mount_line *entry) {
+    struct fos_mount *room = NULL;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        mount->index = i;
+        if (mount->state == FOS_MOUNT_NONE || (mount->state == FOS_MOUNT_DEAD && !mount->listed)) {
+            if (room == NULL || room->state == FOS_MOUNT_DEAD) room = mount;
+        } else if (mount->state != FOS_MOUNT_DEAD && mount->mount_id == entry->id && strcmp(mount->path, entry->point) == 0 && strcmp(mount->name, entry->name) == 0) {
+            return mount;
+        }
+    }
+    if (room == NULL) return NULL;
+    size_t path = strlen(entry->point), name = strlen(entry->name);
+    if (path >= sizeof room->path || name >= sizeof room->name) return NULL;
+    room->state = FOS_MOUNT_NONE;
+    room->mount_id = entry->id;
+    room->uid = entry->uid;
+    room->path_length = (uint32_t)path;
+    memcpy(room->path, entry->point, path + 1);
+    memcpy(room->name, entry->name, name + 1);
+    return room;
+}
+
+// 1: `path` is `above` or lies below it.
+static int below(const char *path, const char *above, uint32_t length) {
+    return strncmp(path, above, length) == 0 && (path[length] == 0 || path[length] == '/');
+}
+
+// Mounts come in the order in which they cover each other.
+static void consider(void *context, const struct fos_mount_line *entry) {
+    (void)context;
+    // What is mounted on a fos mount, or inside one, hides a part of it.
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        if (mount->listed && below(entry->point, mount->path, mount->path_length)) mount->listed = 0;
+    }
+    if (entry->name == NULL || entry->point[1] == 0) return;
+    if (fos_options.mount != NULL && strcmp(fos_options.mount, entry->point) != 0) return;
+    struct fos_mount *mount = place_for(entry);
+    if (mount == NULL) return;
+    mount->listed = 1;
+    if (mount->state == FOS_MOUNT_NONE) fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
+}
+
+static void read_table(void) {
+    if (!claim()) return;
+    uint64_t hash = hash_of_numbers();
+    if (hash != numbers_hash || fos_mounts_doubtful > 1) {
+        for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) fos_mounts[i].listed = 0;
+        fos_each_mount("/proc/self/mountinfo", line, sizeof line, consider, NULL);
+        numbers_hash = hash;
+        fos_cwd_known = 0;
+    }
+    fos_mounts_doubtful = 0;
+    looked_at = coarse_clock();
+    unclaim();
+}
+
+static inline void look_at_table(void) {
+    if (fos_mounts_doubtful || coarse_clock() - looked_at > LOOK_AGAIN_NS) read_table();
+}
+
+// ---- identity -------------------------------------------------------------------------------------------------------
+
+// Servers give user 0 all rights over files and everybody else none: 1 if the kernel sees it that way too.
+static int identity_is_plain(void) {
+    uint32_t real, effective, saved;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2];
+    fos_raw(SYS_getresuid, &real, &effective, &saved);
+    fos_identity.uid = effective;
+    fos_raw(SYS_getresgid, &real, &effective, &saved);
+    fos_identity.gid = effective;
+    long groups = fos_raw(SYS_getgroups, FOS_GROUPS_MAX, fos_identity.groups);
+    fos_identity.group_count = groups < 0 ? -1 : (int32_t)groups;
+    if (fos_raw(SYS_capget, &header, sets) != 0) return 0;
+    uint32_t files = 1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | 1u << CAP_FSETID;
+    uint32_t held = sets[0].effective & files;
+    return fos_identity.uid == 0 ? held == files : held == 0;
+}
+
+// ---- connections ----------------------------------------------------------------------------------------------------
+
+// The mount point as it is reached now must be this very mount: that also proves that this user may come to it.
+static int verify(struct fos_mount *mount) {
+    struct statx seen;
+    if (fos_raw(SYS_statx, AT_FDCWD, mount->path, AT_NO_AUTOMOUNT, STATX_INO | STATX_MNT_ID, &seen) != 0) return 0;
+    if (seen.stx_mnt_id != mount->mount_id) return 0;
+    mount->device_major = seen.stx_dev_major;
+    mount->device_minor = seen.stx_dev_minor;
+    mount->device = (uint64_t)(seen.stx_dev_minor & 0xff) | (uint64_t)seen.stx_dev_major << 8 | (uint64_t)(seen.stx_dev_minor & ~0xffu) << 12;
+    return 1;
+}
+
+static void connect_now(struct fos_mount *mount) {
+    struct rlimit size;
+    if (!identity_is_plain() || !verify(mount)) {
+        fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
+        return;
+    }
+    struct fos_client *client = &mount->client;
+    int result = fos_client_connect(client, mount->uid, mount->name, FOS_CONTEXTS_MAX, 0);
+    if (result == 0 && client->channels < FOS_CONTEXTS_MAX) {
+        fos_client_disconnect(client);
+        result = -EAGAIN;
+    }
+    if (result != 0) {
+        // A daemon that is gone, or may not be spoken to: what the kernel says of this mount counts.
+        fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
+        return;
+    }
+    // Both mappings are the parent's alone: a child that wrote to them would speak in its name.
+    fos_raw(SYS_madvise, client->segment, client->segment_bytes, MADV_DONTFORK);
+    fos_raw(SYS_madvise, client->board, client->board_bytes, MADV_DONTFORK);
+    fos_raw(SYS_close, client->segment_fd);
+    fos_raw(SYS_close, client->board_fd);
+    client->segment_fd = client->board_fd = -1;
+    client->socket = hide((int)mount->index, client->socket);
+    fos_file_size_limited = fos_raw(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, &size) == 0 && size.rlim_cur != RLIM_INFINITY;
+    mount->generation++;
+    fos_tally_add(&fos_tally->connections, 1);
+    fos_store_release_u32(&mount->state, FOS_MOUNT_CONNECTED);
+}
+
+// Returns the mount if messages can be used, NULL if not.
+static struct fos_mount *connected(struct fos_mount *mount) {
+    if (__builtin_expect(mount->state == FOS_MOUNT_CONNECTED, 1)) {
+        if (__builtin_expect(!fos_load_acquire_u32(&mount->client.board->down), 1)) return mount;
+        fos_store_release_u32(&mount->state, FOS_MOUNT_DEAD);
+        fos_mounts_doubtful = 1;
+        return NULL;
+    }
+    if (mount->state != FOS_MOUNT_KNOWN || !claim()) return NULL;
+    if (mount->state == FOS_MOUNT_KNOWN) connect_now(mount);
+    unclaim();
+    return mount->state == FOS_MOUNT_CONNECTED ? mount : NULL;
+}
+
+// Paths of the system itself, which every program opens at its start. A mount among them is reached through the kernel.
+static int is_system_path(const char *path) {
+    static const char *const prefixes[] = {"/usr/", "/lib", "/etc/", "/proc/", "/sys/", "/bin/", "/sbin/", "/dev/"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        if (strncmp(path, prefixes[i], strlen(prefixes[i])) == 0) return strncmp(path, "/dev/shm/", 9) != 0;
+    }
+    return 0;
+}
+
+struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
+    if (is_system_path(path)) return NULL;
+    look_at_table();
+    struct fos_mount *longest = NULL;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        if (!mount->listed || !below(path, mount->path, mount->path_length)) continue;
+        if (longest == NULL || mount->path_length > longest->path_length) longest = mount;
+    }
+    if (longest == NULL) return NULL;
+    *rest = path + longest->path_length;
+    return connected(longest);
+}
+
+struct fos_mount *fos_mount_of_cwd(uint64_t *inode) {
+    look_at_table();
+    if (!fos_cwd_known) {
+        struct statx seen;
+        fos_cwd_known = 1;
+        cwd_mount = NULL;
+        cwd_path[0] = 0;
+        if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &seen) != 0) return NULL;
+        for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+            if (fos_mounts[i].listed && fos_mounts[i].mount_id == seen.stx_mnt_id) cwd_mount = &fos_mounts[i];
+        }
+        if (cwd_mount == NULL) return NULL;
+        cwd_inode = seen.stx_ino;
+        long length = fos_raw(SYS_getcwd, cwd_path, sizeof cwd_path);
+        if (length <= 0 || cwd_path[0] != '/') cwd_path[0] = 0;
+    }
+    if (cwd_mount == NULL || !cwd_mount->listed) return NULL;
+    *inode = cwd_inode;
+    return connected(cwd_mount);
+}
+
+const char *fos_cwd_path(void) { return fos_cwd_known && cwd_mount != NULL ? cwd_path : ""; }
+
+// ---- changes of the process -----------------------------------------------------------------------------------------
+
+static void drop_connection(struct fos_mount *mount) {
+    fos_raw(SYS_close, hidden[mount->index]);
+    hidden[mount->index] = -1;
+    mount->client.socket = -1;
+    fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
+}
+
+void fos_mounts_after_fork(void) {
+    busy = 0;
+    busy_owner = 0;
+    fos_mounts_doubtful = 1;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        if (hidden[i] < 0) continue;
+        fos_raw(SYS_munmap, mount->client.state, mount->client.private_bytes);
+        if (mount->state == FOS_MOUNT_CONNECTED) {
+            drop_connection(mount);
+        } else {
+            fos_raw(SYS_close, hidden[i]);
+            hidden[i] = -1;
+        }
+    }
+}
+
+void fos_identity_changes(struct fos_context *context) {
+    fos_materialise_all(context, 0);
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        if (mount->state == FOS_MOUNT_ASIDE) fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
+        if (mount->state != FOS_MOUNT_CONNECTED) continue;
+        if (fos_contexts_alone(context)) {
+            struct fos_client *client = &mount->client;
+            drop_connection(mount);
+            client->segment_fd = client->board_fd = -1;
+            fos_client_disconnect(client);
+        } else {
+            // Calls of other threads run on this connection.
+            fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
+        }
+    }
+}
