@@ -163,6 +163,8 @@ static long rename_name(struct fos_call *call, long from, const char *old, long 
         request->length = (uint32_t)sizeof rename + source.name_length + target.name_length;
         result = fos_send(context, source.mount);
         if (result == -ESTALE) result = -ENOENT;
+        // Which of several errors comes first is the kernel's order, when one name lies above the other.
+        if (result == -EISDIR || result == -ENOTDIR || result == -ENOTEMPTY || result == -EINVAL) result = hand_over_both(context, from, old, to, new);
     }
     fos_leave(context);
     return result;
