@@ -13,6 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59  // Linux 4.13
+#endif
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77  // Linux 6.5
 #endif
@@ -51,6 +54,12 @@ int fos_platform_peer(int socket, struct fos_platform_peer *peer) {
     }
     peer->pidfd = pidfd;
     return 0;
+}
+
+int fos_platform_peer_groups(int socket, uint32_t *groups, uint32_t room) {
+    socklen_t bytes = room * (socklen_t)sizeof *groups;
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) == 0 || errno == ERANGE) { return (int)(bytes / sizeof *groups); }
+    return -errno;
 }
 
 enum { DESCRIPTORS_MAX = 4 };

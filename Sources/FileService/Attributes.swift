@@ -116,7 +116,7 @@ extension FileServer {
         if valid & FOS_SET_GID.rawValue != 0 { inode.pointee.gid = set.gid }
         if valid & FOS_SET_MODE.rawValue != 0 {
             var mode = set.mode & Mode.permissions
-            if !turn.actor.isPrivileged, turn.actor.gid != inode.pointee.gid { mode &= ~Mode.setGroup }
+            if !turn.actor.isPrivileged, !turn.actor.isIn(inode.pointee.gid) { mode &= ~Mode.setGroup }
             inode.pointee.mode = inode.pointee.mode & Mode.typeMask | mode
         }
         if valid & FOS_SET_ACCESSED_NOW.rawValue != 0 { inode.pointee.accessed = now }
@@ -142,7 +142,7 @@ extension FileServer {
         guard turn.actor.isChecked, turn.actor.uid != 0 else { return 0 }
         let owns = turn.actor.owns(inode.pointee.uid)
         if valid & FOS_SET_UID.rawValue != 0, !(owns && set.uid == inode.pointee.uid) { return -EPERM }
-        if valid & FOS_SET_GID.rawValue != 0, !(owns && (set.gid == turn.actor.gid || set.gid == inode.pointee.gid)) { return -EPERM }
+        if valid & FOS_SET_GID.rawValue != 0, !(owns && (turn.actor.isIn(set.gid) || set.gid == inode.pointee.gid)) { return -EPERM }
         if valid & FOS_SET_MODE.rawValue != 0, !owns { return -EPERM }
         // Without owning it, whoever may write may set both times to the present, and nothing else (utimensat(2)); a
         // truncation, which has its own rule above, marks the file modified.

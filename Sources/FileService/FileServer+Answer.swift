@@ -87,7 +87,7 @@ extension FileServer {
         let request = kept(id)
         turn = Turn()
         turn.letter = request.letter
-        turn.actor = Actor(request.envelope)
+        turn.actor = Actor(request.envelope, kernel)
         turn.isKernel = UInt32(request.envelope.pointee.rights) & FOS_RIGHT_KERNEL_CACHE.rawValue != 0
         turn.rerun = state.pointee.rerun
         turn.replyTo = kernel.mailbox.rawValue

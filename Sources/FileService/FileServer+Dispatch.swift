@@ -31,7 +31,7 @@ extension FileServer {
     mutating func serve<K: Kernel>(_ request: Request, _ rerun: Rerun, _ kernel: K) {
         turn = Turn()
         turn.letter = request.letter
-        turn.actor = Actor(request.envelope)
+        turn.actor = Actor(request.envelope, kernel)
         turn.isKernel = UInt32(request.envelope.pointee.rights) & FOS_RIGHT_KERNEL_CACHE.rawValue != 0
         turn.rerun = rerun
         turn.replyTo = kernel.mailbox.rawValue
@@ -108,6 +108,7 @@ extension FileServer {
         case FOS_OP_OPEN: open(inode, request, kernel)
         case FOS_OP_RELEASE: release(inode, request, kernel)
         case FOS_OP_FLUSH: flush(inode, request, kernel)
+        case FOS_OP_LOOKUP_OPEN: lookupOpen(inode, request, kernel)
         default: answer(-ENOSYS, kernel)
         }
     }

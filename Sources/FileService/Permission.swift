@@ -3,7 +3,7 @@
 // Role: applied to every client but the FUSE front end, for which the kernel has applied the same rules already
 // (default_permissions). After inode_permission, may_delete, setattr_prepare and mode_strip_sgid in Linux.
 // Invariants: user 0 has CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_CHOWN, CAP_FSETID and CAP_MKNOD, nobody else has any; the
-// identity is the envelope's, never the message's. The envelope has no supplementary groups.
+// identity is the envelope's, never the message's; supplementary groups are those the client connected with.
 
 import CFosWire
 import FileStorage
@@ -19,17 +19,32 @@ enum Access {
 struct Actor: BitwiseCopyable {
     var uid: UInt32 = 0
     var gid: UInt32 = 0
+    /// Supplementary groups, ascending; the kernel's memory, of this turn only.
+    var groups = UnsafeBufferPointer<UInt32>(start: nil, count: 0)
     /// False for the FUSE front end: the kernel has checked.
     var isChecked = false
 
     init() {}
-    @inline(__always) init(_ envelope: UnsafePointer<fos_envelope>) {
+    @inline(__always) init<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         uid = envelope.pointee.uid
         gid = envelope.pointee.gid
         isChecked = UInt32(envelope.pointee.rights) & FOS_RIGHT_KERNEL_CACHE.rawValue == 0
+        if isChecked, uid != 0 { groups = kernel.groups(of: envelope) }
     }
 
     @inline(__always) var isPrivileged: Bool { !isChecked || uid == 0 }
+
+    /// Whether the actor is in a group (in_group_p in Linux).
+    @inline(__always) func isIn(_ group: UInt32) -> Bool { gid == group || (groups.count > 0 && hasSupplementary(group)) }
+    private func hasSupplementary(_ group: UInt32) -> Bool {
+        var low = 0
+        var high = groups.count
+        while low < high {
+            let middle = (low + high) / 2
+            if groups[middle] < group { low = middle + 1 } else { high = middle }
+        }
+        return low < groups.count && groups[low] == group
+    }
 
     /// Whether all of `wanted` (read 4, write 2, execute or search 1) is granted on an inode with these attributes.
     func may(_ wanted: UInt32, mode: UInt32, uid owner: UInt32, gid group: UInt32) -> Bool {
@@ -38,7 +53,7 @@ struct Actor: BitwiseCopyable {
             // Root needs one execute bit to execute a file; directories and data are open to it.
             return wanted & Access.execute == 0 || mode & Mode.typeMask == Mode.directory || mode & 0o111 != 0
         }
-        let granted = uid == owner ? mode >> 6 : gid == group ? mode >> 3 : mode
+        let granted = uid == owner ? mode >> 6 : isIn(group) ? mode >> 3 : mode
         return granted & wanted == wanted
     }
     @inline(__always) func may(_ wanted: UInt32, _ inode: InodePointer) -> Bool {
@@ -59,7 +74,7 @@ struct Actor: BitwiseCopyable {
         let group = directory.pointee.gid
         if mode & Mode.typeMask == Mode.directory { return (mode | Mode.setGroup, group) }
         // A setgid program for a group that its maker is not in would be a way into that group.
-        if mode & (Mode.setGroup | Mode.groupExecute) == Mode.setGroup | Mode.groupExecute, !isPrivileged, gid != group {
+        if mode & (Mode.setGroup | Mode.groupExecute) == Mode.setGroup | Mode.groupExecute, !isPrivileged, !isIn(group) {
             return (mode & ~Mode.setGroup, group)
         }
         return (mode, group)

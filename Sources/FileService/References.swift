@@ -131,6 +131,20 @@ extension FileServer {
         if countLookup { answerEntry(inode, kernel) } else { answer(attributesOf: inode, kernel) }
     }
 
+    /// LOOKUP_OPEN: gives the kernel an inode that one of a process's own connections has open, with or without a name.
+    mutating func lookupOpen<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard turn.isKernel else { return answer(-EPERM, kernel) }
+        guard let wanted = request.fixed(fos_lookup_open_request.self) else { return answer(-EINVAL, kernel) }
+        // A directory has one place in the kernel's tree, and would be moved from it.
+        guard wanted.pid != 0, !inode.isDirectory, inode.pointee.references > 0 else { return answer(-ENOENT, kernel) }
+        var client = kernel.client(ofProcess: wanted.pid, after: nil)
+        while let one = client {
+            if openFiles.contains(one, inode.pointee.number) { return answerEntry(inode, kernel) }
+            client = kernel.client(ofProcess: wanted.pid, after: one)
+        }
+        answer(-ENOENT, kernel)
+    }
+
     mutating func release<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let release = request.fixed(fos_release_request.self) else { return answer(-EINVAL, kernel) }
         let client = request.envelope.pointee.client

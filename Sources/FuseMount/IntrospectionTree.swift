@@ -5,6 +5,8 @@
 // do not meet it. Making an entry of that name at the top is refused.
 // Protocol: each LOOKUP of a file takes a fresh snapshot under a node number of its own and an entry timeout of 0.
 // Whoever opened it keeps reading the same bytes, of the size that stat said; the snapshot goes with its last FORGET.
+// `open/` in it lists nothing either: `open/INODE` is the file itself, for a process that has it open by messages and
+// wants a descriptor of the kernel's, and for nobody else; so the kernel asks anew at each use of the name.
 // Invariant: node numbers have bit 62 set; those of the file service are below 2^52.
 
 import CFosWire
@@ -29,6 +31,8 @@ final class IntrospectionTree: Sendable {
     static let name: StaticString = ".fos"
     private static let mark: UInt64 = 1 << 62
     static let directory: UInt64 = mark | 1
+    /// `open/`, beyond the numbers that the listing of the directory shows.
+    static let openDirectory: UInt64 = mark | 2048
 
     /// A snapshot of one file.
     struct Snapshot {
@@ -65,6 +69,22 @@ final class IntrospectionTree: Sendable {
         return time
     }
 
+    /// An inode number in decimal, as `open/` names it; nil if the name is none.
+    static func inode(named name: UnsafePointer<CChar>) -> UInt64? {
+        let length = strnlen(name, 21)
+        guard length > 0, length < 21 else { return nil }
+        var number: UInt64 = 0
+        for position in 0..<length {
+            let digit = UInt8(bitPattern: name[position]) &- UInt8(ascii: "0")
+            guard digit < 10, position > 0 || digit > 0 else { return nil }
+            let (product, isTooLarge) = number.multipliedReportingOverflow(by: 10)
+            let (sum, isLarger) = product.addingReportingOverflow(UInt64(digit))
+            if isTooLarge || isLarger { return nil }
+            number = sum
+        }
+        return owns(number) ? nil : number
+    }
+
     /// A new snapshot with one reference; nil for a name that is not there.
     func take(_ name: String) -> UInt64? {
         guard files.names.contains(name), let bytes = files.contents(name) else { return nil }
@@ -99,7 +119,7 @@ final class IntrospectionTree: Sendable {
         result.st_uid = geteuid()
         result.st_gid = getegid()
         result.st_blksize = preferredBlockBytes
-        if node == Self.directory {
+        if node == Self.directory || node == Self.openDirectory {
             result.st_mode = FileType.directory | 0o555
             result.st_nlink = 2
             result.st_mtim = started
@@ -127,13 +147,55 @@ extension Operation {
             entry.ino = IntrospectionTree.directory
             entry.entry_timeout = CacheTimeout.leased
         } else {
-            guard parent == IntrospectionTree.directory, let name else { return answer(-ENOTDIR) }
+            guard let name else { return answer(-ENOENT) }
+            if parent == IntrospectionTree.openDirectory { return lookupOpen(name) }
+            guard parent == IntrospectionTree.directory else { return answer(-ENOTDIR) }
+            if strcmp(name, "open") == 0 { return answerOpenDirectory() }
             guard let node = tree.take(String(cString: name)) else { return answer(-ENOENT) }
             entry.ino = node
         }
         guard let status = tree.status(entry.ino) else { return answer(-ENOENT) }
         entry.attr = status
         if fuse_reply_entry(request, &entry) == -ENOENT { tree.forget(entry.ino, 1) }
+    }
+
+    private func answerOpenDirectory() {
+        var entry = fuse_entry_param()
+        entry.ino = IntrospectionTree.openDirectory
+        entry.attr_timeout = CacheTimeout.leased
+        entry.entry_timeout = CacheTimeout.leased
+        guard let status = tree.status(entry.ino) else { return answer(-ENOENT) }
+        entry.attr = status
+        fuse_reply_entry(request, &entry)
+    }
+
+    /// `open/INODE`. The entry is not to be kept: it holds for the caller alone, and would keep a file without a name.
+    private func lookupOpen(_ name: UnsafePointer<CChar>) {
+        guard let inode = IntrospectionTree.inode(named: name), let process = processOfCaller() else { return answer(-ENOENT) }
+        let message = message(FOS_OP_LOOKUP_OPEN, inode)
+        message.append(fos_lookup_open_request(pid: process, reserved: 0))
+        let status = call()
+        // Not -ESTALE: the kernel would look up the whole path again.
+        guard status == 0 else { return answer(status == -ESTALE ? -ENOENT : status) }
+        guard let attributes = payload(fos_attributes.self) else { return answer(-EIO) }
+        answerEntry(attributes, entryTimeout: 0)
+    }
+
+    /// The process whose thread the kernel names as the caller.
+    private func processOfCaller() -> UInt32? {
+        let thread = fuse_req_ctx(request).unsafelyUnwrapped.pointee.pid
+        guard thread > 0 else { return nil }
+        let descriptor = Glibc.open("/proc/\(thread)/status", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 1024) { text in
+            let count = Glibc.read(descriptor, text.baseAddress, text.count - 1)
+            guard count > 0, let start = text.baseAddress else { return nil }
+            start[count] = 0
+            guard let field = strstr(start, "\nTgid:") else { return nil }
+            let process = strtoul(field + 6, nil, 10)
+            return process > 0 && process <= UInt(Int32.max) ? UInt32(process) : nil
+        }
     }
 
     func attributesOfIntrospection(_ node: UInt64) {
@@ -159,11 +221,12 @@ extension Operation {
 
     /// Entries are plain also for READDIRPLUS: a listing takes no snapshots.
     func listIntrospection(_ node: UInt64, _ room: Int, _ cookie: off_t, plus: Bool) {
-        guard node == IntrospectionTree.directory else { return answer(-ENOTDIR) }
+        guard node == IntrospectionTree.directory || node == IntrospectionTree.openDirectory else { return answer(-ENOTDIR) }
         var listing = DirectoryReply(UnsafeMutableRawBufferPointer(start: worker.listing, count: room))
-        let names = [".", ".."] + tree.files.names
+        let names = [".", ".."] + (node == IntrospectionTree.directory ? tree.files.names : [])
         for index in names.indices.dropFirst(Int(clamping: cookie)) {
-            let inode = index == 1 ? UInt64(FUSE_ROOT_ID) : IntrospectionTree.directory + UInt64(index)
+            let above = node == IntrospectionTree.directory ? UInt64(FUSE_ROOT_ID) : IntrospectionTree.directory
+            let inode = index == 0 ? node : index == 1 ? above : IntrospectionTree.directory + UInt64(index)
             let type = UInt8(index < 2 ? DT_DIR : DT_REG)
             let fits = Array(names[index].utf8).withUnsafeBytes { name in
                 plus

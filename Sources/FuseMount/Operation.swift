@@ -77,8 +77,9 @@ struct Operation {
         answerEntry(attributes)
     }
 
-    func answerEntry(_ attributes: fos_attributes) {
+    func answerEntry(_ attributes: fos_attributes, entryTimeout: Double = CacheTimeout.leased) {
         var entry = attributes.entry
+        entry.entry_timeout = entryTimeout
         // -ENOENT: nobody waits for the answer any more, so the reference it carried is given back.
         if fuse_reply_entry(request, &entry) == -ENOENT { worker.forget(attributes.inode, 1) }
     }

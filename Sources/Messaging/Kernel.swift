@@ -81,6 +81,14 @@ public protocol Kernel {
     /// the client is gone. The client may change them at any time: copy once, and validate only the copy.
     func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer?
 
+    /// The supplementary groups, ascending, of the client on whose behalf a request is; valid until the server returns.
+    /// Empty for a client that is gone or that names whom it acts for.
+    func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32>
+
+    /// The next connected client of a process after a client index, or from the first on; nil if there is none. A process
+    /// may have several connections.
+    func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32?
+
     /// Free slots in this core's notice ring to a client; 0 if it is gone.
     func noticeRoom(client: UInt32) -> Int
     /// Puts a notice into the ring of a client. False when it is full or the client gone.

@@ -244,12 +244,17 @@ final class Acceptor: @unchecked Sendable {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EAGAIN)
         }
+        guard let groups = Self.groups(of: socket) else {
+            fos_platform_close(peer.pidfd)
+            return refuse(socket, -EACCES)
+        }
         let segment = fos_platform_memfd("fos-segment", UInt64(layout.bytes))
         guard segment >= 0, fos_platform_seal_size(segment) == 0,
             let base = fos_platform_map_shared(segment, UInt64(layout.bytes))
         else {
             fos_platform_close(segment)
             fos_platform_close(peer.pidfd)
+            groups.deallocate()
             return refuse(socket, segment < 0 ? segment : -ENOMEM)
         }
         free.removeLast()
@@ -265,6 +270,8 @@ final class Acceptor: @unchecked Sendable {
         let record = UnsafeMutablePointer<UInt64>.allocate(capacity: channels)
         record.initialize(repeating: 0, count: channels)
         fresh.state = record
+        fresh.groups = groups.baseAddress
+        fresh.groupCount = UInt32(groups.count)
         entry.pointee = fresh
         fos_store_release_u32(Fabric.liveWord(entry), generation)
         if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
@@ -296,6 +303,21 @@ final class Acceptor: @unchecked Sendable {
             fos_platform_poll_add(poll, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
             && (peer.pidfd < 0 || fos_platform_poll_add(poll, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
         if sent != 0 || !watched { depart(Int(index)) }
+    }
+
+    /// The supplementary groups that a client had when it connected, ascending; nil if the kernel does not tell.
+    private static func groups(of socket: Int32) -> UnsafeMutableBufferPointer<UInt32>? {
+        var count = fos_platform_peer_groups(socket, nil, 0)
+        guard count > 0 else { return count == 0 ? UnsafeMutableBufferPointer(start: nil, count: 0) : nil }
+        var groups = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: Int(count))
+        // They are those of the moment of connecting, so their number does not change.
+        count = fos_platform_peer_groups(socket, groups.baseAddress, UInt32(groups.count))
+        guard Int(count) == groups.count else {
+            groups.deallocate()
+            return nil
+        }
+        groups.sort()
+        return groups
     }
 
     /// A client has gone: from now on its entry is dead to every core, and each is told.
@@ -330,6 +352,7 @@ final class Acceptor: @unchecked Sendable {
     private func dispose(_ entry: UnsafeMutablePointer<ClientEntry>) {
         if let segment = entry.pointee.segment { fos_platform_unmap(segment, entry.pointee.segmentBytes) }
         entry.pointee.state?.deallocate()
+        entry.pointee.groups?.deallocate()
         let generation = entry.pointee.generation
         entry.pointee = .empty
         entry.pointee.generation = generation

@@ -1,11 +1,12 @@
 // The client table: what all cores and the acceptor know of each connected client process.
 //
-// Role: written by the acceptor thread, read by every core. Segment addresses, identity and rights are constant while
+// Role: written by the acceptor thread, read by every core. Segment addresses, identity (with all supplementary groups,
+// as many as Linux allows) and rights are constant while
 // an entry lives; `live` holds the client's generation while it does, else 0, and is the word that publishes them.
 // Protocol: connect: the acceptor fills an entry, stores `live`, tells each core. Death: it clears `live`, tells each
 // core; a core forgets the client between two letters, tells its servers, and counts itself in `farewells`. When all
 // cores have, none can hold an address into the segment any more (it takes addresses anew for every letter), and the
-// acceptor unmaps it and uses the index again: reclamation by quiescence, without a count of references.
+// acceptor unmaps it, frees the groups, and uses the index again: reclamation by quiescence, without a count of references.
 // Invariants: `state[channel]` is the core's own record of a channel: low half the sequence taken last, bit 32 set
 // while it is in flight. The client's words are only compared with it.
 
@@ -31,6 +32,9 @@ import CPlatform
     var channel: UnsafeMutablePointer<fos_channel>?
     var bulk: UnsafeMutableRawPointer?
     var state: UnsafeMutablePointer<UInt64>?
+    /// Supplementary groups, ascending.
+    var groups: UnsafeMutablePointer<UInt32>?
+    var groupCount: UInt32
 }
 
 /// Offsets inside a segment of `cores` cores and `channels` channels. All parts are page aligned but the first two.
@@ -56,7 +60,8 @@ extension ClientEntry {
     static var empty: ClientEntry {
         ClientEntry(
             live: 0, farewells: 0, generation: 0, rights: 0, uid: 0, gid: 0, pid: 0, channels: 0, segment: nil,
-            segmentBytes: 0, bells: nil, noticeControl: nil, noticeRings: nil, channel: nil, bulk: nil, state: nil)
+            segmentBytes: 0, bells: nil, noticeControl: nil, noticeRings: nil, channel: nil, bulk: nil, state: nil,
+            groups: nil, groupCount: 0)
     }
 
     /// Points at the parts of a mapped segment and writes its header, which is never read back.

@@ -77,6 +77,25 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         state.pointee.bulk(of: envelope, offset: offset, count: count)
     }
 
+    public func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> {
+        let client = envelope.pointee.client
+        let fabric = state.pointee.fabric
+        guard UInt32(envelope.pointee.rights) & FOS_RIGHT_ACT_AS.rawValue == 0,
+            fabric.isLive(client: client, generation: envelope.pointee.client_generation)
+        else { return UnsafeBufferPointer(start: nil, count: 0) }
+        let entry = fabric.clients + Int(client)
+        return UnsafeBufferPointer(start: entry.pointee.groups, count: Int(entry.pointee.groupCount))
+    }
+
+    public func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32? {
+        let fabric = state.pointee.fabric
+        for index in (client.map { Int($0) + 1 } ?? 0)..<fabric.clientsMax {
+            let entry = fabric.clients + index
+            if fos_load_acquire_u32(Fabric.liveWord(entry)) != 0, entry.pointee.pid == pid { return UInt32(index) }
+        }
+        return nil
+    }
+
     public func noticeRoom(client: UInt32) -> Int { state.pointee.noticeRoom(client: client) }
 
     public func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool {

@@ -144,4 +144,44 @@ import Testing
         #expect(user.call(LoopCall(FOS_OP_LOOKUP, inode: 1, name: "f").acting(uid: 0, gid: 0)).status == -EACCES)
         fleet.check()
     }
+
+    /// The group class, and the setgid rules, for whoever is in a group by a supplementary membership (credentials(7)).
+    @Test(arguments: [1, 2, 3]) func supplementaryGroups(members: Int) {
+        let fleet = FileFleet(members: members)
+        let root = fleet.files()
+        let d = root.mkdir(1, "d").inode
+        #expect(root.setattr(d, FOS_SET_MODE.rawValue | FOS_SET_GID.rawValue, mode: 0o2770, gid: 77).status == 0)
+        let f = root.create(d, "f", mode: 0o640).inode
+        #expect(root.stat(f).attributes.gid == 77 && root.write(f, 0, [1, 2]) == 2)
+        let stranger = fleet.files(uid: 1000, gid: 1000)
+        let member = fleet.files(uid: 1001, gid: 1001)
+        stranger.client.join([5, 76, 78, 4_000_000_000])
+        member.client.join((0..<70).map { $0 * 11 })  // 77 is one of them
+        #expect(stranger.lookup(d, "f").status == -EACCES && stranger.create(d, "g").status == -EACCES)
+        #expect(member.lookup(d, "f").status == 0 && member.read(f, 0, 2).bulk == [1, 2] && member.write(f, 0, [3]) == -Int(EACCES))
+        #expect(member.access(f, 4) == 0 && member.access(f, 2) == -EACCES && stranger.access(f, 4) == -EACCES)
+        // The group class decides, also where it allows less than the others would get.
+        #expect(root.setattr(f, FOS_SET_MODE.rawValue, mode: 0o606).status == 0)
+        #expect(member.read(f, 0, 2).status == -EACCES)
+
+        // Who is in the group keeps setgid, by chmod and by creation in a setgid directory, and may give files to it.
+        let program = member.create(d, "program", mode: 0o2755).attributes
+        #expect(program.mode & 0o7777 == 0o2755 && program.gid == 77)
+        #expect(member.setattr(program.inode, FOS_SET_MODE.rawValue, mode: 0o2711).permissions == 0o2711)
+        #expect(member.setattr(program.inode, FOS_SET_GID.rawValue, gid: 66).status == 0)
+        #expect(member.setattr(program.inode, FOS_SET_GID.rawValue, gid: 67).status == -EPERM)
+        #expect(root.setattr(d, FOS_SET_MODE.rawValue, mode: 0o2777).status == 0)
+        let other = stranger.create(d, "other", mode: 0o2755).attributes
+        #expect(other.mode & 0o7777 == 0o755 && other.gid == 77)
+        #expect(stranger.setattr(other.inode, FOS_SET_MODE.rawValue, mode: 0o2755).permissions == 0o755)
+
+        // Across owners, and no longer than the client lives.
+        let e = root.mkdir(1, "e").inode
+        #expect(root.setattr(e, FOS_SET_MODE.rawValue | FOS_SET_GID.rawValue, mode: 0o770, gid: 77).status == 0)
+        #expect(member.rename(d, "program", e, "program") == 0 && stranger.rename(d, "other", e, "other") == -EACCES)
+        #expect(member.mkdir(e, "sub").status == 0 && member.rename(e, "sub", d, "sub") == 0)
+        member.client.die()
+        fleet.host.runUntilQuiet()
+        fleet.check()
+    }
 }

@@ -48,6 +48,7 @@ public final class LoopClient {
     public var uid: UInt32
     public var gid: UInt32
     public var pid: UInt32
+    private(set) var groups = UnsafeMutableBufferPointer<UInt32>(start: nil, count: 0)
     public internal(set) var isAlive = true
     /// Every notice delivered, oldest first.
     public private(set) var notices: [fos_notice] = []
@@ -66,6 +67,15 @@ public final class LoopClient {
         self.uid = uid
         self.gid = gid
         pid = 1000 &+ index
+    }
+
+    deinit { groups.deallocate() }
+
+    /// Its supplementary groups from now on; a live client has those of the moment it connected.
+    public func join(_ list: [UInt32]) {
+        groups.deallocate()
+        groups = .allocate(capacity: list.count)
+        _ = groups.initialize(from: list.sorted())
     }
 
     // MARK: Requests

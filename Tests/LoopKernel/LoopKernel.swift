@@ -41,6 +41,17 @@ public struct LoopKernel: Kernel {
         return client.channels[Int(envelope.pointee.channel)].bulk(offset: offset, count: count)
     }
 
+    public func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> {
+        guard let client = host.client(of: envelope.pointee), UInt32(client.rights) & FOS_RIGHT_ACT_AS.rawValue == 0 else {
+            return UnsafeBufferPointer(start: nil, count: 0)
+        }
+        return UnsafeBufferPointer(client.groups)
+    }
+
+    public func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32? {
+        host.clients.first { $0.isAlive && $0.pid == pid && $0.index > client ?? 0 }?.index
+    }
+
     public func noticeRoom(client: UInt32) -> Int {
         guard let client = host.liveClient(client) else { return 0 }
         return max(0, host.options.noticeCapacity - client.noticesUnderWay(to: mailbox.core))

@@ -90,6 +90,27 @@ import Testing
         #expect(wrong[.gone] == 0)
     }
 
+    /// Supplementary groups are those of the moment of connecting, as many as Linux allows. To root, which may set
+    /// them, groups mean nothing else.
+    @Test(.enabled(if: geteuid() == 0), arguments: [0, 3, 65536]) func supplementaryGroupsOfClients(count: Int) throws {
+        let instance = try TestInstance(cores: 2)
+        var before = [gid_t](repeating: 0, count: 65536)
+        let held = getgroups(Int32(before.count), &before)
+        try #require(held >= 0)
+        let groups = (0..<count).map { gid_t(90_000 - $0) }
+        try #require(setgroups(count, groups) == 0)
+        defer { setgroups(Int(held), before) }
+        let client = try TestClient(instance.kernel)
+        let channel = client.channel()
+        for core in 0..<2 {
+            for index in [0, count / 2, count - 1] where index >= 0 {
+                #expect(client.call(channel, Do.groups, to: TestInstance.mailbox(core, 1), words: [UInt32(index)]) == 0)
+                let expected = index < count ? UInt64(90_000 - count + 1 + index) : 0
+                #expect(client.reply(channel).inode == UInt64(count) << 32 | expected)
+            }
+        }
+    }
+
     @Test func refusesWhatIsNotForClients() throws {
         let instance = try TestInstance(cores: 2) { configuration in
             configuration.placements[1].clientReachable = false

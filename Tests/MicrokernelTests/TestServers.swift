@@ -25,6 +25,7 @@ enum Do {
     static let twice: UInt16 = 909  // two replies
     static let askMany: UInt16 = 910  // payload: mailbox, count; asks at once, answers how many sends were accepted
     static let crash: UInt16 = 912
+    static let groups: UInt16 = 914  // payload: index; inode of the reply: how many groups << 32 | the group at the index
     static let moreTicks: UInt16 = 913  // payload: how many ticks to ask for, one at each
     static let cpuTime: UInt16 = 911  // inode: processor time of the core's thread, ns
 }
@@ -144,6 +145,10 @@ struct TestServer: ~Copyable, Server {
                 if kernel.notify(client: envelope.pointee.client, &notice) { accepted += 1 }
             }
             answer(envelope, kernel, inode: accepted)
+        case Do.groups:
+            let groups = kernel.groups(of: envelope)
+            let group = Int(word(0)) < groups.count ? groups[Int(word(0))] : 0
+            answer(envelope, kernel, inode: UInt64(groups.count) << 32 | UInt64(group))
         case Do.work:
             let end = kernel.monotonic + UInt64(word(0)) * 1000
             while kernel.monotonic < end {}

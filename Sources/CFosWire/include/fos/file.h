@@ -182,6 +182,10 @@ struct fos_open_request {  // OPEN: check access, count a reference that keeps a
 };
 // RELEASE: `count` references. flags 1: also drops flocks of owner; 2, 4: all of these were open for reading, for writing,
 // so that what they granted ends with them. Without 2 and 4 it ends with the client's last reference to the inode.
+// LOOKUP_OPEN, from the kernel-cache client only: the inode of the header, if a client connection of process `pid` holds a
+// reference of it by OPEN, CREATE or TMPFILE; -ENOENT if not, or for a directory. Counts a kernel reference, as LOOKUP.
+// Reply: fos_attributes.
+struct fos_lookup_open_request { uint32_t pid, reserved; };
 struct fos_release_request { uint64_t owner; uint32_t flags, count; };
 struct fos_flush_request { uint64_t owner; };             // FLUSH: drop POSIX locks of owner on the inode
 

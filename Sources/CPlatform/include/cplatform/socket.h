@@ -17,6 +17,9 @@ int fos_platform_listen(uint32_t uid, const char *name, int backlog);
 int fos_platform_accept(int listener);
 // Identity at connect time: SO_PEERCRED, and SO_PEERPIDFD or else pidfd_open of that pid.
 int fos_platform_peer(int socket, struct fos_platform_peer *peer);
+// Supplementary groups of the peer at connect time (SO_PEERGROUPS).
+// Stores them if there are at most `room`; returns how many there are, or -errno.
+int fos_platform_peer_groups(int socket, uint32_t *groups, uint32_t room);
 // Sends one packet with descriptors (SCM_RIGHTS), without blocking.
 int fos_platform_send(int socket, const void *bytes, size_t count, const int *descriptors, int descriptor_count);
 // Receives one packet without blocking; discards any descriptors sent along. Returns its length (longer than `room`
