@@ -96,12 +96,12 @@ fi
 
 if wanted integration || wanted examples; then
     heading "release build"
-    swift build -c release --product fos "${CHECK[@]}" || { failed=$((failed + 1)); finish; }
+    swift build -c release --product fos "${CHECK[@]}" && make -s -C shim all beside SCRATCH="$SCRATCH" || { failed=$((failed + 1)); finish; }
     passed=$((passed + 1))
 fi
 
 if wanted unit; then
-    step "message proxy: two compilers, libc alone, a scripted instance" make -s -C shim check
+    step "message proxy and shim: two compilers, libc alone, a scripted instance, interception" make -s -C shim check
     heading "unit tests"
     # One at a time: several of them time out on a machine that all of them load at once.
     swift test --disable-xctest --no-parallel "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true

@@ -21,6 +21,7 @@ say() { printf '\n%s\n' "$*"; }
 
 say "Building fos (the first time takes a few minutes)"
 swift build -c release --product fos --scratch-path "$SCRATCH" --explicit-target-dependency-import-check error
+make -s -C shim all beside SCRATCH="$SCRATCH"
 
 BASE=$(mktemp -d "${TMPDIR:-/tmp}/fos-quickstart.XXXXXX")
 MOUNT=$BASE/mount LOCAL=$BASE/local
