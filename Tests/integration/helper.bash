@@ -5,6 +5,7 @@
 #   FOS_TEST_MOUNT what makes the mount: "fos" (default), "local" (a plain directory) or a command that is run as
 #                  COMMAND DIR. The last two exist to tell a wrong test from a wrong file system.
 #   FOS_TEST_USER  who does the work: root (default when root) or an ordinary user's name, through setpriv
+#   FOS_TEST_SHIM  1 = the work is done under `fos run`: by messages
 #   FOS_TEST_OPTIONS  more options for fos mount, for instance "--cpus 0-1 -o locks=fleet"
 #   FOS_LONG       1 = the long variants too
 #   FOS_TEST_TMP   where mounts and local directories are made (default /tmp); a local file system with user xattrs
@@ -122,8 +123,9 @@ show_daemon() {
 
 # ---- doing work -----------------------------------------------------------------------------------------------------
 
-# Runs a command as FOS_TEST_USER, with a time limit and no terminal.
+# Runs a command as FOS_TEST_USER, with a time limit and no terminal, and under the shim if FOS_TEST_SHIM says so.
 as_user() {
+    if [ "${FOS_TEST_SHIM:-}" = 1 ]; then set -- "$FOS" run -- "$@"; fi
     if [ "$FOS_TEST_USER" = "$(id -un)" ]; then
         timeout -k 5 "$SCRIPT_TIMEOUT" "$@" 3>&- < /dev/null
     else
