@@ -133,9 +133,9 @@ extension FileServer {
 
     /// Lets others have their turn before the turn's request, whose letter says what is left of it, goes on: a message to
     /// this server itself, which queues behind theirs.
-    mutating func goOnLater<K: Kernel>(_ kernel: K) {
+    mutating func goOnLater<K: Kernel>(adding news: Rerun, _ kernel: K) {
         var state = Continuation(.step)
-        state.rerun = turn.rerun
+        state.rerun = turn.rerun.union(news)
         guard clientLives(kernel), let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PING.rawValue)

@@ -159,9 +159,10 @@ extension FileServer {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
         if owing > 0 { payOwed(kernel) }
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
+        discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0
         // An idle core has no other reason to tick again.
-        if owedNotices.count > 0 || owing > 0 || !isTrimmed { kernel.tickAgain() }
+        if owedNotices.count > 0 || owing > 0 || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
     }
 }
 

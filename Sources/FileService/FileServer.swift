@@ -47,6 +47,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// Envelopes of lock requests that wait; their ids are the tokens of the lock table.
     var waiters = ContinuationSlab<fos_envelope>(capacity: Limits.lockWaiters)
     var openFiles = OpenFileTable()
+    var discarded = Discarded()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     /// Continuations with something in `owed`.
     var owing = 0
@@ -107,6 +108,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         if !isPublished { publishSlots(kernel) }
         serve(request, Rerun(), kernel)
+        if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
         if waiters.count > 0 { answerLocks(kernel) }
     }
@@ -124,7 +126,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .credits: resumeCredits(id, response, kernel)
         case .space: resumeSpace(id, response, kernel)
         case .copy: resumeCopy(id, response, kernel)
-        case .step: runAgain(id, adding: .begun, kernel)
+        case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing: break
         }
         if owing > 0 { payOwed(kernel) }
@@ -137,7 +139,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
         statistics.inodes = UInt64(inodes.count)
-        statistics.pages = UInt64(pool.used)
+        statistics.pages = UInt64(max(pool.used, 0)) - min(discarded.pages, UInt64(max(pool.used, 0)))
         statistics.bytes_metadata = UInt64(arena.bytesInUse)
         statistics.locks = UInt64(locks.lockCount)
         statistics.leases_revoked = leasesRevoked

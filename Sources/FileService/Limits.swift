@@ -32,6 +32,9 @@ enum Limits {
     /// Pages that one step of a long FALLOCATE gives, clears or takes away (16 MiB: some milliseconds), so that others wait
     /// no longer than that.
     static var pagesOfStep: UInt64 { 4096 }
+    /// Discarded pages that are given back with a request (3 us), and at a tick (a millisecond; 6 GiB a second).
+    static var discardedOfRequest: UInt64 { 64 }
+    static var discardedOfTick: UInt64 { 16384 }
     /// Upper bound of the credits for so many new pages of a file.
     static func creditsOfPages(_ missing: UInt64) -> UInt64 { missing == 0 ? 0 : missing + missing / 511 + mapNodes }
     /// Bytes that one COPY_RANGE moves at most: within a server, and through messages from another one.

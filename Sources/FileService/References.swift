@@ -23,6 +23,7 @@ extension FileServer {
         precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
         locks.releaseAll(inode, &arena, &pool)
         committed(.freed(inode.pointee.number), kernel)
+        if inode.isRegular { discardPages(inode) }
         inodes.remove(inode, &arena, &pool)
     }
 

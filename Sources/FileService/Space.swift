@@ -20,6 +20,7 @@ extension FileServer {
     /// `wanted`: how many to ask each peer for; `atLeast`: how many more make another try worth it.
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
+        if reclaimDiscarded(wanted) { return goOnLater(adding: Rerun(), kernel) }
         // Nobody to ask: what there is must do.
         if members.aliveCount < 2 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
         var state = Continuation(.credits)
@@ -74,6 +75,9 @@ extension FileServer {
             let peer = members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from))
         else { return answer(-EINVAL, kernel) }
         if asking > 0, peer > member { return answer(Status.retry, kernel) }
+        if wanted.pages > UInt64(max(pool.credits, 0)), reclaimDiscarded(wanted.pages), wanted.pages > UInt64(max(pool.credits, 0)), !discarded.isEmpty {
+            return answer(Status.retry, kernel)
+        }
         let free = UInt64(max(pool.credits, 0))
         let given = min(free, max(min(wanted.pages, free), min(Limits.creditsBulk, free / 2)))
         pool.credits -= Int(given)
@@ -103,7 +107,9 @@ extension FileServer {
     }
 
     private var space: fos_peer_space {
-        fos_peer_space(credits: UInt64(max(pool.credits, 0)), used: UInt64(max(pool.used, 0)), inodes: UInt64(inodes.count))
+        let discarded = min(self.discarded.pages, UInt64(max(pool.used, 0)))
+        return fos_peer_space(
+            credits: UInt64(max(pool.credits, 0)) + discarded, used: UInt64(max(pool.used, 0)) - discarded, inodes: UInt64(inodes.count))
     }
 
     mutating func peerSpace<K: Kernel>(_ kernel: K) {
@@ -179,7 +185,7 @@ extension FileServer {
             rest.offset = step.end
             rest.length = end - step.end
             request.message.setBody(rest)
-            return goOnLater(kernel)
+            return goOnLater(adding: .begun, kernel)
         }
         if wanted.mode & keepSize == 0, end > inode.pointee.size { inode.pointee.size = end }
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
@@ -274,6 +280,7 @@ extension FileServer {
         guard inode.pageMap.pointee.pageCount > 0 else { return }
         let pageBytes = UInt64(Limits.pageBytes)
         guard size < old else { return }
+        if size == 0 { return discardPages(inode) }
         if size % pageBytes != 0 { clearPart(inode, size / pageBytes, from: size % pageBytes, to: pageBytes) }
         // Pages that fallocate took beyond the end go too, as in tmpfs.
         inode.pageMap.pointee.removePages(from: (size + pageBytes - 1) / pageBytes, to: PageMap.indexLimit, &pool)

@@ -68,6 +68,35 @@ import Testing
         fleet.check()
     }
 
+    /// Pages of a large file that is gone come back by and by, and whoever needs them has them.
+    @Test(arguments: [1, 3]) func largeFilesGoInPortions(members: Int) {
+        let fleet = FileFleet(members: members, pagesPerMember: 30_000 / members)
+        let (files, other) = (fleet.files(), fleet.files())
+        let before = files.statfs().blocks_free
+        for round in 0..<3 {
+            let f = files.create(1, "f\(round)").inode
+            #expect(files.fallocate(f, 0, 0, 25_000 * 4096) == 0)
+            if round == 1 { #expect(files.truncate(f, 0) == 0 && files.stat(f).attributes.blocks == 0) }
+            #expect(files.unlink(1, "f\(round)") == 0)
+            let left = (0..<members).map { fleet.look($0) { $0.discarded.pages } }.reduce(0, +)
+            #expect(left > 20_000, "not all at once")
+            #expect(files.statfs().blocks_free + 25_000 / 400 + 8 > before, "but free for all to see, less the nodes of their map")
+        }
+        // A write to another file takes what it needs.
+        let g = other.create(1, "g").inode
+        #expect(other.write(g, 0, [UInt8](repeating: 1, count: 1 << 20)) == 1 << 20)
+        #expect(other.fallocate(g, 0, 0, 25_000 * 4096) == 0 && other.truncate(g, 0) == 0)
+        var ticks = 0
+        repeat {
+            fleet.host.tick()
+            fleet.host.runUntilQuiet()
+            ticks += 1
+        } while !fleet.host.ticksWanted.isEmpty && ticks < 100
+        for member in 0..<members { fleet.look(member) { #expect($0.discarded.isEmpty && $0.discarded.pages == 0) } }
+        #expect(ticks < 100)
+        fleet.check()
+    }
+
     /// Writers on all members at once, in random order: nobody is refused while pages are free.
     @Test(arguments: seeds(12)) func writersStealFromEachOther(seed: UInt64) {
         print("credit seed \(seed)")
