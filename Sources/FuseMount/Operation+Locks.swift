@@ -171,6 +171,8 @@ private func interruptLockWait(_ argument: UnsafeMutableRawPointer?) {
     wait.pointee.interrupted.store(1)
     let waiting = wait.pointee.worker
     guard let worker = waiting.pointee.front.currentWorker, worker != waiting else { return }
+    // FUSE_INTERRUPT has no answer: no notice need wait for this worker.
+    worker.endAnswer()
     // The lock's own message may still be on its way, or about to be sent: ask until it is found or over. Giving up would
     // leave a program that cannot be killed. The waiting thread ends with the instance, if with nothing else.
     var pause: UInt32 = 100

@@ -41,6 +41,15 @@ setup() { only_fos; }
     [ "$(total)" -ge $((before + 100)) ]
 }
 
+@test "counters show what the mount was asked, and idle servers have no load" {
+    lookups() { awk -F'\t' '$1 == "mount" && $2 == "LOOKUP" { print $3 }' "$MOUNT/.fos/counters"; }
+    local before
+    before=$(lookups)
+    for i in $(seq 10); do [ ! -e "$MOUNT/absent$i" ]; done
+    [ "$(lookups)" -ge $((before + 10)) ]
+    awk -F'\t' 'NR > 1 { servers++; load += $5 } END { exit !(servers > 0 && load < servers) }' "$MOUNT/.fos/servers"
+}
+
 @test "nothing in .fos can be changed, and no entry of that name can be made" {
     local wrong=0
     try() { ! "$@" 2>/dev/null || { echo "allowed: $*"; wrong=1; }; }
