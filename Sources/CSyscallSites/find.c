@@ -30,6 +30,7 @@ struct instruction {
     uint8_t moved_to, moved_from;  // general registers as the hardware numbers them, or NO_REGISTER
     uint16_t written;
     uint32_t value;                // moved_to gets it, if moved_from is NO_REGISTER
+    uint32_t branch;               // where a direct jump goes, or 0
 };
 
 struct pad {
@@ -39,7 +40,8 @@ struct pad {
 struct finder {
     struct elf_file *file;
     csh engine;
-    uint8_t *target;  // a bit for each byte of the text
+    uint8_t *target;   // a bit for each byte of the text: something jumps here
+    uint8_t *entered;  // of these: from outside the function, or by a table
     struct instruction *instruction;
     size_t instructions, room;
     struct pad *pad;
@@ -50,15 +52,17 @@ struct finder {
     int error;
 };
 
-static void mark(struct finder *finder, uint64_t address) {
+static void mark(struct finder *finder, uint64_t address, int from_outside) {
     if (address < finder->file->text || address >= finder->file->text_end) return;
     uint64_t offset = address - finder->file->text;
     finder->target[offset / 8] |= (uint8_t)(1u << (offset % 8));
+    if (from_outside) finder->entered[offset / 8] |= (uint8_t)(1u << (offset % 8));
 }
-static int is_target(const struct finder *finder, uint64_t address) {
+static int is_marked(const struct finder *finder, const uint8_t *bits, uint64_t address) {
     uint64_t offset = address - finder->file->text;
-    return finder->target[offset / 8] >> (offset % 8) & 1;
+    return bits[offset / 8] >> (offset % 8) & 1;
 }
+static int is_target(const struct finder *finder, uint64_t address) { return is_marked(finder, finder->target, address); }
 
 static void *grown(void *array, size_t count, size_t *room, size_t size) {
     if (count < *room) return array;
@@ -75,7 +79,7 @@ static void mark_table(struct finder *finder, const struct function *function, u
         memcpy(&distance, at, 4);
         uint64_t address = table + (uint64_t)(int64_t)distance;
         if (address < function->start || address >= function->end) return;
-        mark(finder, address);
+        mark(finder, address, 1);
     }
 }
 
@@ -99,12 +103,13 @@ static uint8_t register_number(csh engine, unsigned name) {
     return NO_REGISTER;
 }
 
-// What an instruction does to registers, for number_of.
+// What an instruction does to registers, for the data flow below.
 static void trace_registers(struct finder *finder, const cs_insn *from, struct instruction *to) {
     cs_regs read, written;
     uint8_t reads, writes;
     to->moved_to = to->moved_from = NO_REGISTER;
     to->written = UINT16_MAX;
+    if (to->is_syscall) to->value = FOS_SITE_NUMBER_UNKNOWN;  // until find_numbers
     if (cs_regs_access(finder->engine, from, read, &reads, written, &writes) != CS_ERR_OK) return;
     to->written = 0;
     for (uint8_t i = 0; i < writes; i++) {
@@ -138,7 +143,7 @@ static void classify(struct finder *finder, const struct function *function, con
             to->movable = 0;
         }
         if (group == X86_GRP_RET) to->ends_flow = 1;
-        if (group == X86_GRP_CALL || group == X86_GRP_INT) to->is_call = 1;
+        if (group == X86_GRP_CALL || (group == X86_GRP_INT && !to->is_syscall)) to->is_call = 1;
     }
     if (from->id == X86_INS_JMP || from->id == X86_INS_LJMP || from->id == X86_INS_HLT || from->id == X86_INS_UD2) to->ends_flow = 1;
     if (to->is_syscall || from->id == X86_INS_ENDBR64 || from->id == X86_INS_ENDBR32 || from->id == X86_INS_HLT ||
@@ -148,7 +153,10 @@ static void classify(struct finder *finder, const struct function *function, con
     for (int i = 0; i < x86->op_count; i++) {
         const cs_x86_op *operand = &x86->operands[i];
         if (operand->type == X86_OP_IMM && cs_insn_group(finder->engine, from, X86_GRP_BRANCH_RELATIVE)) {
-            mark(finder, (uint64_t)operand->imm);
+            uint64_t goal = (uint64_t)operand->imm;
+            int inside = goal >= function->start && goal < function->end && !to->is_call;
+            mark(finder, goal, !inside);
+            if (inside) to->branch = (uint32_t)goal;
         }
         if (operand->type == X86_OP_MEM && operand->mem.base == X86_REG_RIP) {
             to->movable = 0;
@@ -223,17 +231,106 @@ static void refuse(struct finder *finder, uint32_t address, enum fos_site_refusa
     else finder->refused[finder->refusals++] = (struct fos_site_refused){address, reason};
 }
 
-// The number in eax at a `syscall`, if every way there sets it: followed back through straight code that nothing jumps into.
-static uint32_t number_of(const struct finder *finder, size_t index) {
-    uint8_t wanted = 0;  // rax
+// ---- the number of a system call, by data flow ------------------------------------------------------------------------
+//
+// Compilers put the number of a call that is made in a loop into a register before the loop. So the constants that registers
+// hold are followed along all ways through the function: where two ways meet, a register keeps its constant if both agree.
+
+// What is known before an instruction: the registers in `known` hold `value`, whatever way was taken.
+struct constants {
+    uint8_t reached;
+    uint16_t known;
+    uint32_t value[REGISTERS];
+};
+// Registers that a call of a function may change (the System V ABI).
+enum { CALL_CHANGES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 6 | 1 << 7 | 0xf << 8, FLOW_ROUNDS = 64 };
+
+static int merge(struct constants *into, const struct constants *from) {
+    if (!into->reached) {
+        *into = *from;
+        return 1;
+    }
+    uint16_t kept = into->known & from->known;
+    for (int i = 0; i < REGISTERS; i++) {
+        if ((kept >> i & 1) && into->value[i] != from->value[i]) kept &= (uint16_t)~(1u << i);
+    }
+    int changed = kept != into->known;
+    into->known = kept;
+    return changed;
+}
+
+static void apply(struct constants *state, const struct instruction *instruction) {
+    uint8_t to = instruction->moved_to, from = instruction->moved_from;
+    int known = to != NO_REGISTER && (from == NO_REGISTER || (state->known >> from & 1));
+    uint32_t value = !known ? 0 : from == NO_REGISTER ? instruction->value : state->value[from];
+    state->known &= (uint16_t)~instruction->written;
+    if (instruction->is_call) state->known &= (uint16_t)~CALL_CHANGES;
+    if (instruction->is_syscall) state->known &= (uint16_t)~(1 << 0 | 1 << 1 | 1 << 11);
+    if (!known) return;
+    state->known |= (uint16_t)(1u << to);
+    state->value[to] = value;
+}
+
+static size_t find_instruction(const struct instruction *list, size_t count, uint32_t address) {
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (list[middle].address < address) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// Fills states[0..count) for the instructions of one function. 0 if it did not come to rest.
+static int follow(const struct finder *finder, const struct instruction *list, size_t count, struct constants *states) {
+    const struct constants nothing = {.reached = 1};
+    memset(states, 0, count * sizeof *states);
+    for (int round = 0; round < FLOW_ROUNDS; round++) {
+        int changed = 0;
+        for (size_t i = 0; i < count; i++) {
+            if (is_marked(finder, finder->entered, list[i].address)) changed |= merge(&states[i], &nothing);
+            if (!states[i].reached) continue;
+            struct constants after = states[i];
+            apply(&after, &list[i]);
+            if (!list[i].ends_flow && i + 1 < count) changed |= merge(&states[i + 1], &after);
+            if (list[i].branch == 0) continue;
+            size_t goal = find_instruction(list, count, list[i].branch);
+            if (goal < count && list[goal].address == list[i].branch) changed |= merge(&states[goal], &after);
+        }
+        if (!changed) return 1;
+    }
+    return 0;
+}
+
+// Notes the numbers of the system calls of one function (indices [first, end) of the list).
+static void find_numbers(struct finder *finder, const struct function *function, size_t first, size_t end) {
+    while (first < end && finder->instruction[first].address < function->start) first++;
+    struct instruction *list = finder->instruction + first;
+    size_t count = end - first, calls = 0;
+    for (size_t i = 0; i < count; i++) calls += list[i].is_syscall;
+    if (calls == 0) return;
+    struct constants *states = calloc(count, sizeof *states);
+    if (states == NULL) {
+        finder->error = -ENOMEM;
+        return;
+    }
+    if (follow(finder, list, count, states)) {
+        for (size_t i = 0; i < count; i++) {
+            if (list[i].is_syscall && states[i].reached && (states[i].known & 1)) list[i].value = states[i].value[0];
+        }
+    }
+    free(states);
+}
+
+// Straight back from a `syscall`, as long as nothing jumps in between: for functions whose ways are not all known.
+static uint32_t number_straight(const struct finder *finder, size_t index) {
     for (size_t i = index; i-- > 0;) {
         const struct instruction *after = &finder->instruction[i + 1], *instruction = &finder->instruction[i];
         if (is_target(finder, after->address) || instruction->address + instruction->length != after->address) break;
         if (instruction->ends_flow || instruction->is_call || instruction->is_syscall) break;
-        if ((instruction->written >> wanted & 1) == 0) continue;
-        if (instruction->moved_to != wanted) break;
-        if (instruction->moved_from == NO_REGISTER) return instruction->value;
-        wanted = instruction->moved_from;
+        if ((instruction->written & 1) == 0) continue;
+        if (instruction->moved_to == 0 && instruction->moved_from == NO_REGISTER) return instruction->value;
+        break;
     }
     return FOS_SITE_NUMBER_UNKNOWN;
 }
@@ -258,7 +355,7 @@ static void consider(struct finder *finder, size_t index, int one_only) {
     const uint8_t *window = elf_at(finder->file, best, length + 2);
     struct fos_site site = {.window = best, .number = FOS_SITE_NUMBER_UNKNOWN, .kind = FOS_SITE_NEAR, .length = (uint8_t)length};
     memcpy(site.bytes, window, length + 2);
-    uint32_t number = number_of(finder, index);
+    uint32_t number = one_only ? number_straight(finder, index) : call->value;
     if (number < FOS_SITE_NUMBER_UNKNOWN) site.number = (uint16_t)number;
     if (length < JUMP_NEAR) {
         site.kind = FOS_SITE_PAD;
@@ -285,13 +382,14 @@ static void find(struct finder *finder) {
         first[i] = finder->instructions;
         // What lies between functions: padding, and the end of clone, whose description stops where the stacks part.
         if (function->start > after) sweep(finder, &(struct function){after, function->start, 0, 0}, after, function->start);
-        mark(finder, function->start);
+        mark(finder, function->start, 1);
         sweep(finder, function, function->start, function->end);
         after = function->end;
     }
     if (finder->error == 0) find_pads(finder);
     first[file->functions] = finder->instructions;
     for (size_t i = 0; i < file->functions && finder->error == 0; i++) {
+        if (!file->function[i].has_pads) find_numbers(finder, &file->function[i], first[i], first[i + 1]);
         for (size_t at = first[i]; at < first[i + 1]; at++) {
             if (!finder->instruction[at].is_syscall) continue;
             if (file->function[i].signal_frame) {
@@ -341,15 +439,17 @@ int fos_sites_make(const char *path, struct fos_sites_header **table, size_t *by
     if (result == 0) {
         cs_option(finder.engine, CS_OPT_DETAIL, CS_OPT_ON);
         finder.target = calloc(1, (file.text_end - file.text) / 8 + 1);
+        finder.entered = calloc(1, (file.text_end - file.text) / 8 + 1);
         finder.site = calloc(FOS_SITES_COUNT_MAX, sizeof *finder.site);
         finder.refused = calloc(FOS_SITES_COUNT_MAX, sizeof *finder.refused);
-        if (finder.target == NULL || finder.site == NULL || finder.refused == NULL) finder.error = -ENOMEM;
+        if (finder.target == NULL || finder.entered == NULL || finder.site == NULL || finder.refused == NULL) finder.error = -ENOMEM;
         if (finder.error == 0) find(&finder);
         result = finder.error;
         if (result == 0) result = pack(&finder, table, bytes);
         cs_close(&finder.engine);
     }
     free(finder.target);
+    free(finder.entered);
     free(finder.site);
     free(finder.refused);
     free(finder.instruction);

@@ -23,8 +23,8 @@ public struct SiteTables {
         return String(cString: value)
     }
 
-    /// The libraries that a program started by this environment will have: those of this process, and where the program asks
-    /// for another dynamic linker, that one and the libc beside it.
+    /// The libraries to redirect in a program started by this environment: those of this process, and where the program asks
+    /// for another dynamic linker, the libc beside that.
     public static func libraries(for program: String?) -> [String] {
         var paths: [String] = []
         withUnsafeMutablePointer(to: &paths) { list in
@@ -33,10 +33,9 @@ public struct SiteTables {
                 context.assumingMemoryBound(to: [String].self).pointee.append(String(cString: path))
             }, list)
         }
-        guard let program, let interpreter = interpreter(of: program), !paths.contains(interpreter) else { return paths }
-        paths.append(interpreter)
+        guard let program, let interpreter = interpreter(of: program) else { return paths }
         let libc = interpreter.split(separator: "/").dropLast().map { "/" + $0 }.joined() + "/libc.so.6"
-        if access(libc, R_OK) == 0 { paths.append(libc) }
+        if !paths.contains(libc), access(libc, R_OK) == 0 { paths.append(libc) }
         return paths
     }
 

@@ -53,7 +53,6 @@ long fos_calls_handle(struct fos_call *call) {
 
 int fos_calls_start(char *const *environment) {
     (void)environment;
-    fos_contexts_reset();
     // Reading the mask means setting it; later another thread could make a file in between.
     fos_umask = (uint32_t)fos_raw(SYS_umask, 077);
     fos_raw(SYS_umask, fos_umask);

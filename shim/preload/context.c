@@ -11,6 +11,8 @@
 #include "calls.h"
 
 static struct fos_context contexts[FOS_CONTEXTS_MAX];
+// Contexts from here on have never been taken: their pages are not touched, neither at the start nor in a child of fork.
+static uint32_t contexts_used = 1;
 static __thread uint32_t hint __attribute__((tls_model("initial-exec")));
 
 static uintptr_t myself(void) { return (uintptr_t)__builtin_thread_pointer(); }
@@ -44,6 +46,8 @@ struct fos_context *fos_enter(long number) {
         for (uint32_t step = 0; step < FOS_CONTEXTS_MAX; step++) {
             uint32_t index = (hint + step) % FOS_CONTEXTS_MAX;
             context = &contexts[index];
+            uint32_t used = fos_load_relaxed_u32(&contexts_used);
+            while (used <= index && !fos_compare_exchange_u32(&contexts_used, used, index + 1)) used = fos_load_relaxed_u32(&contexts_used);
             if (!take(context, owner, stack, number)) continue;
             context->index = index;
             hint = index;
@@ -57,8 +61,7 @@ struct fos_context *fos_enter(long number) {
 void fos_leave(struct fos_context *context) { __atomic_store_n(&context->owner, 0, __ATOMIC_RELEASE); }
 
 void fos_contexts_reset(void) {
-    for (uint32_t index = 0; index < FOS_CONTEXTS_MAX; index++) {
-        contexts[index].index = index;
+    for (uint32_t index = 0; index < contexts_used; index++) {
         contexts[index].owner = 0;
         contexts[index].posted = 0;
     }
@@ -69,7 +72,8 @@ int fos_context_is_mine(uint32_t index) {
 }
 
 int fos_contexts_alone(const struct fos_context *context) {
-    for (uint32_t index = 0; index < FOS_CONTEXTS_MAX; index++) {
+    uint32_t used = fos_load_relaxed_u32(&contexts_used);
+    for (uint32_t index = 0; index < used; index++) {
         if (&contexts[index] != context && __atomic_load_n(&contexts[index].owner, __ATOMIC_RELAXED) != 0) return 0;
     }
     return 1;

@@ -1,4 +1,4 @@
-// The start of the shim: reads the environment, finds libc and the dynamic linker in memory, redirects them.
+// The start of the shim: reads the environment, finds libc in memory, redirects it.
 //
 // Role: the library's only constructor. It runs before all others (DF_1_INITFIRST), so that nothing has threads yet and other
 // libraries' constructors are served already. Nothing else happens until a call touches a mount.

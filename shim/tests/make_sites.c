@@ -1,4 +1,4 @@
-// make_sites DIRECTORY [ELF-FILE]: makes the tables of what this process has loaded, or of one file, and lists them.
+// make_sites DIRECTORY [ELF-FILE...]: makes the tables of what this process has loaded and of these files, and lists them.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static void make(const char *path, void *context) {
 int main(int count, char **arguments) {
     if (count < 2) return 2;
     directory = arguments[1];
-    if (count > 2) make(arguments[2], NULL);
-    else if (fos_sites_loaded(make, NULL) < 2) failed = 1;
+    if (fos_sites_loaded(make, NULL) < 1) failed = 1;
+    for (int i = 2; i < count; i++) make(arguments[i], NULL);
     return failed;
 }

@@ -1,6 +1,6 @@
 // Finds the `syscall` instructions of an ELF file and how each can be redirected: the maker of the tables in fos/sites.h.
 //
-// Role: run once for each build of libc and ld.so, by `fos run` and `fos shim-path`. Disassembling takes a few tenths of a
+// Role: run once for each build of libc, by `fos run` and `fos shim-path`. Disassembling takes a few tenths of a
 // second, which a program's start cannot spend; the preload shim only reads the result.
 // Protocol: functions return 0 or a positive value, or a negative errno.
 #ifndef FOS_CSYSCALLSITES_H
@@ -22,7 +22,7 @@ int fos_sites_store(const char *directory, const struct fos_sites_header *table,
 // 1 if DIRECTORY/BUILD-ID.sites is a table that a process of this user may believe, 0 if not, or not there.
 int fos_sites_usable(const char *directory, const char *build_id);
 
-// The ELF files that the shim redirects, as this process has them loaded: calls `each` with the path of libc, ld.so and,
+// The ELF files that the shim redirects, as this process has them loaded: calls `each` with the path of libc and,
 // with an old glibc, libpthread. Returns how many there were.
 int fos_sites_loaded(void (*each)(const char *path, void *context), void *context);
 // The program interpreter that an ELF file asks for, or an empty text (static, a script). -ENOEXEC not an ELF file.
