@@ -130,6 +130,7 @@ if wanted integration; then
         run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")
     fi
     step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
+    [ "$(uname -m)" != x86_64 ] || step "shim benchmark, smallest form" Benchmarks/shim/run.sh --smoke
     # It needs a CPU beside the servers'.
     [ "$(nproc)" = 1 ] || step "message benchmark, smallest form" Benchmarks/messages/run.sh --smoke
 fi

@@ -4,7 +4,7 @@
 //
 //   -r  rounds (default 9); each round runs each operation once on each file system, in an order that rotates
 //   -m  how long one operation is repeated on one file system in one round (default 20)
-//   -o  only operations whose name contains this text
+//   -o  only operations whose name contains this text (=TEXT: whose name it is)
 //   -t  tab separated, without ratios, times in ns
 //
 // Method: a round repeats an operation n times and takes the mean (n is found once, so that it lasts -m); what is
@@ -85,6 +85,11 @@ static uint64_t op_stat(struct system *s, long n) {
     TIMED(check(fstatat(s->top, "list/entry-500", &st, 0), "stat"));
 }
 
+static uint64_t op_fstat(struct system *s, long n) {
+    struct stat st;
+    TIMED(check(fstat(s->buffered, &st), "fstat"));
+}
+
 static uint64_t op_missing(struct system *s, long n) {
     struct stat st;
     TIMED(if (fstatat(s->top, "list/none", &st, 0) == 0) fail("stat of a missing name"));
@@ -107,6 +112,32 @@ static uint64_t op_create(struct system *s, long n) {
 static uint64_t op_create_write(struct system *s, long n) {
     TIMED(int fd = openat(s->top, "new", O_CREAT | O_EXCL | O_WRONLY, 0644); check(fd, "create");
           if (write(fd, buffer, SMALL) != SMALL) fail("write"); close(fd); check(unlinkat(s->top, "new", 0), "unlink"));
+}
+
+// What a program does that keeps a note in a file for a moment.
+static uint64_t op_stdio(struct system *s, long n) {
+    char path[4096], line[64];
+    snprintf(path, sizeof path, "%s/note", s->directory);
+    TIMED(FILE *f = fopen(path, "w"); if (f == NULL || fputs("a line of text\n", f) < 0 || fclose(f) != 0) fail("stdio write");
+          f = fopen(path, "r"); if (f == NULL || fgets(line, sizeof line, f) == NULL) fail("stdio read"); fclose(f);
+          check(unlink(path), "unlink"));
+}
+
+// Sixteen pages at most, so that the file stays small and its pages are made anew each time.
+static uint64_t op_append(struct system *s, long n) {
+    int fd = openat(s->top, "log", O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0644);
+    check(fd, "create");
+    uint64_t total = 0;
+    for (long i = 0; i < n; i += 16) {
+        check(ftruncate(fd, 0), "truncate");
+        uint64_t start = now();
+        for (long k = i; k < n && k < i + 16; k++)
+            if (write(fd, buffer, SMALL) != SMALL) fail("append");
+        total += now() - start;
+    }
+    close(fd);
+    check(unlinkat(s->top, "log", 0), "unlink");
+    return total;
 }
 
 static uint64_t op_rename(struct system *s, long n) {
@@ -226,11 +257,13 @@ static const struct {
     operation *run;
 } operations[] = {
     {"stat", op_stat},
+    {"fstat", op_fstat},
     {"stat of a missing name", op_missing},
     {"open+close", op_open},
     {"open+read 4 KiB+close", op_open_read},
     {"create+unlink", op_create},
     {"create+write 4 KiB+unlink", op_create_write},
+    {"stdio write+read+unlink", op_stdio},
     {"rename", op_rename},
     {"mkdir+rmdir", op_mkdir},
     {"link+unlink", op_link},
@@ -243,6 +276,7 @@ static const struct {
     {"read 4 KiB, O_DIRECT", op_read_direct},
     {"write 4 KiB", op_write},
     {"write 4 KiB, O_DIRECT", op_write_direct},
+    {"append 4 KiB", op_append},
     {"read 1 MiB, cached", op_read_large},
     {"read 1 MiB, pages dropped", op_read_large_dropped},
     {"write 1 MiB", op_write_large},
@@ -373,7 +407,7 @@ int main(int argc, char **argv) {
         static double times[SYSTEMS_MAX][ROUNDS_MAX];
         long repeats[SYSTEMS_MAX];
         double median[SYSTEMS_MAX];
-        if (strstr(operations[o].name, only) == NULL) continue;
+        if (only[0] == '=' ? strcmp(operations[o].name, only + 1) != 0 : strstr(operations[o].name, only) == NULL) continue;
         for (int i = 0; i < count; i++) repeats[i] = calibrate(operations[o].run, &systems[i], target);
         for (int r = 0; r < rounds; r++) {
             for (int k = 0; k < count; k++) {
