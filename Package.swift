@@ -57,7 +57,9 @@ let package = Package(
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
-        .testTarget(name: "FileServiceTests", dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(
+            name: "FileServiceTests",
+            dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(

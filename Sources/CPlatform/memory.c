@@ -42,3 +42,8 @@ void *fos_platform_map_private(uint64_t bytes) {
 }
 
 void fos_platform_unmap(void *address, uint64_t bytes) { (void)munmap(address, bytes); }
+
+int fos_platform_duplicate(int fd) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? -errno : copy;
+}

@@ -49,6 +49,8 @@ struct Discarded: ~Copyable {
 extension FileServer {
     /// All pages of a file go: at once if they are few.
     mutating func discardPages(_ inode: InodePointer) {
+        // Pages that clients have mapped go at once: their memory is not the pool's.
+        emptyRegion(inode)
         guard !discarded.take(inode.pageMap) else { return }
         inode.pageMap.pointee.destroy(&pool)
     }

@@ -108,6 +108,7 @@ extension FileServer {
         case FOS_OP_OPEN: open(inode, request, kernel)
         case FOS_OP_RELEASE: release(inode, request, kernel)
         case FOS_OP_FLUSH: flush(inode, request, kernel)
+        case FOS_OP_MAP: map(inode, request, kernel)
         case FOS_OP_LOOKUP_OPEN: lookupOpen(inode, request, kernel)
         default: answer(-ENOSYS, kernel)
         }

@@ -48,6 +48,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var waiters = ContinuationSlab<fos_envelope>(capacity: Limits.lockWaiters)
     var openFiles = OpenFileTable()
     var discarded = Discarded()
+    var mappings = MappingTable()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     /// Continuations with something in `owed`.
     var owing = 0
@@ -156,7 +157,9 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     @inline(__always) mutating func committed<K: Kernel>(_ change: Change, _ kernel: K) {
         store.committed(change)
         switch change {
-        case .inode(let inode): kernel.changed(inode: inode.pointee.number)
+        case .inode(let inode):
+            if inode.pointee.size == 0 { leaveRegion(inode, kernel) } else { giveGrant(inode) }
+            kernel.changed(inode: inode.pointee.number)
         case .freed(let number): kernel.changed(inode: number)
         case .entry, .entryRemoved, .data, .attributes: break
         }

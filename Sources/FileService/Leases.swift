@@ -59,6 +59,7 @@ extension FileServer {
     @inline(__always) mutating func leasePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         if inode.pointee.leases.contains(.pages) { return }
         inode.pointee.leases.insert(.pages)
+        takeGrant(inode)
         kernel.changed(inode: inode.pointee.number)
     }
 

@@ -21,6 +21,8 @@ enum Limits {
     static var hops: UInt32 { 16 }
     /// Largest size of a file: off_t.
     static var fileBytes: UInt64 { UInt64(Int64.max) }
+    /// Files of one server that clients have mapped: each is a descriptor of the process.
+    static var mappedFiles: Int { 128 }
     static var pageBytes: Int { Int(FOS_PAGE_BYTES) }
     /// Pages that a server asks its peers for beyond what it needs at once (4 MiB), so that it does not ask often.
     static var creditsBulk: UInt64 { 1024 }

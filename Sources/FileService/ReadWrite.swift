@@ -28,6 +28,7 @@ extension FileServer {
         }
         if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
         if io.open_flags & OpenFlag.noAccessTime == 0 { markAccessed(inode, kernel) }
+        renewGrant(inode)
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: io.offset, size: size))
         if mayChangeUnseen(inode) { message.pointee.flags = UInt16(FOS_REPLY_VOLATILE.rawValue) }
@@ -107,6 +108,7 @@ extension FileServer {
     /// Copies bytes into a file, which grows if they end beyond it. Fewer than given when pages run out.
     mutating func writeBytes(_ inode: InodePointer, at offset: UInt64, _ bytes: UnsafeRawBufferPointer) -> Int {
         guard let source = bytes.baseAddress else { return 0 }
+        takeGrant(inode)
         var done = 0
         while done < bytes.count {
             let position = offset + UInt64(done)

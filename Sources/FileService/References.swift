@@ -22,6 +22,7 @@ extension FileServer {
         guard inode.pointee.links == 0, inode.pointee.kernelReferences == 0, inode.pointee.references == 0 else { return }
         precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
         locks.releaseAll(inode, &arena, &pool)
+        leaveRegion(inode, kernel)
         committed(.freed(inode.pointee.number), kernel)
         if inode.isRegular { discardPages(inode) }
         inodes.remove(inode, &arena, &pool)

@@ -248,6 +248,7 @@ extension FileServer {
 
     /// Makes a range read as zeros, within the file's pages.
     mutating func clear(_ inode: InodePointer, from start: UInt64, to end: UInt64, removingPages: Bool) {
+        takeGrant(inode)
         let pageBytes = UInt64(Limits.pageBytes)
         let firstWhole = (start + pageBytes - 1) / pageBytes
         let lastWhole = end / pageBytes
@@ -276,6 +277,7 @@ extension FileServer {
     /// Sets a file's size. What is beyond it is gone; the rest of the last page is zeroed, so growing again shows zeros.
     mutating func resize(_ inode: InodePointer, to size: UInt64) {
         let old = inode.pointee.size
+        takeGrant(inode)
         inode.pointee.size = size
         guard inode.pageMap.pointee.pageCount > 0 else { return }
         let pageBytes = UInt64(Limits.pageBytes)

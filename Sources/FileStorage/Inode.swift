@@ -79,7 +79,8 @@ public struct Inode: BitwiseCopyable {
     public var subdirectories: UInt32 = 0
     public var leases = InodeLeases()
     public var flags = InodeFlags()
-    public var spare: UInt16 = 0
+    /// Of a file that clients map: which of the server's mappings, from 1; 0: none.
+    public var mapping: UInt16 = 0
 
     @usableFromInline init(number: UInt64, generation: UInt32) {
         self.number = number

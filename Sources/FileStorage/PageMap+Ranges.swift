@@ -11,7 +11,8 @@ extension PageMap {
         let limit = min(to, PageMap.indexLimit)
         let reach = UInt64(1) << (9 &* height)  // height is at most 6
         guard from < limit, from < reach, root != 0 else { return 0 }
-        let removed = PageMap.remove(&root, level: height, from, min(limit, reach) - 1, &pool)
+        let held = region..<region + UInt(regionPages) << 12
+        let removed = PageMap.remove(&root, level: height, from, min(limit, reach) - 1, held, &pool)
         pageCount -= UInt64(removed)
         // A file cut short becomes as low a tree as it would have been from the start.
         while height > 0, root != 0, root & 0xfff == 1, PageMap.node(root)[0] != 0 {
@@ -26,10 +27,10 @@ extension PageMap {
 
     /// Removes [first, last], relative to the subtree of `entry`.
     private static func remove(
-        _ entry: inout UInt, level: UInt64, _ first: UInt64, _ last: UInt64, _ pool: inout PagePool
+        _ entry: inout UInt, level: UInt64, _ first: UInt64, _ last: UInt64, _ region: Range<UInt>, _ pool: inout PagePool
     ) -> Int {
         if level == 0 {
-            pool.release(UnsafeMutableRawPointer(bitPattern: entry).unsafelyUnwrapped)
+            PageMap.giveBack(UnsafeMutableRawPointer(bitPattern: entry).unsafelyUnwrapped, region, &pool)
             entry = 0
             return 1
         }
@@ -40,7 +41,7 @@ extension PageMap {
         for index in first >> shift...last >> shift where node[Int(index)] != 0 {
             let from = index == first >> shift ? first & below : 0
             let to = index == last >> shift ? last & below : below
-            removed += remove(&node[Int(index)], level: level - 1, from, to, &pool)
+            removed += remove(&node[Int(index)], level: level - 1, from, to, region, &pool)
             if node[Int(index)] == 0 {
                 entry -= 1
                 if entry & 0xfff == 0 {

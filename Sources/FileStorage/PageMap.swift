@@ -3,6 +3,8 @@
 // Role: a radix tree of 512-way nodes, each a page of the pool, like the page tables of a processor. Its height
 // follows the largest index, so a file of one page is that page alone. Range removal and search are in
 // PageMap+Ranges.swift.
+// A file that clients map has its first pages in a region of shared memory instead of the pool (PageMap+Region.swift);
+// the tree says of each whether it is there, as before.
 // Layout: an entry is the address of a page in its high bits; the entry of a node also holds, in the low 12 bits that
 // alignment leaves, how many entries of that node are in use (1...512).
 // Invariants: a node has at least one entry in use; an empty map has height 0 and root 0; all zeros is an empty map.
@@ -14,6 +16,9 @@ public struct PageMap: BitwiseCopyable {
     public internal(set) var pageCount: UInt64 = 0
     /// Levels of nodes, 0...6.
     @usableFromInline var height: UInt64 = 0
+    /// Address of the region, and its pages: those with indices below this lie in it. 0: there is none.
+    var region: UInt = 0
+    public internal(set) var regionPages: UInt64 = 0
 
     /// Page indices are below this: 512 to the sixth. A file of 2^63 - 1 bytes needs 2^51.
     public static var indexLimit: UInt64 { 1 << 54 }
@@ -66,13 +71,14 @@ public struct PageMap: BitwiseCopyable {
             nodes = missingNodes(index)
         }
         // All that is needed is taken before anything changes.
-        if pool.lacks(Int(nodes) + 1) { return nil }
-        guard let page = pool.allocate(zeroed: zeroed) else { return nil }
+        let isInRegion = index < regionPages
+        if pool.lacks(Int(nodes) + (isInRegion ? 0 : 1)) { return nil }
+        guard let page = isInRegion ? regionPage(index) : pool.allocate(zeroed: zeroed) else { return nil }
         var chain: UInt = 0
         for _ in 0..<nodes {
             guard let node = pool.allocate(zeroed: true) else {
                 while chain != 0 { pool.release(PageMap.take(&chain)) }
-                pool.release(page)
+                if !isInRegion { pool.release(page) }
                 return nil
             }
             node.storeBytes(of: chain, as: UInt.self)

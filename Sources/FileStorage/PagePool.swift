@@ -52,6 +52,13 @@ public struct PagePool: ~Copyable {
         return true
     }
 
+    /// Pays for pages that are not the pool's own.
+    mutating func charge(_ pages: Int) {
+        credits -= pages
+        used += pages
+    }
+    mutating func refund(_ pages: Int) { charge(-pages) }
+
     /// One page of 4 KiB, aligned; nil when out of credits or memory.
     public mutating func allocate(zeroed: Bool) -> UnsafeMutableRawPointer? {
         if lacks(1) { return nil }

@@ -5,7 +5,7 @@
 // server code runs in both worlds. After the paper's section 3.1: the microkernel portion of each core.
 // Protocol: a kernel value is trivially copyable (a pointer to its core's state), handed to a server with every
 // message. A server has no other source of time, chance, memory of others, or I/O.
-// Invariants: no call here blocks; none allocates after start; replies never fail.
+// Invariants: no call here blocks; none allocates after start but makeRegion; replies never fail.
 
 public import CFosWire
 
@@ -42,6 +42,19 @@ public struct Timestamp: Equatable, Sendable, BitwiseCopyable {
     @inlinable public init(seconds: Int64, nanoseconds: UInt32) {
         self.seconds = seconds
         self.nanoseconds = nanoseconds
+    }
+}
+
+/// Memory that a server shares with clients: it writes, they map it for reading. Zeros at first.
+public struct SharedRegion: BitwiseCopyable {
+    public var base: UnsafeMutableRawPointer
+    public var bytes: Int
+    /// The host's name for it.
+    public var handle: Int32
+    @inlinable public init(base: UnsafeMutableRawPointer, bytes: Int, handle: Int32) {
+        self.base = base
+        self.bytes = bytes
+        self.handle = handle
     }
 }
 
@@ -107,6 +120,13 @@ public protocol Kernel {
     /// Asks for another FOS_OP_TICK in about 10 ms, also if nothing else happens until then. For a server that has
     /// something to do later: messages that met full mailboxes, memory to give back. Called again at each tick as needed.
     func tickAgain()
+
+    /// New memory to share, `bytes` a multiple of a page; nil if the host has none.
+    func makeRegion(bytes: Int) -> SharedRegion?
+    /// Gives a region up. Clients that have mapped it keep what they see.
+    func dropRegion(_ region: SharedRegion)
+    /// Sends a client a region's descriptor, with a token that a reply tells it too. False: not now.
+    func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool
 
     /// Records into the running server's trace ring (static, a few nanoseconds).
     func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32)

@@ -2,6 +2,7 @@
 //
 // Role: listens on the instance's abstract socket, answers hellos, makes and seals segments, owns the client table's
 // life cycle, and watches each client's socket and pidfd. It is the only writer of client entries and control rings.
+// Role too: sends clients the descriptors that servers have for them (HandOut.swift).
 // Protocol: fos/handshake.h. A connection has two seconds to say hello. After the welcome a client never writes to its
 // socket; whatever comes then (data or hang-up) ends it, as does the death of its process.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
@@ -124,6 +125,7 @@ final class Acceptor: @unchecked Sendable {
         while true {
             let count = fos_platform_poll_wait(poll, &ready, Int32(ready.count), pending.isEmpty ? -1 : 500)
             for item in ready.prefix(max(0, Int(count))) { handle(item) }
+            handOut()
             expire()
             reclaim()
             let (sockets, stop) = locked {
@@ -134,6 +136,7 @@ final class Acceptor: @unchecked Sendable {
             for socket in sockets { expect(socket) }
             if stop { break }
         }
+        handOut()
         for (_, waiting) in pending { fos_platform_close(waiting.socket) }
         pending = [:]
         fos_platform_close(listener)
@@ -148,6 +151,20 @@ final class Acceptor: @unchecked Sendable {
         case .pending: hello(number)
         case .socket, .process: depart(number)
         case nil: break
+        }
+    }
+
+    /// Sends what servers have for clients. A client that is gone, or does not read, gets nothing.
+    private func handOut() {
+        for core in 0..<fabric.coreCount {
+            while let order = fabric.handOuts[core].take() {
+                let client = Int(order.client)
+                if connections.indices.contains(client), fabric.isLive(client: order.client, generation: order.generation) {
+                    var packet = fos_map_packet(magic: fos_map_magic(), token: order.token)
+                    _ = fos_platform_send(connections[client].socket, &packet, MemoryLayout<fos_map_packet>.size, [order.descriptor], 1)
+                }
+                fos_platform_close(order.descriptor)
+            }
         }
     }
 

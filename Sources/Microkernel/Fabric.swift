@@ -26,6 +26,8 @@ import Messaging
     var refusal: UnsafeMutablePointer<UInt64>
     /// An eventfd that wakes the acceptor; -1 if there is none.
     var acceptorEvent: Int32
+    /// One a core.
+    var handOuts: UnsafeMutablePointer<HandOutRing>
     var ownerUID: UInt32
     /// Fixed points: the first mailboxes of the name and privilege fleets; count 0 if there is no such fleet.
     var nameServers: UnsafeMutablePointer<MailboxAddress>

@@ -40,7 +40,7 @@ enum Layout {
         return cores * MicrokernelConfiguration.mailboxesPerCore * MemoryLayout<MailboxPort>.stride
             + configuration.clientsMax * MemoryLayout<ClientEntry>.stride
             + cores * (MemoryLayout<ControlRing>.stride + 4 * configuration.clientsMax * 8 + 128)
-            + configuration.placements.count * 64 + slack
+            + cores * (MemoryLayout<HandOutRing>.stride + HandOutRing.bytes) + configuration.placements.count * 64 + slack
     }
 
     static func coreBytes(_ configuration: MicrokernelConfiguration, core: Int) -> Int {
@@ -71,6 +71,8 @@ enum Layout {
         }
         let controls = arena.take(ControlRing.self, cores)
         for core in 0..<cores { controls[core] = ControlRing(clientsMax: configuration.clientsMax, arena: &arena) }
+        let handOuts = arena.take(HandOutRing.self, cores)
+        for core in 0..<cores { handOuts[core] = HandOutRing(arena: &arena) }
         let clients = arena.take(ClientEntry.self, configuration.clientsMax)
         for client in 0..<configuration.clientsMax { clients[client] = .empty }
         func fleet(_ service: fos_service_kind, _ arena: inout Arena) -> (UnsafeMutablePointer<MailboxAddress>, Int) {
@@ -86,7 +88,7 @@ enum Layout {
             ports: arena.take(MailboxPort.self, cores * MicrokernelConfiguration.mailboxesPerCore), clients: clients,
             clientsMax: configuration.clientsMax, controls: controls, kernelCacheClient: arena.take(UInt32.self, 16),
             stopping: arena.take(UInt32.self, 16), ready: arena.take(UInt32.self, 16), refusal: arena.take(UInt64.self, 8),
-            acceptorEvent: event, ownerUID: configuration.ownerUID, nameServers: names.0, nameServerCount: names.1,
+            acceptorEvent: event, handOuts: handOuts, ownerUID: configuration.ownerUID, nameServers: names.0, nameServerCount: names.1,
             privilegeServers: privileges.0, privilegeServerCount: privileges.1)
     }
 

@@ -119,4 +119,53 @@ import Testing
             memory.expectWhole()
         }
     }
+
+    /// A map whose first pages move into a region, and into a larger one: the same pages, paid for as said.
+    @Test func regions() {
+        var random = Generator(seed: Generator.seed("PageMap regions"))
+        var memory = Memory()
+        var map = PageMap()
+        var model: [UInt64: UInt64] = [:]
+        var regions: [(base: UnsafeMutableRawPointer, pages: UInt64)] = []
+        defer { for (base, _) in regions { base.deallocate() } }
+        for step in 0..<4_000 {
+            if step == 500 || step == 2_000 {
+                let pages = UInt64(step / 10)
+                let base = UnsafeMutableRawPointer.allocate(byteCount: Int(pages) << 12, alignment: 4096)
+                base.initializeMemory(as: UInt8.self, repeating: 0, count: Int(pages) << 12)
+                let (used, held) = (memory.pool.used, model.keys.filter { $0 < pages && $0 >= map.regionPages }.count + Int(map.regionPages))
+                let credits = memory.pool.credits
+                memory.pool.credits = Int(pages) - held - 1
+                if memory.pool.credits >= 0 { expect(!map.enterRegion(base, pages: pages, &memory.pool)) }
+                memory.pool.credits = credits
+                expect(map.enterRegion(base, pages: pages, &memory.pool) && map.regionPages == pages)
+                expect(memory.pool.used == used + Int(pages) - held)
+                regions.append((base, pages))
+            }
+            let at = UInt64(random.below(400))
+            switch random.below(8) {
+            case 0:
+                let end = at + UInt64(random.below(60))
+                let doomed = model.keys.filter { $0 >= at && $0 < end }
+                expect(map.removePages(from: at, to: end, &memory.pool) == doomed.count)
+                for index in doomed { model[index] = nil }
+            case 1, 2: expect(map.page(at)?.load(as: UInt64.self) == model[at])
+            default:
+                guard let page = map.ensure(at, zeroed: true, &memory.pool) else {
+                    Issue.record("memory is out")
+                    return
+                }
+                expect(page.load(as: UInt64.self) == model[at] ?? 0)
+                model[at] = random.next()
+                page.storeBytes(of: model[at]!, as: UInt64.self)
+                if let last = regions.last, at < last.pages { expect(page == last.base + Int(at) << 12) }
+            }
+            if let last = regions.last, at < last.pages { expect((last.base + Int(at) << 12).load(as: UInt64.self) == model[at] ?? 0) }
+            expect(map.pageCount == UInt64(model.count))
+        }
+        map.removePages(from: 0, to: map.regionPages, &memory.pool)
+        map.leaveRegion(&memory.pool)
+        map.destroy(&memory.pool)
+        memory.expectWhole()
+    }
 }

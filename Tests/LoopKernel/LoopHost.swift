@@ -65,6 +65,10 @@ public final class LoopHost {
     /// Sees every delivered letter, before the receiver does.
     public var onDeliver: ((UnsafePointer<fos_letter>, MailboxAddress?) -> Void)?
     public internal(set) var slotOwner = [MailboxAddress](repeating: MailboxAddress(rawValue: 0), count: Int(FOS_SLOTS))
+    /// Memory shared with clients, by handle. It stays readable to the end of the run, as a mapping does.
+    public internal(set) var regions: [Int32: (region: SharedRegion, isDropped: Bool)] = [:]
+    /// Descriptors sent to clients: client, token, region.
+    public internal(set) var handedOut: [(client: UInt32, token: UInt64, region: SharedRegion)] = []
     /// The inode epochs of the board.
     var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))
     public internal(set) var clients: [LoopClient] = []
@@ -86,6 +90,7 @@ public final class LoopHost {
     deinit {
         network.destroy()
         scratchRoom.deallocate()
+        for (region, _) in regions.values { region.base.deallocate() }
     }
 
     public var eventHash: UInt64 { hash.value }
@@ -133,6 +138,13 @@ public final class LoopHost {
     }
 
     public func owner(ofInode inode: UInt64) -> MailboxAddress { slotOwner[Int(inode % UInt64(FOS_SLOTS))] }
+    func makeRegion(bytes: Int) -> SharedRegion {
+        let base = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: Int(FOS_PAGE_BYTES))
+        base.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+        let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count))
+        regions[region.handle] = (region, false)
+        return region
+    }
     public func epoch(ofInode inode: UInt64) -> UInt32 { epochs[Int(fos_inode_epoch_index(inode))] }
     public func statistics(of address: MailboxAddress) -> fos_statistics {
         var statistics = fos_statistics()

@@ -70,6 +70,13 @@ public struct LoopKernel: Kernel {
         host.slotOwner[slot] = owner
     }
 
+    public func makeRegion(bytes: Int) -> SharedRegion? { host.makeRegion(bytes: bytes) }
+    public func dropRegion(_ region: SharedRegion) { host.regions[region.handle]?.isDropped = true }
+    public func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
+        host.handedOut.append((envelope.pointee.client, token, region))
+        return true
+    }
+
     public func changed(inode: UInt64) { host.epochs[Int(fos_inode_epoch_index(inode))] &+= 1 }
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.epoch(ofInode: inode) }
 

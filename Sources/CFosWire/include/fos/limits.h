@@ -33,6 +33,7 @@ enum {
     FOS_NOTICES = 256,       // slots of one core's notice ring to one client
     FOS_FLEET_MEMBERS_MAX = 256,
     FOS_SLOTS = 4096,        // inode slots; the low bits of an inode number are its slot
+    FOS_MAP_BYTES_MAX = 16777216,  // of a file that can be mapped: what a server copies in one turn
     FOS_INODE_EPOCH_BITS = 16,
     FOS_INODE_EPOCHS = 1 << FOS_INODE_EPOCH_BITS,  // words of the board that count changes of inodes
     FOS_SERVICE_NAME_BYTES_MAX = 127,  // a symbolic mailbox name

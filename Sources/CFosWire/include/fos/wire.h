@@ -14,6 +14,7 @@
 #include <fos/handshake.h>
 #include <fos/file.h>
 #include <fos/file_peer.h>
+#include <fos/map.h>
 #include <fos/name.h>
 #include <fos/privilege.h>
 #include <fos/statistics.h>

@@ -13,6 +13,8 @@ int fos_platform_seal_size(int fd);
 int fos_platform_seal_read_only(int fd);
 // Maps the whole of a shared descriptor for reading and writing; NULL on failure.
 void *fos_platform_map_shared(int fd, uint64_t bytes);
+// Another descriptor of the same file, close-on-exec; -errno.
+int fos_platform_duplicate(int fd);
 // Zeroed private memory, touched only when used; NULL on failure.
 void *fos_platform_map_private(uint64_t bytes);
 void fos_platform_unmap(void *address, uint64_t bytes);
