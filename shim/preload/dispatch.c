@@ -7,7 +7,7 @@ uint8_t fos_hooks[FOS_SYSTEM_CALLS];
 long fos_dispatch(struct fos_call *call) __attribute__((visibility("hidden")));
 long fos_dispatch(struct fos_call *call) {
     // A child of vfork runs on its parent's memory: what it does to descriptors must not show there.
-    if (fos_process_borrowed()) return FOS_PASS;
+    if (fos_process_borrowed(call)) return FOS_PASS;
     uint8_t hook = __atomic_load_n(&fos_hooks[call->number], __ATOMIC_RELAXED);
     if (hook != FOS_HOOK_CALLS) return hook == FOS_HOOK_PROCESS ? fos_process_handle(call) : FOS_PASS;
     if (!fos_options.counting) return fos_calls_handle(call);

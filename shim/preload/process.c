@@ -15,13 +15,15 @@
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 
 enum { FORK_NONE = 0, FORK_BORROWS, FORK_COPIES };
 
 // A child that this thread made and that both sides have not been told of yet.
 static __thread struct {
     int kind;
-    int parent;  // process id of the side that made it
+    int parent;       // process id of the side that made it
+    uintptr_t stack;  // where the call that made it stood
 } pending __attribute__((tls_model("initial-exec")));
 
 static uint32_t given_up;
@@ -45,10 +47,13 @@ void fos_give_up(void) {
     for (int i = 0; i < FOS_SYSTEM_CALLS; i++) __atomic_store_n(&fos_hooks[i], FOS_HOOK_NONE, __ATOMIC_RELAXED);
 }
 
-int fos_process_borrowed(void) {
+int fos_process_borrowed(const struct fos_call *call) {
     if (__builtin_expect(pending.kind == FORK_NONE, 1)) return 0;
     int here = (int)fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0);
     if (here != pending.parent && pending.kind == FORK_BORROWS) return 1;
+    // The parent may not have made its child yet: a signal handler came in between, further down the stack. Then the note
+    // stays for the child to find.
+    if (here == pending.parent && (uintptr_t)call < pending.stack) return 0;
     pending.kind = FORK_NONE;
     fos_calls_after_fork(here != pending.parent);
     return 0;
@@ -79,18 +84,25 @@ static long handle_clone(struct fos_call *call, struct clone_wish wish) {
         fos_calls_after_fork(result == 0);
         return result;
     }
+    // In a handler that interrupted the making of another child, the outer one counts for both.
+    if (pending.kind == FORK_NONE || pending.stack < (uintptr_t)call) pending.stack = (uintptr_t)call;
     pending.parent = (int)fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0);
     pending.kind = shares ? FORK_BORROWS : FORK_COPIES;
     return FOS_PASS;
 }
 
+// What a clone3 asks for. A pointer that leads nowhere is the kernel's to refuse: it must not be followed here.
 static struct clone_wish wish_of_clone3(const struct fos_call *call) {
-    const struct clone_args *arguments = (const struct clone_args *)call->arguments[0];
-    // Too short or no memory at all: the kernel refuses it; as a thread nothing is done about it here.
-    if (arguments == NULL || (unsigned long)call->arguments[1] < CLONE_ARGS_SIZE_VER0) {
-        return (struct clone_wish){CLONE_THREAD | CLONE_FILES | CLONE_FS, 0};
-    }
-    return (struct clone_wish){arguments->flags, arguments->stack};
+    const struct clone_wish thread = {CLONE_THREAD | CLONE_FILES | CLONE_FS, 0};
+    struct clone_args arguments = {.flags = 0};
+    if ((unsigned long)call->arguments[1] < CLONE_ARGS_SIZE_VER0) return thread;
+    struct iovec to = {&arguments, CLONE_ARGS_SIZE_VER0}, from = {(void *)call->arguments[0], CLONE_ARGS_SIZE_VER0};
+    long self = fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    long got = fos_system(SYS_process_vm_readv, self, (long)&to, 1, (long)&from, 1, 0);
+    if (got == -EFAULT || (got >= 0 && got < CLONE_ARGS_SIZE_VER0)) return thread;
+    // Where a filter forbids the question, the pointer is libc's.
+    if (got < 0) arguments = *(const struct clone_args *)call->arguments[0];
+    return (struct clone_wish){arguments.flags, arguments.stack};
 }
 
 long fos_process_handle(struct fos_call *call) {

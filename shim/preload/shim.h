@@ -103,7 +103,7 @@ void fos_entry(void);
 void fos_process_hooks(uint8_t *hooks);
 long fos_process_handle(struct fos_call *call);
 // 1 in a child of vfork or posix_spawn, which runs in its parent's memory.
-int fos_process_borrowed(void);
+int fos_process_borrowed(const struct fos_call *call);
 // Hands everything to the kernel from now on.
 void fos_give_up(void);
 

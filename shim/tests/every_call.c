@@ -1,15 +1,26 @@
 // A calls side for tests of interception: wants every system call, so that every site is redirected, and either passes each
 // on (libfos_pass.so) or makes it itself (libfos_answer.so, ANSWER=1). Programs must not notice either.
+// It also holds interception to its promise that no handler runs in a child that borrows its parent's memory, nor in one with
+// memory of its own before the child was told: the process id must be the one last heard of.
 #include "../preload/shim.h"
 
 const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS] = {[0 ... FOS_SYSTEM_CALLS - 1] = 1};
 
+static long process;
+
+static long process_id(void) { return fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0); }
+
 int fos_calls_start(char *const *environment) {
     (void)environment;
+    process = process_id();
     return 0;
 }
 
 long fos_calls_handle(struct fos_call *call) {
+    if (process_id() != process) {
+        fos_say("a handler runs in a child that was not told", NULL);
+        fos_system(SYS_exit_group, 99, 0, 0, 0, 0, 0);
+    }
     fos_tally_add(&fos_tally->messages, 1);
 #if ANSWER
     const long *a = call->arguments;
@@ -23,7 +34,9 @@ long fos_calls_handle(struct fos_call *call) {
 }
 
 void fos_calls_before_fork(int shares_memory) { (void)shares_memory; }
-void fos_calls_after_fork(int child) { (void)child; }
+void fos_calls_after_fork(int child) {
+    if (child) process = process_id();
+}
 void fos_calls_before_exec(void) {}
 void fos_calls_after_failed_exec(void) {}
 void fos_calls_thread_end(void) {}

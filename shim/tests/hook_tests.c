@@ -340,6 +340,28 @@ static void processes(void) {
     CHECK(pipe != NULL && fgets(text, sizeof text, pipe) != NULL && strcmp(text, "popen\n") == 0 && pclose(pipe) == 0);
 }
 
+// Signals may come between the hook's note that a child is to be made and the child: it must be found there all the same.
+static void children_under_signals(void) {
+    struct sigaction action = {.sa_handler = call_in_handler, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 40}, {0, 40}}, never = {{0, 0}, {0, 0}};
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
+    for (volatile int i = 0; i < 1500; i++) {
+        pid_t pid = vfork();
+        if (pid == 0) {
+            struct stat status;
+            close(100);
+            _exit(stat("/", &status) == 0 && access("/", R_OK) == 0 ? 5 : 6);
+        }
+        int status;
+        CHECK(pid > 0);
+        while (waitpid(pid, &status, 0) < 0) CHECK(errno == EINTR);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 5);
+    }
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(syscall(SYS_clone3, (void *)16, 64) == -1 && errno == EFAULT);
+    CHECK(syscall(SYS_clone3, NULL, 8) == -1 && errno == EINVAL);
+}
+
 static void *fork_in_thread(void *unused) {
     for (int i = 0; i < 10; i++) {
         pid_t pid = fork();
@@ -370,7 +392,7 @@ static void closes_all(void) {
 static const struct { const char *name; void (*run)(void); } tests[] = {
     {"registers", registers}, {"sites", sites}, {"cancellation", cancellation}, {"cancellation anywhere", cancellation_anywhere},
     {"backtraces", backtraces}, {"small stacks", small_stacks}, {"jumps and interrupts", jumps_and_interrupts},
-    {"processes", processes}, {"threads", threads}, {"closes all", closes_all},
+    {"processes", processes}, {"children under signals", children_under_signals}, {"threads", threads}, {"closes all", closes_all},
 };
 
 int main(int count, char **arguments) {
