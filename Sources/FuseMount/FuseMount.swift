@@ -286,7 +286,6 @@ private func runWatch(_ argument: UnsafeMutableRawPointer?) {
     let front = argument!.assumingMemoryBound(to: FrontEnd.self)
     fos_fuse_name_thread("fos-watch")
     front.confineThread()
-    ReadAhead.raise(on: front.pointee.mountPoint)
     front.pointee.pool.watch(front)
     front.pointee.watching.store(0)
 }

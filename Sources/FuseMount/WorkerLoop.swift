@@ -126,6 +126,8 @@ extension UnsafeMutablePointer where Pointee == Worker {
         buffer.mem = base
         buffer.fd = -1
         fuse_session_process_buf(pointee.front.pointee.session, &buffer)
+        // Not before: with the reply to INIT the kernel sets what it starts from.
+        if opcode == FUSE_INIT.rawValue { ReadAhead.raise(on: pointee.front.pointee.mountPoint) }
     }
 }
 
