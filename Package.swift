@@ -68,7 +68,7 @@ let package = Package(
         .testTarget(
             name: "FuseMountTests", dependencies: ["FuseMount", "CMockInstance", "CFosProxy", "CFosWire", "CFuse"],
             swiftSettings: strict),
-        .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CFosWire"]),
+        .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CSyscallSites", "CFosWire"]),
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",
