@@ -7,6 +7,8 @@
 // request is served from the new state, so the kernel, which may hold locks of its own while it asks us something,
 // never waits for anything that waits for the kernel. File pages may be dirty (a shared mapping): whoever reads or
 // changes data first has them flushed, then runs; a change flushes again if the kernel has read them once more.
+// The lease of pages is cleared with its notice, but until a flush is over others ask for one of their own (`flushing`): they
+// would miss what is dirty still.
 // Invariants: a lease is cleared when its notice is sent, not before; room for notices is asked for before anything
 // is changed; acknowledgements that nobody awaits are ignored.
 
@@ -34,9 +36,15 @@ extension FileServer {
     /// The kernel's dirty pages of these inodes are written back and dropped before the request goes on. True: go on
     /// now. False: it runs again later, or was answered RETRY.
     mutating func flushPages<K: Kernel>(_ inode: InodePointer, _ second: InodePointer? = nil, _ kernel: K) -> Bool {
-        if turn.isKernel || turn.rerun.contains(.flushed) { return true }
-        let holdsSecond = second?.pointee.leases.contains(.pages) ?? false
-        guard inode.pointee.leases.contains(.pages) || holdsSecond, kernel.kernelCacheClient != nil else { return true }
+        if turn.isKernel { return true }
+        if turn.rerun.contains(.flushed) {
+            // The kernel takes notices in order: with this one acknowledged, so is every earlier one.
+            inode.pointee.flags.remove(.flushing)
+            second?.pointee.flags.remove(.flushing)
+            return true
+        }
+        let holdsSecond = if let second { mayHoldPages(second) } else { false }
+        guard mayHoldPages(inode) || holdsSecond, kernel.kernelCacheClient != nil else { return true }
         var state = Continuation(.flush)
         state.rerun = turn.rerun
         guard hasNoticeRoom(kernel), let id = keep(state, kernel) else {
@@ -46,7 +54,7 @@ extension FileServer {
         turn.cookie = UInt64(id.rawValue)
         turn.isCoordinator = true
         turn.replyTo = kernel.mailbox.rawValue
-        if inode.pointee.leases.contains(.pages) { revokePages(inode, kernel) }
+        if mayHoldPages(inode) { revokePages(inode, kernel) }
         if holdsSecond, let second { revokePages(second, kernel) }
         settle(id, kernel)
         return false
@@ -64,7 +72,13 @@ extension FileServer {
     }
 
     /// Whether data may change without the inode's epoch: no client keeps what it is told of it now.
-    @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { inode.pointee.leases.contains(.pages) }
+    @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { mayHoldPages(inode) }
+
+    /// Whether the kernel may have pages that nobody else has seen: it was given some, or has not yet been heard to have
+    /// given them back.
+    @inline(__always) func mayHoldPages(_ inode: InodePointer) -> Bool {
+        inode.pointee.leases.contains(.pages) || inode.pointee.flags.contains(.flushing)
+    }
 
     // MARK: After a change
 
@@ -83,6 +97,7 @@ extension FileServer {
 
     private mutating func revokePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         inode.pointee.leases.subtract([.pages, .attributes])
+        inode.pointee.flags.insert(.flushing)
         notify(FOS_NOTICE_INODE_PAGES, inode.pointee.number, kernel)
     }
 

@@ -14,6 +14,8 @@ import Messaging
 extension InodeFlags {
     /// An O_TMPFILE file that may still get a name.
     static var linkable: InodeFlags { InodeFlags(rawValue: 4) }
+    /// The kernel has been told to give back pages, and no flush that began since is over.
+    static var flushing: InodeFlags { InodeFlags(rawValue: 8) }
 }
 
 extension FileServer {
@@ -67,6 +69,7 @@ extension FileServer {
         guard inode.pointee.kernelReferences == 0 else { return }
         // Leases on names of a directory stay with its entries; what the kernel knew of the inode it has dropped.
         inode.pointee.leases = []
+        inode.pointee.flags.remove(.flushing)
         releaseIfUnused(inode, kernel)
     }
 
@@ -207,6 +210,7 @@ extension FileServer {
                 index = inode.pointee.number / UInt64(FOS_SLOTS) + 1
                 inode.pointee.kernelReferences = 0
                 inode.pointee.leases = []
+                inode.pointee.flags.remove(.flushing)
                 releaseIfUnused(inode, kernel)
             }
         }

@@ -203,6 +203,37 @@ import Testing
         s.fleet.check()
     }
 
+    /// What the kernel had dirty when a second reader came is what that one sees too, although the lease is gone already.
+    @Test func othersWaitForPagesThatAreBeingFlushed() {
+        let s = Setup(members: 1)
+        let third = s.fleet.files()
+        let f = s.other.create(1, "f", reference: 1).inode
+        #expect(s.other.write(f, 0, Array("old".utf8)) == 3)
+        _ = s.kernel.read(f, 0, 3)
+        let (first, notices) = s.change(Files.readCall(f, 0, 3))
+        #expect(notices == ["pages \(f)"])
+        let second = third.client.post(Files.readCall(f, 0, 3))
+        let size = third.client.post(LoopCall(FOS_OP_SETATTR, inode: f, setMode(0o600)))
+        s.fleet.host.runUntilQuiet()
+        #expect(!s.other.client.isAnswered(first) && !third.client.isAnswered(second))
+        #expect(third.client.isAnswered(size), "attributes wait for nobody's data")
+        #expect(s.kernel.write(f, 0, Array("new".utf8), flags: FOS_IO_WRITEBACK.rawValue) == 3)
+        s.kernel.client.acknowledgeAll()
+        s.fleet.host.runUntilQuiet()
+        s.kernel.client.acknowledgeAll()
+        s.fleet.host.runUntilQuiet()
+        #expect(s.other.client.reply(first)?.bulk == Array("new".utf8))
+        #expect(third.client.reply(second)?.bulk == Array("new".utf8))
+        // And once it is over nobody is asked any more.
+        s.kernel.client.noticePolicy = .acknowledge
+        _ = s.other.read(f, 0, 3)
+        s.run(Files.readCall(f, 0, 3), [])
+        s.kernel.client.die()
+        s.other.client.die()
+        s.fleet.host.runUntilQuiet()
+        s.fleet.check()
+    }
+
     @Test(arguments: [1, 2]) func deathAndLiesOfTheFrontEnd(members: Int) {
         let s = Setup(members: members)
         let f = s.other.create(1, "f").inode

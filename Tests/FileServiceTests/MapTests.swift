@@ -183,6 +183,17 @@ struct MappedFile {
         fleet.host.runUntilQuiet()
         #expect(files.client.reply(ticket)?.status == 0 && !map.isGranted)
         #expect(MappedFile(files, f).direct(0, 1).0 == -Int(EAGAIN))
+        // Nor while what it had is on its way back, whatever else changes meanwhile.
+        kernel.client.acknowledgeAll()
+        fleet.host.runUntilQuiet()
+        _ = kernel.read(f, 0, 10)
+        let late = files.client.post(Files.readCall(f, 0, 3))
+        fleet.host.runUntilQuiet()
+        #expect(fleet.files().setattr(f, FOS_SET_MODE.rawValue, mode: 0o640).status == 0 && fos_map_grant(map.mapping.control) == 0)
+        kernel.client.noticePolicy = .acknowledge
+        kernel.client.acknowledgeAll()
+        fleet.host.runUntilQuiet()
+        #expect(files.client.reply(late)?.status == 0 && map.isGranted)
         kernel.client.die()
         files.client.die()
         fleet.host.runUntilQuiet()
