@@ -144,7 +144,7 @@ static inline uint8_t *fos_bulk_of(struct fos_context *context, struct fos_mount
 
 enum fos_file_state {
     FOS_FILE_MESSAGE = 0,  // the number is an O_PATH duplicate; data and offset are here
-    FOS_FILE_KERNEL = 1,   // materialised meanwhile: the number is the kernel's
+    FOS_FILE_KERNEL = 1,   // materialised meanwhile: the number is the kernel's. Directories stay in the table so
 };
 
 // An open file description of ours.
@@ -184,6 +184,7 @@ int fos_table_highest(void);
 void fos_file_lock(struct fos_context *context, struct fos_file *file);
 void fos_file_unlock(struct fos_context *context, struct fos_file *file);
 void fos_files_after_fork(void);
+int fos_is_kernels(int fd);  // 1: not ours, or materialised
 static inline struct fos_mount *fos_file_mount(const struct fos_file *file) { return &fos_mounts[file->mount]; }
 // The mount of a description if messages can reach it; NULL: its daemon has gone.
 static inline struct fos_mount *fos_file_usable(const struct fos_file *file) {

@@ -17,7 +17,8 @@ long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
     use->mount = fos_file_usable(use->file);
     use->context = NULL;
     if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {
-        long result = use->mount == NULL ? -ENOTCONN : -ENOMEM;
+        // A directory that is the kernel's is still answered by it when no message can be.
+        long result = use->file->state == FOS_FILE_KERNEL ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
         fos_file_put(NULL, use->file);
         return result;
     }

@@ -69,7 +69,7 @@ long fos_fcntl(struct fos_call *call) {
         fos_file_put(NULL, file);
         return flags;
     case F_SETFL:
-        if ((call->arguments[2] & (O_DIRECT | O_ASYNC | O_NOATIME)) != 0) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+        if (fos_is_kernels(fd) || (call->arguments[2] & (O_DIRECT | O_ASYNC | O_NOATIME)) != 0) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
         if ((file = fos_file_get(fd)) == NULL) return FOS_PASS;
         uint32_t settable = O_APPEND | O_NONBLOCK;
         __atomic_store_n(&file->flags, (file->flags & ~(settable | O_NOATIME)) | ((uint32_t)call->arguments[2] & settable), __ATOMIC_RELAXED);

@@ -2,14 +2,14 @@
 //
 // An open of a regular file or directory is one message after the walk: OPEN or CREATE, which checks access, truncates
 // and counts the reference that keeps the inode. The number is taken first where the open changes something, so a full
-// table (EMFILE) changes nothing. Everything else that can be opened (FIFOs, devices, O_PATH, O_TMPFILE, O_DIRECT) is
-// opened by the kernel, through the mount.
+// table (EMFILE) changes nothing. Everything else that can be opened (FIFOs, devices, O_PATH, O_TMPFILE) is
+// opened by the kernel, through the mount. O_DIRECT is kept for F_GETFL: messages go around the kernel's cache anyway.
 #define _GNU_SOURCE
 #include <linux/openat2.h>
 #include "calls.h"
 
 enum { LARGE_FILE = 0100000 };  // O_LARGEFILE, which the kernel adds and F_GETFL shows
-static const int kernels_flags = O_PATH | (O_TMPFILE & ~O_DIRECTORY) | O_DIRECT | O_ASYNC;
+static const int kernels_flags = O_PATH | (O_TMPFILE & ~O_DIRECTORY) | O_ASYNC;
 
 struct opening {
     struct fos_context *context;

@@ -72,7 +72,7 @@ struct fos_file *fos_file_get(long fd) {
 // Gives the inode back to its server. Nobody waits for the answer.
 static void release(struct fos_context *context, struct fos_file *file) {
     struct fos_mount *mount = fos_file_usable(file);
-    if (mount == NULL || file->state != FOS_FILE_MESSAGE) return;
+    if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
     struct fos_message *request = fos_build(own, mount, FOS_OP_RELEASE, file->inode);
@@ -128,8 +128,20 @@ void fos_table_clear(struct fos_context *context, int fd) {
     if ((uint32_t)fd < FOS_DESCRIPTORS_MAX) fos_table_set(context, fd, NULL);
 }
 
-// In the child only the numbers refer to descriptions: calls of other threads are not there.
+int fos_is_kernels(int fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 1;
+    int is_kernels = __atomic_load_n(&file->state, __ATOMIC_ACQUIRE) == FOS_FILE_KERNEL;
+    fos_file_put(NULL, file);
+    return is_kernels;
+}
+
+// In the child only the numbers refer to descriptions: calls of other threads are not there. What is the kernel's was known
+// through the parent's connection.
 void fos_files_after_fork(void) {
+    for (int fd = 0; fd <= highest; fd++) {
+        if (fos_table[fd] != 0 && files[fos_table[fd] - 1].state == FOS_FILE_KERNEL) fos_table[fd] = 0;
+    }
     for (uint32_t index = 0; index < never_used; index++) {
         files[index].references = 0;
         files[index].lock = 0;

@@ -3,6 +3,8 @@
 // The file is opened again through the mount: by the path it was opened with, if that still leads to the same inode,
 // else by its number under `.fos/open`, which the daemon resolves for clients that hold a reference to it. The new
 // descriptor takes over every number of the description with one dup3 each, so there is no moment without one.
+// A directory stays known: the kernel's descriptor serves whoever needs one, and what is named relative to it still goes
+// by message. Its reference at the server stays too, until its last number is closed.
 // Invariants: the description is locked meanwhile, so no offset is lost; a call that waited for the lock finds the
 // description to be the kernel's and passes. A failure leaves everything as it was.
 #define _GNU_SOURCE
@@ -64,14 +66,14 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
         if (here == file) {
             long kept = fos_raw(SYS_fcntl, number, F_GETFD);
             fos_raw(SYS_dup3, fd, number, kept > 0 && (kept & FD_CLOEXEC) ? O_CLOEXEC : 0);
-            fos_table_clear(context, number);
+            if (!file->is_directory) fos_table_clear(context, number);
             numbers++;
         }
         if (here != NULL) fos_file_put(context, here);
     }
     fos_raw(SYS_close, fd);
     // The kernel's own reference keeps the inode from here on.
-    if (numbers > 0 && fos_file_usable(file) != NULL) {
+    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) {
         struct fos_message *request = fos_build(context, mount, FOS_OP_RELEASE, file->inode);
         struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
         memcpy(fos_payload(request), &give, sizeof give);
@@ -102,6 +104,7 @@ int fos_materialise_all(struct fos_context *context, int inherited_only) {
     for (int fd = 0; fd <= highest; fd++) {
         if (!fos_ours(fd)) continue;
         if (inherited_only && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0) continue;
+        if (fos_is_kernels(fd)) continue;
         made += fos_materialise(context, fd) == 0;
     }
     return made;

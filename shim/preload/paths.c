@@ -113,9 +113,9 @@ static long begin(struct fos_context *context, long directory, const char **path
     long result = 0;
     place->mount = fos_file_usable(file);
     at->directory = file->inode;
-    if (place->mount == NULL) result = -ENOTCONN;
+    if (place->mount == NULL) result = file->state == FOS_FILE_MESSAGE ? -ENOTCONN : FOS_PASS;
     else if (!file->is_directory && text[0] != 0) result = -ENOTDIR;
-    else if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    else if (!file->is_directory && file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
     fos_file_put(context, file);
     return result;
 }
