@@ -37,6 +37,7 @@ enum {
     FOS_FILES_MAX = 4096,          // open file descriptions of ours; more are the kernel's
     FOS_FILE_PATH_BYTES = 432,     // of the path a description remembers; a longer one is opened through the mount
     FOS_PATH_BYTES = 4096,         // PATH_MAX, NUL included
+    FOS_WALKS_MAX = 100,           // of one call, when what it found is gone each time it wants to use it
     FOS_SYMLINKS_MAX = 40,         // as the kernel's MAXSYMLINKS
     FOS_GROUPS_MAX = 32,           // supplementary groups that are checked here; with more, servers are asked
 };

@@ -173,8 +173,7 @@ long fos_set_attributes(struct fos_context *context, struct fos_mount *mount, ui
     request->length = sizeof *set;
     int status = fos_send(context, mount);
     struct fos_attributes attributes;
-    if (status == 0) status = fos_take_attributes(mount, fos_answer(context, mount), &attributes);
-    return status == -ESTALE ? -ENOENT : status;
+    return status == 0 ? fos_take_attributes(mount, fos_answer(context, mount), &attributes) : status;
 }
 
 // A file whose mode its opener could not open it with any more becomes the kernel's while it still can.
@@ -197,8 +196,10 @@ static long change_path(struct fos_call *call, long directory, const char *path,
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
-    long result = find(context, directory, path, flags, &place);
-    if (result == 0) {
+    long result = -ESTALE;
+    for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
+        result = find(context, directory, path, flags, &place);
+        if (result != 0) break;
         int link = (place.attributes.mode & S_IFMT) == S_IFLNK;
         // The mode of a link: the kernel has its own answer.
         if (link && (set->valid & FOS_SET_MODE) != 0) {
@@ -209,7 +210,7 @@ static long change_path(struct fos_call *call, long directory, const char *path,
         }
     }
     fos_leave(context);
-    return result;
+    return result == -ESTALE ? -ENOENT : result;
 }
 
 static long change_file(struct fos_call *call, long fd, struct fos_setattr_request *set) {

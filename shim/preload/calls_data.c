@@ -358,7 +358,7 @@ long fos_ftruncate(struct fos_call *call) {
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
     if (result != 0) return result;
-    struct fos_setattr_request set = {.valid = FOS_SET_SIZE, .size = (uint64_t)call->arguments[1]};
+    struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
     if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
     else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
     return fos_end(&use, result);
@@ -368,15 +368,16 @@ long fos_truncate(struct fos_call *call) {
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return FOS_PASS;
     struct fos_place place;
-    long result = call->arguments[1] < 0 || fos_file_size_limited ? FOS_PASS
-        : fos_walk(context, AT_FDCWD, (const char *)call->arguments[0], FOS_WALK_FOLLOW, &place);
-    if (result == 0) {
-        struct fos_setattr_request set = {.valid = FOS_SET_SIZE, .size = (uint64_t)call->arguments[1]};
+    long result = call->arguments[1] < 0 || fos_file_size_limited ? FOS_PASS : -ESTALE;
+    for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
+        result = fos_walk(context, AT_FDCWD, (const char *)call->arguments[0], FOS_WALK_FOLLOW, &place);
+        if (result != 0) break;
+        struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
         uint32_t type = place.attributes.mode & S_IFMT;
         result = type == S_IFDIR ? -EISDIR : type != S_IFREG ? -EINVAL : fos_set_attributes(context, place.mount, place.attributes.inode, &set);
     }
     fos_leave(context);
-    return result;
+    return result == -ESTALE ? -ENOENT : result;
 }
 
 long fos_fallocate(struct fos_call *call) {

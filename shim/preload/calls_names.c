@@ -85,14 +85,15 @@ static long read_link(struct fos_call *call, long directory, const char *path, c
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
-    long result = fos_walk(context, directory, path, 0, &place);
-    if (result == 0 && (place.attributes.mode & S_IFMT) != S_IFLNK) result = -EINVAL;
-    if (result == 0) {
+    long result = -ESTALE;
+    for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
+        result = fos_walk(context, directory, path, 0, &place);
+        if (result == 0 && (place.attributes.mode & S_IFMT) != S_IFLNK) result = -EINVAL;
+        if (result != 0) break;
         struct fos_message *request = fos_build(context, place.mount, FOS_OP_READLINK, place.attributes.inode);
         request->bulk_offset = 0;
         request->bulk_length = FOS_SYMLINK_BYTES_MAX;
         result = fos_send(context, place.mount);
-        if (result == -ESTALE) result = -ENOENT;
         if (result == 0) {
             uint32_t length = fos_answer(context, place.mount)->bulk_length;
             if (length > FOS_SYMLINK_BYTES_MAX) length = 0;
@@ -102,7 +103,7 @@ static long read_link(struct fos_call *call, long directory, const char *path, c
         }
     }
     fos_leave(context);
-    return result;
+    return result == -ESTALE ? -ENOENT : result;
 }
 long fos_readlink(struct fos_call *call) {
     return read_link(call, AT_FDCWD, path_argument(call, 0), (char *)call->arguments[1], (int)call->arguments[2]);

@@ -42,8 +42,6 @@ static long open_found(struct opening *open) {
     memcpy(fos_payload(request), &wanted, sizeof wanted);
     request->length = sizeof wanted;
     int status = fos_send(open->context, mount);
-    // Removed since the walk: as if the walk had come later.
-    if (status == -ESTALE) return -ENOENT;
     return status < 0 ? status : fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
 }
 
@@ -78,7 +76,6 @@ static long create(struct opening *open) {
     memcpy((uint8_t *)fos_payload(request) + sizeof make, place->name, place->name_length);
     request->length = (uint32_t)sizeof make + place->name_length;
     int status = fos_send(open->context, mount);
-    if (status == -ESTALE) return -ENOENT;
     if (status < 0) return status;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
@@ -140,6 +137,9 @@ static long open_numbered(struct opening *open) {
         }
     }
     long result = find_or_create(open);
+    // What the walk found was removed, or replaced by a rename, before it could be opened: the walk comes again.
+    for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) result = find_or_create(open);
+    if (result == -ESTALE) result = -ENOENT;
     if (result == 0) {
         struct fos_file *file = describe(open);
         if (file != NULL && number < 0) number = fos_number_take(keep);

@@ -128,7 +128,7 @@ static long expand(struct fos_context *context, struct fos_place *place, const c
     request->bulk_offset = 0;
     request->bulk_length = FOS_SYMLINK_BYTES_MAX;
     int status = fos_send(context, mount);
-    if (status < 0) return status == -EINVAL || status == -ESTALE ? -ENOENT : status;
+    if (status < 0) return status == -EINVAL ? -ESTALE : status;
     size_t length = fos_answer(context, mount)->bulk_length, rest = strlen(*path);
     if (length > FOS_SYMLINK_BYTES_MAX) return -EIO;
     if (length + rest + 2 > BYTES_LIMIT) return -ENAMETOOLONG;
@@ -211,6 +211,11 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
                 return fos_hand_over(context, directory, FOS_BYPASS_LEAVES);
             }
             result = expand(context, place, &rest, &at, ++links);
+            // The link was removed or replaced after it was found: its name is looked up again.
+            if (result == -ESTALE) {
+                rest = name;
+                continue;
+            }
             if (result == FOS_PASS) return fos_hand_over(context, directory, FOS_BYPASS_LEAVES);
             if (result != 0) return result;
             continue;
