@@ -10,6 +10,8 @@ setup_file() {
     export FOS_CACHE=$BASE/tables LIBFOS
     LIBFOS=$("$FOS" shim-path)
     "$FOS" run -- true
+    # A shim that stood aside would make the comparisons below compare nothing.
+    [ -z "$(FOS_VERBOSE=1 LD_PRELOAD=$LIBFOS true 2>&1)" ]
 }
 
 @test "the documentation shows the list of calls that the code has" {

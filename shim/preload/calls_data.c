@@ -41,6 +41,7 @@ struct pieces {
     long count;
     size_t within;   // of the first piece, already done
     uint64_t total;
+    int is_vector;   // the call named them as a vector: with no bytes at all, the kernel looks no further
 };
 
 // Checks the pieces as the kernel would. 0 or -errno.
@@ -209,6 +210,7 @@ static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t of
     if (positioned && offset < 0) return fos_end(&use, -EINVAL);
     result = measure(pieces);
     if (result != 0) return fos_end(&use, result);
+    if (pieces->is_vector && pieces->total == 0) return fos_end(&use, 0);
     if (file->is_directory) return fos_end(&use, -EISDIR);
     if (!positioned) {
         fos_file_lock(use.context, file);
@@ -270,7 +272,7 @@ long fos_pwrite(struct fos_call *call) {
     return write_pieces(call, &(struct pieces){.vector = &all, .count = 1}, call->arguments[3], 1);
 }
 static struct pieces pieces_of(struct fos_call *call) {
-    return (struct pieces){.vector = (const struct iovec *)call->arguments[1], .count = call->arguments[2]};
+    return (struct pieces){.vector = (const struct iovec *)call->arguments[1], .count = call->arguments[2], .is_vector = 1};
 }
 long fos_readv(struct fos_call *call) {
     struct pieces pieces = pieces_of(call);

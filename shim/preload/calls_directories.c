@@ -41,7 +41,6 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     struct fos_file *file = use->file;
     // A record of the service's is longer than the kernel's by its attributes; more than fits is not asked for.
     uint64_t wanted = (uint64_t)room * 6 + 512;
-    struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_READDIR, file->inode);
     // A directory that was removed has nothing in it, not even dots.
     struct fos_attributes attributes;
     long alive = file->offset != 0 ? 0 : fos_get_attributes(use->context, use->mount, file->inode, &attributes);
@@ -49,6 +48,7 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     if (alive != 0) return alive;
     uint32_t epoch;
     int plus = fos_listing_begins(use->mount, file->inode, &epoch);
+    struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_READDIR, file->inode);
     struct fos_readdir_request from = {.cookie = (uint64_t)file->offset, .flags = plus ? FOS_READDIR_PLUS : 0};
     memcpy(fos_payload(request), &from, sizeof from);
     request->length = sizeof from;

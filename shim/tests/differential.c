@@ -100,11 +100,13 @@ static void list(const char *path) {
     int count = 0;
     DIR *directory = opendir(path);
     if (directory == NULL) return say("list", path, -1, 0);
+    errno = 0;
     for (struct dirent *entry; (entry = readdir(directory)) != NULL && count < 256;) {
         char text[300];
         snprintf(text, sizeof text, "%s:%d", entry->d_name, entry->d_type);
         names[count++] = strdup(text);
     }
+    int error = errno;
     closedir(directory);
     qsort(names, (size_t)count, sizeof *names, compare_names);
     uint32_t sum = 0;
@@ -112,7 +114,8 @@ static void list(const char *path) {
         sum = sum * 31 + hash(names[i], strlen(names[i]));
         free(names[i]);
     }
-    say("list", path, count, sum);
+    errno = error;
+    say("list", path, error != 0 ? -1 - count : count, sum);
 }
 
 static int open_flags(void) {
