@@ -11,7 +11,7 @@
 // Numbers that older headers do not have are in calls_numbers.h.
 FOS_MESSAGE(read, read, "READ")
 FOS_MESSAGE(write, write, "WRITE")
-FOS_MESSAGE(open, open, "OPEN or CREATE; O_PATH, O_TMPFILE, O_DIRECT, O_ASYNC and special files: the kernel's")
+FOS_MESSAGE(open, open, "OPEN or CREATE; O_PATH, O_TMPFILE, O_ASYNC and special files: the kernel's")
 FOS_MESSAGE(close, close, "RELEASE with the last number; the shim's own descriptors are not there")
 FOS_MESSAGE(stat, stat, "GETATTR or LOOKUP")
 FOS_MESSAGE(fstat, fstat, "GETATTR or LOOKUP")
@@ -266,7 +266,7 @@ FOS_UNTOUCHED(inotify_init, "makes a descriptor of the kernel's, with a number t
 FOS_SPECIAL(inotify_add_watch, path_of_second, "the kernel's: it sees what comes through the mount, not what comes by message")
 FOS_UNTOUCHED(inotify_rm_watch, "no file is named")
 FOS_NO_FILE(migrate_pages)
-FOS_MESSAGE(openat, openat, "OPEN or CREATE; O_PATH, O_TMPFILE, O_DIRECT, O_ASYNC and special files: the kernel's")
+FOS_MESSAGE(openat, openat, "OPEN or CREATE; O_PATH, O_TMPFILE, O_ASYNC and special files: the kernel's")
 FOS_MESSAGE(mkdirat, mkdirat, "MKDIR")
 FOS_MESSAGE(mknodat, mknodat, "MKNOD")
 FOS_MESSAGE(fchownat, fchownat, "SETATTR")
