@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -56,6 +57,11 @@ pid_t fos_command_spawn(const char *path, char *const argv[], int output, int pa
 int fos_command_signal_with_parent(int signal, pid_t parent) {
     if (prctl(PR_SET_PDEATHSIG, signal) != 0) return -errno;
     return getppid() != parent;
+}
+
+const char *fos_command_error_name(int error) {
+    const char *name = strerrorname_np(error);
+    return name == NULL ? "" : name;
 }
 
 int fos_command_memory(const char *name, size_t bytes) {

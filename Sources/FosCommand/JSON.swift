@@ -4,6 +4,8 @@ public indirect enum JSON {
     case null
     case bool(Bool)
     case number(UInt64)
+    /// A number with a fraction, as its digits.
+    case decimal(String)
     case string(String)
     case array([JSON])
     case object([(String, JSON)])
@@ -21,6 +23,7 @@ public indirect enum JSON {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"
         case .number(let value): return String(value)
+        case .decimal(let digits): return digits
         case .string(let value): return Self.quoted(value)
         case .array(let values):
             if values.isEmpty { return "[]" }

@@ -45,22 +45,10 @@ struct RunCommand: ParsableCommand {
     }
 
     func run() throws {
-        let library = try ShimLibrary.path()
-        let preload = try ShimLibrary.preload(library, before: getenv("LD_PRELOAD").map { String(cString: $0) })
-        let tables = SiteTables.standard()
-        if let problem = tables.makeMissing(for: SiteTables.libraries(for: executablePath(command[0]))) {
-            if strict { throw CommandFailure(problem, exitStatus: RunExit.failure) }
-            complain("run: \(problem); running without the shim")
-        }
-        setenv("LD_PRELOAD", preload, 1)
-        setenv("FOS_CACHE", tables.directory, 1)
-        if let mount {
-            guard let entry = try selectedMounts(mount).first else { throw CommandFailure.usage("\(mount): not on a fos mount") }
-            setenv("FOS_MOUNT", entry.mountPoint, 1)
-        }
+        try preloadShim(for: command, mount: mount, strict: strict)
         if strict { setenv("FOS_STRICT", "1", 1) }
         if noCache { setenv("FOS_NO_CACHE", "1", 1) }
-        if stats { try runCounted() } else { throw startFailure(replaceProcess(with: command)) }
+        if stats { try runCounted() } else { throw startFailure(command, replaceProcess(with: command)) }
     }
 
     /// Runs the command as a child, so that somebody is left to print the figures.
@@ -68,20 +56,41 @@ struct RunCommand: ParsableCommand {
         let tally = try Tally()
         setenv("FOS_STATS", tally.path, 1)
         let start = ContinuousClock.now
-        let pid = spawnHere(command)
-        guard pid > 0 else { throw startFailure(-pid) }
-        forwardSignals(to: pid)
-        let status = waitForExit(of: pid)
+        let status = try runChild(command)
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         writeError("\n" + tally.report(seconds: seconds).joined(separator: "\n") + "\n")
         throw ExitCode(status)
     }
+}
 
-    private func startFailure(_ error: Int32) -> CommandFailure {
-        let found = error != ENOENT && error != ENOTDIR
-        return CommandFailure(
-            "\(command[0]): \(errorText(error))", exitStatus: found ? RunExit.notExecutable : RunExit.notFound)
+/// Prepares the environment so that what is started from now on runs under the shim.
+func preloadShim(for command: [String], mount: String?, strict: Bool) throws {
+    let library = try ShimLibrary.path()
+    let preload = try ShimLibrary.preload(library, before: getenv("LD_PRELOAD").map { String(cString: $0) })
+    let tables = SiteTables.standard()
+    if let problem = tables.makeMissing(for: SiteTables.libraries(for: executablePath(command[0]))) {
+        if strict { throw CommandFailure(problem, exitStatus: RunExit.failure) }
+        complain("run: \(problem); running without the shim")
     }
+    setenv("LD_PRELOAD", preload, 1)
+    setenv("FOS_CACHE", tables.directory, 1)
+    if let mount {
+        guard let entry = try selectedMounts(mount).first else { throw CommandFailure.usage("\(mount): not on a fos mount") }
+        setenv("FOS_MOUNT", entry.mountPoint, 1)
+    }
+}
+
+/// Runs a command and waits for its end: its exit status, or 128 plus the signal that ended it.
+func runChild(_ command: [String]) throws(CommandFailure) -> Int32 {
+    let pid = spawnHere(command)
+    guard pid > 0 else { throw startFailure(command, -pid) }
+    forwardSignals(to: pid)
+    return waitForExit(of: pid)
+}
+
+func startFailure(_ command: [String], _ error: Int32) -> CommandFailure {
+    let found = error != ENOENT && error != ENOTDIR
+    return CommandFailure("\(command[0]): \(errorText(error))", exitStatus: found ? RunExit.notExecutable : RunExit.notFound)
 }
 
 struct ShimPathCommand: ParsableCommand {

@@ -218,3 +218,32 @@ SH
     diff -u "$BASE/results/alone" "$BASE/results/shim"
     diff -r "$MOUNT/alone" "$MOUNT/shim"
 }
+
+@test "fos trace: each call with its messages and the times of their steps, as text and for Chrome" {
+    only_fos
+    mkdir "$MOUNT/traced"
+    chmod 1777 "$MOUNT/traced"
+    run "$FOS" trace -- bash -c "echo hello > '$MOUNT/traced/a'; cat '$MOUNT/traced/a'; stat '$MOUNT/traced/none'; exit 4"
+    [ "$status" = 4 ]
+    [ "${lines[0]}" = hello ]
+    grep -qE '^ *AT +THREAD +CALL +RESULT +TOTAL +MESSAGE ' <<< "$output"
+    grep -qE ' openat +[0-9]+ ' <<< "$output"
+    grep -qE ' CREATE( +[0-9]+\.[0-9]{2}){4}' <<< "$output"
+    grep -qE ' write +6 .* WRITE( +[0-9]+\.[0-9]{2}){5}$' <<< "$output"
+    grep -qE ' (statx|newfstatat) +-ENOENT ' <<< "$output"
+    "$FOS" trace -o "$BASE/results/trace.json" -- sh -c "mkdir '$MOUNT/traced/d'; rmdir '$MOUNT/traced/d'"
+    jq -e '[.traceEvents[] | select(.cat == "call") | .name] | contains(["mkdir", "rmdir"])' "$BASE/results/trace.json"
+    # The steps of a call with one message begin with it, follow each other and end with it.
+    jq -e '.traceEvents as $all | [$all[] | select(.cat == "call" and .name == "mkdir")][0] as $call |
+        [$all[] | select(.cat == "step" and .tid == $call.tid and .ts >= $call.ts - 0.001 and .ts < $call.ts + $call.dur)] |
+        (length >= 5) and (.[0].ts == $call.ts) and
+        ((([.[].dur] | add) - $call.dur) | fabs) < 0.5 * $call.dur + 5' "$BASE/results/trace.json"
+    "$FOS" trace -o "$BASE/results/trace.txt" -- touch "$MOUNT/traced/b"
+    grep -q ' CREATE ' "$BASE/results/trace.txt"
+    # What never comes near a mount has nothing to show.
+    run "$FOS" trace -- /bin/true
+    [ "$status" = 0 ] && [ "${#lines[@]}" = 1 ]
+    run "$FOS" trace -o /nonexistent/x -- touch "$MOUNT/traced/not"
+    [ "$status" = 125 ] && [ "$output" = "fos: trace: /nonexistent/x: No such file or directory" ] && [ ! -e "$MOUNT/traced/not" ]
+    run -127 "$FOS" trace -- no-such-command
+}

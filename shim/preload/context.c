@@ -103,10 +103,16 @@ int fos_send(struct fos_context *context, struct fos_mount *mount) {
     struct fos_message request;
     int again = 0, result;
     for (;;) {
+        uint64_t start = fos_options.counting ? fos_clock() : 0;
         context->posted |= 1u << mount->index;
         result = fos_call(&mount->client, (int)context->index);
         context->posted &= ~(1u << mount->index);
         fos_tally_add(&fos_tally->messages, 1);
+        if (start != 0) fos_tally_add(&fos_tally->time_messages, fos_clock() - start);
+        if (fos_options.tracing) {
+            const struct fos_message *sent = &mount->client.channel[context->index].request;
+            fos_trace_message(&mount->client, (int)context->index, sent->operation, sent->inode, result);
+        }
         if (result != -EBUSY || again++ > 0) break;
         // A call that was left by a jump has its request in flight in this channel; ours is put aside while it ends.
         struct fos_message *built = &mount->client.channel[context->index].request;

@@ -10,10 +10,10 @@ long fos_dispatch(struct fos_call *call) {
     if (fos_process_borrowed(call)) return FOS_PASS;
     uint8_t hook = __atomic_load_n(&fos_hooks[call->number], __ATOMIC_RELAXED);
     if (hook != FOS_HOOK_CALLS) return hook == FOS_HOOK_PROCESS ? fos_process_handle(call) : FOS_PASS;
-    if (!fos_options.counting) return fos_calls_handle(call);
+    if (!fos_options.counting) return fos_options.tracing ? fos_trace_call(call) : fos_calls_handle(call);
     long number = call->number;
     uint64_t start = fos_clock();
-    long result = fos_calls_handle(call);
+    long result = fos_options.tracing ? fos_trace_call(call) : fos_calls_handle(call);
     if (result != FOS_PASS) {
         fos_tally_add(&fos_tally->handled[number], 1);
         fos_tally_add(&fos_tally->time_handled, fos_clock() - start);

@@ -235,6 +235,7 @@ static void connect_now(struct fos_mount *mount) {
     }
     struct fos_client *client = &mount->client;
     int result = fos_client_connect(client, mount->uid, mount->name, FOS_CONTEXTS_MAX, 0);
+    client->timed = (uint32_t)fos_options.tracing;
     if (result == 0 && client->channels < FOS_CONTEXTS_MAX) {
         fos_client_disconnect(client);
         result = -EAGAIN;

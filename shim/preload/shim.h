@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <fos/calltrace.h>
 #include <fos/sites.h>
 #include <fos/tally.h>
 #include "../proxy/system.h"
@@ -38,6 +39,7 @@ struct fos_options {
     int verbose;        // FOS_VERBOSE=1
     int strict;         // FOS_STRICT=1: a bypass ends the program with a message
     int no_cache;       // FOS_NO_CACHE=1: nothing is kept under epochs
+    int tracing;        // FOS_TRACE=FILE was given and works: calls and messages are recorded (trace.c)
     int counting;       // FOS_STATS=FILE was given and works: fos_tally is shared, and times are worth taking
 };
 extern struct fos_options fos_options;
@@ -84,6 +86,9 @@ void fos_calls_give_up(void);
 
 // Counts a call on a mount that goes to the kernel; under FOS_STRICT=1 says so and ends the program.
 void fos_bypass(enum fos_bypass reason, long number);
+// Records a message that has been answered, while fos_options.tracing; the connection has `timed` set then.
+struct fos_client;
+void fos_trace_message(const struct fos_client *client, int channel, uint16_t operation, uint64_t inode, int result);
 // Has fos_calls_thread_end called in the calling thread when it ends; for the thread's channel. By a key of pthread_setspecific,
 // because the `syscall` that ends a thread is one of the few that cannot be redirected. May fail for want of keys: 0, or -EAGAIN.
 int fos_watch_thread(void);
@@ -106,6 +111,10 @@ long fos_process_handle(struct fos_call *call);
 int fos_process_borrowed(const struct fos_call *call);
 // Hands everything to the kernel from now on.
 void fos_give_up(void);
+
+// trace.c: opens FOS_TRACE's file; calls fos_calls_handle and records it.
+void fos_trace_open(const char *path);
+long fos_trace_call(struct fos_call *call);
 
 // A loaded ELF file, as its program headers describe it.
 struct fos_object {

@@ -4,7 +4,7 @@
 // libraries' constructors are served already. Nothing else happens until a call touches a mount.
 // Rule: whatever is missing or wrong, the program runs as without the shim; FOS_VERBOSE=1 says why in one line.
 //
-// Environment: FOS_VERBOSE=1, FOS_STRICT=1, FOS_NO_CACHE=1, FOS_MOUNT=DIR, FOS_STATS=FILE; the tables are in FOS_CACHE, or
+// Environment: FOS_VERBOSE=1, FOS_STRICT=1, FOS_NO_CACHE=1, FOS_MOUNT=DIR, FOS_STATS=FILE, FOS_TRACE=FILE; the tables are in FOS_CACHE, or
 // XDG_CACHE_HOME/fos, or HOME/.cache/fos.
 #define _GNU_SOURCE
 #include "shim.h"
@@ -143,6 +143,9 @@ __attribute__((constructor)) static void begin(int count, char **arguments, char
     fos_options.mount = value(environment, "FOS_MOUNT");
     const char *figures = value(environment, "FOS_STATS");
     if (figures != NULL && figures[0] == '/') open_tally(figures);
+
+    const char *trace = value(environment, "FOS_TRACE");
+    if (trace != NULL && trace[0] == '/') fos_trace_open(trace);
 
     struct start start = {.objects = 0};
     char directory[DIRECTORY_ROOM];

@@ -15,6 +15,9 @@ pid_t fos_command_spawn(const char *path, char *const argv[], int output, int pa
 // Asks for `signal` when the parent process ends. Returns 1 if the parent is no longer `parent`, else 0.
 int fos_command_signal_with_parent(int signal, pid_t parent);
 
+// "ENOENT" for the error 2; an empty text for a number that is none.
+const char *fos_command_error_name(int error);
+
 // A descriptor of `bytes` bytes of zeroed memory (memfd_create(2)), closed on exec.
 int fos_command_memory(const char *name, size_t bytes);
 

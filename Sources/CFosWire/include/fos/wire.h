@@ -20,5 +20,6 @@
 #include <fos/statistics.h>
 #include <fos/sites.h>
 #include <fos/tally.h>
+#include <fos/calltrace.h>
 
 #endif
