@@ -38,6 +38,37 @@ setup_file() {
     FOS_NO_CACHE=1 "$ROOT/shim/build/differential" -n 20 -s "${FOS_TEST_SEED:-$RANDOM$RANDOM}" "$LIBFOS" "$LOCAL/uncached" "$MOUNT/uncached"
 }
 
+@test "data that is read again and again, in shared memory too, is what was written last" {
+    only_fos
+    cat > "$BASE/again.py" <<'PY'
+import os, random, sys
+path, seed = sys.argv[1] + '/large', int(sys.argv[2])
+random.seed(seed)
+data = os.urandom(3000000)
+with open(path, 'wb') as file: file.write(data)
+fd = os.open(path, os.O_RDWR)
+for i in range(2000):
+    offset, count = random.randrange(len(data)), random.choice([1, 10, 4096, 20000, 100000])
+    assert os.pread(fd, count, offset) == data[offset:offset + count], (seed, i)
+    if i % 40 == 0:
+        offset, new = random.randrange(len(data) - 100), os.urandom(100)
+        os.pwrite(fd, new, offset)
+        data = data[:offset] + new + data[offset + 100:]
+    if i == 900:
+        os.ftruncate(fd, 2000000)
+        data = data[:2000000]
+    if i == 1300:
+        assert os.pwrite(fd, b'x' * 3000000, 2000000) == 3000000
+        data += b'x' * 3000000
+PY
+    cd "$BASE"
+    "$FOS" run --strict --stats -- python3 "$BASE/again.py" mount "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    cat "$BASE/figures"
+    # By the relative path, and mostly without a message.
+    copies=$(sed -n 's/.* written; \([0-9,]*\) calls as memory copies.*/\1/p' "$BASE/figures" | tr -d ,)
+    [ "$copies" -gt 500 ]
+}
+
 @test "an open file fails at once when its daemon goes, and a later mount is used again" {
     only_fos
     mkdir "$BASE/brief"

@@ -74,6 +74,7 @@ void fos_calls_after_fork(int child) {
     if (!child) return;
     fos_contexts_reset();
     fos_files_after_fork();
+    fos_maps_after_fork();
     fos_mounts_after_fork();
 }
 

@@ -114,10 +114,11 @@ extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has t
 
 // The mount that an absolute path names a place in, connected, and where the rest of the path begins. NULL: not ours.
 struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
-// The mount and inode of the current directory; NULL: not ours.
-struct fos_mount *fos_mount_of_cwd(uint64_t *inode);
+// The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
+// is the directory's), or one that lies below it (`rest` then begins at its root). NULL: not ours.
+struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
-const char *fos_cwd_path(void);      // absolute, while the current directory is on a mount; "" if it is too long
+const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
 void fos_mounts_after_fork(void);     // in the child: the connections are the parent's
 // The user or its groups are about to change: everything open becomes the kernel's, and the next call connects anew.
 void fos_identity_changes(struct fos_context *context);
@@ -160,6 +161,9 @@ struct fos_file {
     uint64_t inode;
     int64_t offset;        // of a directory: the cookie
     uint32_t next_free;
+    uint32_t region;         // index + 1 of the region it is read in (maps.c), 0: none
+    uint32_t message_reads;  // since the last look whether a region would pay
+    uint64_t message_bytes;
     uint32_t reserved;
     char path[FOS_FILE_PATH_BYTES];
 };
@@ -290,6 +294,16 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
+
+// ---- reading in shared memory (maps.c) ------------------------------------------------------------------------------
+
+// Bytes read from the file's region, -1: a message is needed.
+long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes);
+// After a READ: asks for a region when that pays. Uses the context's channel: what the reply held must have been taken.
+void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes);
+// With the last number of a description.
+void fos_unmap(struct fos_file *file);
+void fos_maps_after_fork(void);
 
 #pragma GCC visibility pop
 

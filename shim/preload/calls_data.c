@@ -119,6 +119,13 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
     return done;
 }
 
+static uint64_t size_in(const struct fos_message *reply) {
+    struct fos_io_reply io;
+    if (reply->length < sizeof io) return 0;
+    memcpy(&io, fos_payload_const(reply), sizeof io);
+    return io.size;
+}
+
 // Reads whole pages around a small range, keeps them, and copies the range. Bytes or -errno.
 static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t offset, uint64_t bytes) {
     uint64_t first = offset / FOS_PAGE_BYTES * FOS_PAGE_BYTES;
@@ -139,14 +146,24 @@ static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t o
     }
     uint64_t skip = offset - first, left = got > skip ? got - skip : 0;
     if (left > bytes) left = bytes;
+    uint64_t size = size_in(reply);
     copy_pieces(pieces, bulk + skip, left, 1);
+    fos_read_by_message(use->context, use->mount, use->file, size, left);
     return (long)left;
 }
 
 enum { KEPT_BYTES = 16384 };  // larger reads are not worth a copy more
 
+// A read of one piece in the file's region. -1: by message.
+static long read_mapped(struct fos_use *use, struct pieces *pieces, uint64_t offset) {
+    if (use->file->region == 0 || pieces->count != 1) return -1;
+    return fos_mapped_read(use->mount, use->file, offset, pieces->vector->iov_base, pieces->total);
+}
+
 static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset) {
     uint64_t done = 0;
+    long mapped = read_mapped(use, pieces, offset);
+    if (mapped >= 0) return mapped;
     if (pieces->total <= KEPT_BYTES && fos_cache_enabled()) {
         int ended;
         done = read_kept(use, pieces, offset, &ended);
@@ -166,8 +183,10 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
         if (status < 0) return done > 0 ? (long)done : status;
         uint32_t got = fos_answer(use->context, use->mount)->bulk_length;
         if (got > now) return -EIO;
+        uint64_t size = size_in(fos_answer(use->context, use->mount));
         copy_pieces(pieces, fos_bulk_of(use->context, use->mount), got, 1);
         done += got;
+        fos_read_by_message(use->context, use->mount, use->file, size, got);
         if (got < now) break;
     }
     fos_tally_add(&fos_tally->bytes_read, done);

@@ -130,7 +130,7 @@ static long open_numbered(struct opening *open) {
         uint64_t inode;
         if (fos_bad_pointer(open->path)) return FOS_PASS;
         if (open->path[0] == '/') mine = fos_mount_of_path(open->path, &rest);
-        else if ((int)open->directory == AT_FDCWD) mine = fos_mount_of_cwd(&inode);
+        else if ((int)open->directory == AT_FDCWD) mine = fos_mount_of_relative(open->path, &rest, &inode);
         if (mine != NULL || (open->path[0] != '/' && fos_ours((int)open->directory))) {
             number = fos_number_take(keep);
             if (number < 0) return number == FOS_PASS ? fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT) : number;

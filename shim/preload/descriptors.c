@@ -42,6 +42,8 @@ struct fos_file *fos_file_new(void) {
     file->state = FOS_FILE_MESSAGE;
     file->offset = 0;
     file->path_length = 0;
+    file->region = file->message_reads = 0;
+    file->message_bytes = 0;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
 }
@@ -85,6 +87,7 @@ static void release(struct fos_context *context, struct fos_file *file) {
 
 void fos_file_put(struct fos_context *context, struct fos_file *file) {
     if (__atomic_sub_fetch(&file->references, 1, __ATOMIC_ACQ_REL) != 0) return;
+    fos_unmap(file);
     release(context, file);
     fos_file_delete(file);
 }

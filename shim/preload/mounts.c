@@ -295,28 +295,56 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
     return connected(longest);
 }
 
-struct fos_mount *fos_mount_of_cwd(uint64_t *inode) {
-    look_at_table();
-    if (!fos_cwd_known) {
-        struct statx seen;
-        fos_cwd_known = 1;
-        cwd_mount = NULL;
-        cwd_path[0] = 0;
-        if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &seen) != 0) return NULL;
-        for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
-            if (fos_mounts[i].listed && fos_mounts[i].mount_id == seen.stx_mnt_id) cwd_mount = &fos_mounts[i];
-        }
-        if (cwd_mount == NULL) return NULL;
-        cwd_inode = seen.stx_ino;
-        long length = fos_raw(SYS_getcwd, cwd_path, sizeof cwd_path);
-        if (length <= 0 || cwd_path[0] != '/') cwd_path[0] = 0;
+// Asks the kernel where the current directory is, if anything is mounted at all.
+static void learn_cwd(void) {
+    struct statx seen;
+    int any = 0;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) any |= (int)fos_mounts[i].listed;
+    fos_cwd_known = 1;
+    cwd_mount = NULL;
+    cwd_path[0] = 0;
+    if (!any) return;
+    long length = fos_raw(SYS_getcwd, cwd_path, sizeof cwd_path);
+    if (length <= 0 || cwd_path[0] != '/') cwd_path[0] = 0;
+    if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &seen) != 0) return;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        if (fos_mounts[i].listed && fos_mounts[i].mount_id == seen.stx_mnt_id) cwd_mount = &fos_mounts[i];
     }
-    if (cwd_mount == NULL || !cwd_mount->listed) return NULL;
+    cwd_inode = seen.stx_ino;
+}
+
+// The mount that lies below the current directory on this very path: its mount point's names are no links.
+static struct fos_mount *below_cwd(const char *path, const char **rest) {
+    uint32_t above = (uint32_t)strlen(cwd_path);
+    if (above == 1) above = 0;  // the root directory: its slash is the next name's
+    while (path[0] == '.' && path[1] == '/') {
+        path += 2;
+        while (*path == '/') path++;
+    }
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+        struct fos_mount *mount = &fos_mounts[i];
+        if (!mount->listed || mount->path_length <= above + 1 || !below(mount->path, cwd_path, above) || cwd_path[0] == 0) continue;
+        uint32_t length = mount->path_length - above - 1;
+        if (!below(path, mount->path + above + 1, length)) continue;
+        *rest = path + length;
+        return connected(mount);
+    }
+    return NULL;
+}
+
+struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode) {
+    look_at_table();
+    if (!fos_cwd_known) learn_cwd();
+    if (cwd_mount == NULL) {
+        *inode = FOS_ROOT_INODE;
+        return cwd_path[0] == 0 ? NULL : below_cwd(path, rest);
+    }
+    if (!cwd_mount->listed) return NULL;
     *inode = cwd_inode;
     return connected(cwd_mount);
 }
 
-const char *fos_cwd_path(void) { return fos_cwd_known && cwd_mount != NULL ? cwd_path : ""; }
+const char *fos_cwd_path(void) { return fos_cwd_known ? cwd_path : ""; }
 
 // ---- changes of the process -----------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ static long begin(struct fos_context *context, long directory, const char **path
     }
     if (text[0] == 0 && (flags & FOS_WALK_EMPTY) == 0) return -ENOENT;
     if ((int)directory == AT_FDCWD) {
-        place->mount = fos_mount_of_cwd(&at->directory);
+        place->mount = fos_mount_of_relative(text, path, &at->directory);
         return place->mount == NULL ? FOS_PASS : 0;
     }
     struct fos_file *file = fos_file_get((int)directory);

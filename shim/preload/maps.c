@@ -1,0 +1,155 @@
+// Files that are read in memory shared with their owner, without a message (fos/map.h).
+//
+// Role: a file that a description has read more of than it holds, or in very many small pieces, is asked for as a region
+// (MAP). Reads then copy from the region while its grant stands; else they are messages, as before.
+// Invariants: a region belongs to one inode of one connection; it is unmapped only while no call uses it; one MAP at a
+// time a process, because its descriptor comes over the connection's socket.
+#define _GNU_SOURCE
+#include <time.h>
+#include "calls.h"
+
+enum { REGIONS = 32, SMALL_READS = 64, REFUSED = INT32_MAX };
+
+struct region {
+    int32_t users;      // calls that use it now; -1: being made or unmapped
+    uint32_t owner;     // mount and generation
+    uint64_t inode;     // 0: free
+    uint64_t used;      // tick of the last use
+    struct fos_mapping mapping;
+};
+static struct region regions[REGIONS];
+static uint64_t ticks;
+static uint32_t asking;
+
+static uint32_t owner_of(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
+
+static int hold(struct region *region) {
+    int32_t users = __atomic_load_n(&region->users, __ATOMIC_RELAXED);
+    while (users >= 0) {
+        if (__atomic_compare_exchange_n(&region->users, &users, users + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 1;
+    }
+    return 0;
+}
+static void let_go(struct region *region) { __atomic_sub_fetch(&region->users, 1, __ATOMIC_RELEASE); }
+// 1: nobody uses it, and nobody will until it is handed back.
+static int seize(struct region *region) {
+    int32_t none = 0;
+    return __atomic_compare_exchange_n(&region->users, &none, -1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+static void hand_back(struct region *region) { __atomic_store_n(&region->users, 0, __ATOMIC_RELEASE); }
+
+static void drop(struct region *region) {
+    if (!seize(region)) return;
+    fos_map_release(&region->mapping);
+    region->inode = 0;
+    hand_back(region);
+}
+
+static int64_t now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME_COARSE, &time);
+    return time.tv_sec;
+}
+
+long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes) {
+    uint32_t place = file->region;
+    if (place == 0) return -1;
+    struct region *region = &regions[place - 1];
+    if (!hold(region)) return -1;
+    long result = -1;
+    if (region->inode == file->inode && region->owner == owner_of(mount)) {
+        region->used = __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
+        result = fos_map_read(&region->mapping, offset, to, bytes, now());
+    } else {
+        file->region = 0;
+    }
+    let_go(region);
+    // The region is of no use any more: the file outgrew it, or was emptied.
+    if (result == -ESTALE) {
+        file->region = 0;
+        drop(region);
+    }
+    if (result >= 0) fos_tally_add(&fos_tally->mapped_reads, 1);
+    return result < 0 ? -1 : result;
+}
+
+// A place for one region more: a free one, or the one that was used longest ago.
+static struct region *take_place(void) {
+    struct region *oldest = NULL;
+    for (int i = 0; i < REGIONS; i++) {
+        struct region *region = &regions[i];
+        if (__atomic_load_n(&region->users, __ATOMIC_RELAXED) != 0) continue;
+        if (oldest == NULL || region->inode == 0 || (oldest->inode != 0 && region->used < oldest->used)) oldest = region;
+        if (oldest->inode == 0) break;
+    }
+    if (oldest == NULL || !seize(oldest)) return NULL;
+    fos_map_release(&oldest->mapping);
+    oldest->inode = 0;
+    return oldest;
+}
+
+static int ask(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, struct fos_mapping *mapping) {
+    struct fos_message *request = fos_build(context, mount, FOS_OP_MAP, file->inode);
+    struct fos_map_request wanted = {.access = 4};
+    memcpy(fos_payload(request), &wanted, sizeof wanted);
+    request->length = sizeof wanted;
+    int status = fos_send(context, mount);
+    if (status < 0) return status;
+    const struct fos_message *message = fos_answer(context, mount);
+    struct fos_map_reply reply;
+    if (message->length < sizeof reply) return -EIO;
+    memcpy(&reply, fos_payload_const(message), sizeof reply);
+    return fos_map_receive(&mount->client, &reply, mapping);
+}
+
+static void map(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
+    for (uint32_t i = 0; i < REGIONS; i++) {
+        if (regions[i].inode == file->inode && regions[i].owner == owner_of(mount)) {
+            file->region = i + 1;
+            return;
+        }
+    }
+    // A handler that interrupts this, and another thread, read by message meanwhile.
+    if (!fos_compare_exchange_u32(&asking, 0, 1)) return;
+    struct region *region = take_place();
+    if (region != NULL) {
+        struct fos_mapping mapping;
+        if (ask(context, mount, file, &mapping) == 0) {
+            region->mapping = mapping;
+            region->owner = owner_of(mount);
+            region->inode = file->inode;
+            file->region = (uint32_t)(region - regions) + 1;
+        } else {
+            file->message_bytes = REFUSED;
+        }
+        hand_back(region);
+    }
+    fos_store_release_u32(&asking, 0);
+}
+
+void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes) {
+    if (!fos_cache_enabled() || file->message_bytes == REFUSED || size == 0) return;
+    file->message_bytes += bytes < INT32_MAX / 4 ? bytes : INT32_MAX / 4;
+    file->message_reads++;
+    if (file->message_bytes <= size && file->message_reads < SMALL_READS) return;
+    file->message_bytes = 0;
+    file->message_reads = 0;
+    map(context, mount, file);
+}
+
+// A region outlives no description for long: it would keep the pages of a file that is gone.
+void fos_unmap(struct fos_file *file) {
+    if (file->region == 0) return;
+    struct region *region = &regions[file->region - 1];
+    file->region = 0;
+    if (region->inode == file->inode) drop(region);
+}
+
+void fos_maps_after_fork(void) {
+    asking = 0;
+    for (int i = 0; i < REGIONS; i++) {
+        fos_map_release(&regions[i].mapping);
+        regions[i].inode = 0;
+        regions[i].users = 0;
+    }
+}
