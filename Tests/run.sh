@@ -106,6 +106,13 @@ if wanted unit; then
     # One at a time: several of them time out on a machine that all of them load at once.
     swift test --disable-xctest --no-parallel "${CHECK[@]}" 2>&1 | tee "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
     status=${PIPESTATUS[0]}
+    if [ "$(uname -m)" = x86_64 ] && [ "$(id -u)" = 0 ]; then
+        heading "contract suite through the shim"
+        make -s -C shim beside SCRATCH="$SCRATCH"
+        LD_PRELOAD=$("$SCRATCH/debug/fos" shim-path) FOS_CONTRACT_SHIM=1 swift test --skip-build --disable-xctest --no-parallel "${CHECK[@]}" \
+            --filter ContractTests.Mount 2>&1 | tee -a "$OUT/unit" | grep -vE '^(◇|\[[0-9]+/[0-9]+\]|✔)' || true
+        [ "${PIPESTATUS[0]}" = 0 ] || status=1
+    fi
     good=$(grep -cE '^(✔|.\[[0-9;]*m✔).* Test .* passed after' "$OUT/unit")
     bad=$(grep -cE '^(✘|.\[[0-9;]*m✘).* Test .* failed after' "$OUT/unit")
     # Swift Testing marks its closing line like a test; it counts tests of its own.

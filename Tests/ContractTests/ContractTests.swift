@@ -95,6 +95,23 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             for test in ContractSuite.all { test.run(on: mount.fileSystem) }
         }
 
+        /// FOS_CONTRACT_SHIM=1: this process was started with the shim preloaded, so that all of this suite goes by message.
+        /// A shim that stood aside would leave nothing tested.
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1")) func theShimIsInUse() throws {
+            let mount = try FosMount()
+            defer { #expect(mount.end() == 0, "the server did not end well") }
+            // The shim looks for new mounts from time to time.
+            var clients = 0
+            for _ in 0..<200 where clients == 0 {
+                let fd = open(mount.directory + "/f", O_RDWR | O_CREAT, 0o644)
+                #expect(fd >= 0)
+                close(fd)
+                clients = try mount.clients()
+                usleep(20_000)
+            }
+            #expect(clients == 1)
+        }
+
         @Test func casesWithLocksOfTheFleet() throws {
             let mount = try FosMount(options: ["-o", "locks=fleet"])
             defer { #expect(mount.end() == 0, "the server did not end well") }

@@ -72,6 +72,17 @@ final class FosMount {
             features: Features.local.subtracting(.temporaryFiles).union([.pageBlocks, .zeroRange, .refusesCollapse]))
     }
 
+    /// The clients that are connected besides the mount itself.
+    func clients() throws -> Int {
+        guard let answer = popen("'\(Self.binary)' status --json '\(directory)'", "re") else { throw Failure(description: "no status") }
+        defer { pclose(answer) }
+        var text = [UInt8](repeating: 0, count: 65536)
+        let count = fread(&text, 1, text.count, answer)
+        let object = try JSONSerialization.jsonObject(with: Data(text[0..<count])) as? [[String: Any]]
+        guard let clients = object?.first?["clients"] as? Int else { throw Failure(description: "no clients in the status") }
+        return clients
+    }
+
     /// Ends the server and the mount; the server's exit status, 0 if it ended well and took its mount with it.
     @discardableResult
     func end() -> Int32 {

@@ -374,6 +374,7 @@ long fos_lseek(struct fos_call *call) {
 
 // ---- size and space -------------------------------------------------------------------------------------------------
 
+// Unlike truncate(2), it marks the file modified even when the size stays.
 long fos_ftruncate(struct fos_call *call) {
     if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
     struct fos_use use;
