@@ -138,6 +138,7 @@ if wanted integration; then
     fi
     step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
     [ "$(uname -m)" != x86_64 ] || step "shim benchmark, smallest form" Benchmarks/shim/run.sh --smoke
+    [ "$(uname -m)" != x86_64 ] || step "what the shim adds to a start, smallest form" sh -c '"$FOS" shim-path && make -s -C Benchmarks/shim run ROUNDS=20'
     # It needs a CPU beside the servers'.
     [ "$(nproc)" = 1 ] || step "message benchmark, smallest form" Benchmarks/messages/run.sh --smoke
 fi

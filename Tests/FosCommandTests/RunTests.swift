@@ -148,3 +148,84 @@ private func spawnAndWait(_ command: [String]) -> Int32 {
         #endif
     }
 }
+
+@Suite struct CallTraceTests {
+    /// Writes entries as the processes of a tree do.
+    private func withEntries(_ trace: CallTrace, _ entries: [fos_call_trace_entry], claimed: UInt64? = nil) throws {
+        let descriptor = open(trace.path, O_RDWR)
+        try #require(descriptor >= 0)
+        defer { close(descriptor) }
+        let head = MemoryLayout<fos_call_trace_header>.size
+        let bytes = head + 16 * MemoryLayout<fos_call_trace_entry>.stride
+        let memory = try #require(mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0))
+        defer { munmap(memory, bytes) }
+        let header = memory.assumingMemoryBound(to: fos_call_trace_header.self)
+        #expect(header.pointee.room == UInt64(CallTrace.room) && header.pointee.next == 0)
+        for (index, entry) in entries.enumerated() {
+            (memory + head).assumingMemoryBound(to: fos_call_trace_entry.self)[index] = entry
+        }
+        header.pointee.next = claimed ?? UInt64(entries.count)
+    }
+
+    private func call(start: UInt64, end: UInt64, thread: UInt32, number: UInt16, result: Int64, complete: UInt32 = 1) -> fos_call_trace_entry {
+        var entry = fos_call_trace_entry()
+        (entry.start, entry.end, entry.process, entry.thread) = (start, end, 7, thread)
+        (entry.kind, entry.number, entry.result, entry.complete) = (UInt16(FOS_TRACED_CALL.rawValue), number, result, complete)
+        return entry
+    }
+    private func message(of start: UInt64, thread: UInt32, operation: fos_operation, times: [UInt64]) -> fos_call_trace_entry {
+        var entry = call(start: start, end: times[4], thread: thread, number: UInt16(operation.rawValue), result: 0)
+        entry.kind = UInt16(FOS_TRACED_MESSAGE.rawValue)
+        (entry.built, entry.resolved, entry.posted, entry.replied) = (times[0], times[1], times[2], times[3])
+        return entry
+    }
+
+    @Test func messagesBelongToTheirCalls() throws {
+        let trace = try CallTrace()
+        // Two threads at once; the messages come before their calls, which are recorded at their end.
+        try withEntries(trace, [
+            message(of: 1_000, thread: 8, operation: FOS_OP_OPEN, times: [5_000, 5_100, 5_200, 7_000, 7_010]),
+            message(of: 1_000, thread: 8, operation: FOS_OP_LOOKUP, times: [1_100, 1_300, 1_600, 4_000, 4_010]),
+            message(of: 1_000, thread: 9, operation: FOS_OP_READ, times: [1_500, 1_500, 1_500, 1_600, 1_700]),
+            call(start: 1_000, end: 9_000, thread: 8, number: 2, result: -2),
+            call(start: 1_000, end: 2_000, thread: 9, number: 0, result: 4096),
+            call(start: 500, end: 600, thread: 8, number: 3, result: Int64.min),
+            call(start: 600, end: 700, thread: 8, number: 3, result: 0, complete: 0),
+        ])
+        let calls = trace.calls()
+        #expect(calls.map(\.entry.start) == [500, 1_000, 1_000])
+        let opened = try #require(calls.first { $0.entry.number == 2 })
+        #expect(opened.messages.map(\.number) == [UInt16(FOS_OP_LOOKUP.rawValue), UInt16(FOS_OP_OPEN.rawValue)])
+        // The columns' widths are TextTable's business.
+        let lines = trace.textLines().map { $0.split(separator: " ").joined(separator: " ") }
+        #expect(lines.count == 5, "the heading, three calls, and a second message")
+        #if arch(x86_64)
+        #expect(lines.contains { $0.hasSuffix("8 open -ENOENT 8.00 LOOKUP 0.10 0.20 0.30 2.40") })
+        #expect(lines.contains { $0 == "OPEN 0.99 0.10 0.10 1.80 2.00" })
+        #expect(lines.contains { $0 == "0.00 8 close kernel 0.10" })
+        #endif
+        let json = trace.chromeJSON().text
+        #expect(json.contains("\"ts\": 1.000") && json.contains("\"dur\": 8.000") && json.contains("\"message\": \"LOOKUP\""))
+        #expect(json.parts(separatedBy: "\"cat\": \"call\"") == 4 && json.parts(separatedBy: "\"cat\": \"step\"") == 15)
+    }
+
+    @Test func whatFoundNoRoomIsCounted() throws {
+        let trace = try CallTrace()
+        #expect(trace.lost == 0 && trace.textLines().count == 1)
+        try withEntries(trace, [call(start: 1, end: 2, thread: 1, number: 0, result: 0)], claimed: UInt64(CallTrace.room) + 1_234)
+        #expect(trace.lost == 1_234 && trace.textLines().last == "1,234 more calls and messages found no room")
+    }
+}
+
+extension String {
+    /// How many parts a separator makes of it, without Foundation.
+    fileprivate func parts(separatedBy separator: String) -> Int {
+        var count = 1
+        var rest = self[...]
+        while let found = rest.firstRange(of: separator) {
+            count += 1
+            rest = rest[found.upperBound...]
+        }
+        return count
+    }
+}
