@@ -202,6 +202,8 @@ static int spin(struct fos_client *client, int channel, uint64_t nanoseconds) {
             if (replied(client, channel)) return 1;
             fos_spin_pause();
         }
+        // The core was about to sleep when it was woken: by now it does.
+        if (client->state[channel].wake_missed) ring(client, channel);
         uint64_t now = fos_clock();
         if (start == 0) start = now;
         else if (now - start >= nanoseconds) return 0;
