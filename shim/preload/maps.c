@@ -1,14 +1,15 @@
 // Files that are read in memory shared with their owner, without a message (fos/map.h).
 //
-// Role: a file that a description has read more of than it holds, or in very many small pieces, is asked for as a region
-// (MAP). Reads then copy from the region while its grant stands; else they are messages, as before.
+// Role: a file that a description has read more of than it holds is asked for as a region (MAP): making one costs the owner
+// about what reading the file once costs, so at worst twice the work is done. Reads then copy from the region while its
+// grant stands; else they are messages, as before.
 // Invariants: a region belongs to one inode of one connection; it is unmapped only while no call uses it; one MAP at a
 // time a process, because its descriptor comes over the connection's socket.
 #define _GNU_SOURCE
 #include <time.h>
 #include "calls.h"
 
-enum { REGIONS = 32, SMALL_READS = 64, REFUSED = INT32_MAX };
+enum { REGIONS = 32, LEAST_READS = 8, REFUSED = INT32_MAX };
 
 struct region {
     int32_t users;      // calls that use it now; -1: being made or unmapped
@@ -131,7 +132,7 @@ void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, s
     if (!fos_cache_enabled() || file->message_bytes == REFUSED || size == 0) return;
     file->message_bytes += bytes < INT32_MAX / 4 ? bytes : INT32_MAX / 4;
     file->message_reads++;
-    if (file->message_bytes <= size && file->message_reads < SMALL_READS) return;
+    if (file->message_bytes <= size || file->message_reads < LEAST_READS) return;
     file->message_bytes = 0;
     file->message_reads = 0;
     map(context, mount, file);
