@@ -19,6 +19,9 @@ ORDINARY=(coreutils shell archives git build python sqlite find_editors special 
 # The suites that are run a second time with several cores and with locks in the fleet.
 CORES=(coreutils special sqlite python load)
 
+# The suites that are run a third time by messages, under the shim.
+SHIM=(shell coreutils archives git python sqlite build find_editors special users)
+
 install=1
 parts=()
 for argument in "$@"; do
@@ -75,11 +78,11 @@ count_tap() {
 }
 
 run_bats() {
-    local user=$1 status=0 planned ran
+    local user=${1%% *} title=$1 status=0 planned ran
     shift
-    heading "bats as $user: ${*##*/}"
+    heading "bats as $title: ${*##*/}"
     FOS_TEST_USER=$user bats --tap --timing "$@" < /dev/null | tee "$OUT/tap" || status=$?
-    count_tap "$OUT/tap" "as $user"
+    count_tap "$OUT/tap" "as $title"
     # A file whose set-up failed, or a runner that broke off, reports fewer tests than it announced.
     planned=$(sed -n 's/^1\.\.\([0-9]*\)$/\1/p' "$OUT/tap" | head -n 1)
     ran=$(grep -cE '^(not )?ok ' "$OUT/tap")
@@ -132,6 +135,9 @@ if wanted integration; then
     # Every CPU a core, so that servers of one fleet run at the same time, and locks kept by the fleet.
     if [ "$(nproc)" -gt 1 ]; then
         FOS_TEST_OPTIONS="--cpus 0-$(($(nproc) < 4 ? $(nproc) - 1 : 3)) -o locks=fleet" run_bats "$(id -un)" $(printf 'Tests/integration/%s.bats ' "${CORES[@]}")
+    fi
+    if [ "$(uname -m)" = x86_64 ]; then
+        FOS_TEST_SHIM=1 run_bats "$(id -un) by messages" $(printf 'Tests/integration/%s.bats ' "${SHIM[@]}")
     fi
     if [ "$(id -u)" = 0 ]; then
         run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")

@@ -88,7 +88,7 @@ run_program() {
     mkdir "$directory"
     cd "$directory"
     export INPUT=$BASE/tmpfs/input
-    [ -z "$before" ] || bash -c "$before"
+    [ -z "$before" ] || LD_PRELOAD=$preload bash -c "$before"
     start=$(date +%s%N)
     LD_PRELOAD=$preload bash -c "$timed" || echo "failed: $timed" >&2
     echo $(($(date +%s%N) - start))

@@ -104,6 +104,8 @@ stop_mount() {
 only_fos() { [ "$FOS_TEST_MOUNT" = fos ] || skip "about the fos command, not about a file system"; }
 only_root() { [ "$(id -u)" = 0 ] || skip "needs root"; [ "$FOS_TEST_USER" = root ] || skip "needs root"; }
 only_long() { [ "$FOS_LONG" = 1 ] || skip "long: set FOS_LONG=1"; }
+# For what a program under the shim sees differently; docs/shim-calls.md has the reasons.
+not_by_message() { [ "${FOS_TEST_SHIM:-}" != 1 ] || skip "by message: $1"; }
 need() { local c; for c in "$@"; do command -v "$c" >/dev/null || skip "$c is not installed"; done; }
 
 # Fails if the command succeeds. (A plain "! command" does not fail a test unless it is the last line.)

@@ -189,6 +189,10 @@ int fos_table_highest(void);
 void fos_file_lock(struct fos_context *context, struct fos_file *file);
 void fos_file_unlock(struct fos_context *context, struct fos_file *file);
 void fos_files_after_fork(void);
+// A POSIX lock is about to be asked for on a descriptor. From then on closes of the file are the kernel's business:
+// fos_before_close hands it the number.
+void fos_note_locks(int fd);
+void fos_before_close(int fd);
 int fos_is_kernels(int fd);  // 1: not ours, or materialised
 static inline struct fos_mount *fos_file_mount(const struct fos_file *file) { return &fos_mounts[file->mount]; }
 // The mount of a description if messages can reach it; NULL: its daemon has gone.

@@ -41,6 +41,7 @@ static long replace(struct fos_call *call, long flags, int same_is_error) {
     if (!fos_ours(from) && !fos_ours(to)) return FOS_PASS;
     if (from == to && !same_is_error) return to;
     if (fos_ours(from) && to >= FOS_DESCRIPTORS_MAX) return fos_via_kernel(call, 1, FOS_BYPASS_LIMIT);
+    if (from != to) fos_before_close(to);
     struct fos_context *context = fos_enter(call->number);
     struct fos_file *file = fos_file_get(from);
     long made = fos_raw(SYS_dup3, from, to, flags);
@@ -56,6 +57,7 @@ long fos_dup3(struct fos_call *call) { return replace(call, (int)call->arguments
 
 long fos_fcntl(struct fos_call *call) {
     int fd = (int)call->arguments[0], command = (int)call->arguments[1];
+    if (command == F_SETLK || command == F_SETLKW) fos_note_locks(fd);
     if (!fos_ours(fd)) return FOS_PASS;
     struct fos_file *file;
     switch (command) {

@@ -198,6 +198,7 @@ long fos_close(struct fos_call *call) {
     int fd = (int)call->arguments[0];
     if (fos_hidden_descriptor(fd)) return -EBADF;
     if (!fos_ours(fd)) return FOS_PASS;
+    fos_before_close(fd);
     struct fos_context *context = fos_enter(call->number);
     fos_table_clear(context, fd);
     long result = fos_raw(SYS_close, fd);
@@ -236,7 +237,9 @@ long fos_close_range(struct fos_call *call) {
     struct fos_context *context = fos_enter(call->number);
     int highest = fos_table_highest();
     for (int64_t fd = first; fd <= highest && fd <= last; fd++) {
-        if (fos_ours(fd)) fos_table_clear(context, (int)fd);
+        if (!fos_ours(fd)) continue;
+        fos_before_close((int)fd);
+        fos_table_clear(context, (int)fd);
     }
     if (context != NULL) fos_leave(context);
     return close_around(first, last, flags);
