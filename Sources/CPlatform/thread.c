@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -57,15 +56,6 @@ void fos_platform_name_thread(const char *name) { (void)pthread_setname_np(pthre
 
 int fos_platform_nice_thread(int nice) {
     return setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice) < 0 ? -errno : 0;
-}
-
-int fos_platform_nice_session(int nice) {
-    if (getsid(0) != getpid()) return -EPERM;
-    int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return -errno;
-    int result = dprintf(fd, "%d", nice) < 0 ? -errno : 0;
-    close(fd);
-    return result;
 }
 
 void fos_platform_block_signals(void) {

@@ -5,7 +5,6 @@
 // supervisor itself is killed, the daemon gets SIGTERM (PR_SET_PDEATHSIG in ServeCommand).
 
 import ArgumentParser
-import CPlatform
 import FosCommand
 import Glibc
 import Logging
@@ -20,9 +19,6 @@ struct SuperviseCommand: ParsableCommand {
         let request = try arguments.request()
         guard let name = request.name else { throw CommandFailure.usage("supervise: --name is missing") }
         let ready = ReadyPipe(passed: true)
-        // A program that wakes up on a core's CPU must yield to it and move on; if it wins, each of its calls waits for a
-        // core that waits for it, and takes three times as long. Only root may; for others it stays as it is.
-        _ = fos_platform_nice_session(-10)
         _ = chdir("/")
         let supervisor = Supervisor(
             name: name, directory: request.directory, arguments: request.arguments(name: name, directory: request.directory),

@@ -21,10 +21,6 @@ int fos_platform_current_cpu(void);
 void fos_platform_name_thread(const char *name);
 // Sets the calling thread's nice value alone (Linux keeps one a thread).
 int fos_platform_nice_thread(int nice);
-// Sets the nice value of the calling process's whole session against other sessions (sched_autogroup in sched(7)); without
-// it the nice value of a thread counts only within its session. Does nothing (-EPERM) unless the process leads its session:
-// one that it shares with a user's shell is not its own to change. -ENOENT: this kernel has no autogroups.
-int fos_platform_nice_session(int nice);
 // Blocks every signal but the synchronous ones (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT) on this thread.
 void fos_platform_block_signals(void);
 // Fills bytes from the kernel's generator.
