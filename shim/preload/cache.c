@@ -45,7 +45,6 @@ static uint32_t attributes_wanted;  // listings to come that had better bring th
 void fos_cache_start(int on) { enabled = on; }
 int fos_cache_enabled(void) { return enabled; }
 
-static uint32_t owner_of(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
 static uint32_t epoch_now(const struct fos_mount *mount, uint64_t inode) { return fos_inode_epoch(mount->client.board, inode); }
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
     if (!enabled) return 0;
     struct attribute_slot *slot = attribute_slot(inode);
     uint32_t sequence = begin_read(&slot->sequence);
-    if (slot->owner != owner_of(mount) || slot->attributes.inode != inode) return 0;
+    if (slot->owner != fos_connection_tag(mount) || slot->attributes.inode != inode) return 0;
     *attributes = slot->attributes;
     if (!end_read(&slot->sequence, sequence) || attributes->inode != inode) return 0;
     return epoch_now(mount, inode) == attributes->epoch;
@@ -83,7 +82,7 @@ void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attribu
     if (!enabled || (attributes->flags & FOS_ATTRIBUTES_VOLATILE) != 0) return;
     struct attribute_slot *slot = attribute_slot(attributes->inode);
     if (!begin_write(&slot->sequence)) return;
-    slot->owner = owner_of(mount);
+    slot->owner = fos_connection_tag(mount);
     slot->attributes = *attributes;
     end_write(&slot->sequence);
 }
@@ -138,6 +137,9 @@ static struct entry_slot *entry_slot(uint64_t directory, const char *name, uint3
     return &entry_slots[hash >> (64 - 13)];
 }
 
+// "." and "..", which are not kept: they change with no change of the directory's own.
+static int is_dots(const char *name, uint32_t length) { return name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')); }
+
 // Whether this process may look anything up in a directory, as far as is known here.
 static int may_search(struct fos_mount *mount, uint64_t directory) {
     struct fos_attributes attributes;
@@ -150,7 +152,7 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
     if (!enabled || length > ENTRY_NAME_BYTES) return 0;
     struct entry_slot *slot = entry_slot(directory, name, length);
     uint32_t sequence = begin_read(&slot->sequence);
-    if (slot->owner != owner_of(mount) || slot->directory != directory || slot->length != length || memcmp(slot->name, name, length) != 0) return 0;
+    if (slot->owner != fos_connection_tag(mount) || slot->directory != directory || slot->length != length || memcmp(slot->name, name, length) != 0) return 0;
     uint32_t epoch = slot->epoch;
     *child = slot->child;
     return end_read(&slot->sequence, sequence) && epoch_now(mount, directory) == epoch && may_search(mount, directory);
@@ -160,18 +162,13 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint32
     if (!enabled || length > ENTRY_NAME_BYTES) return;
     struct entry_slot *slot = entry_slot(directory, name, length);
     if (!begin_write(&slot->sequence)) return;
-    slot->owner = owner_of(mount);
+    slot->owner = fos_connection_tag(mount);
     slot->directory = directory;
     slot->child = child;
     slot->epoch = epoch;
     slot->length = length;
     memcpy(slot->name, name, length);
     end_write(&slot->sequence);
-}
-
-uint64_t fos_cached_child(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
-    uint64_t child;
-    return cached_entry(mount, directory, name, length, &child) ? child : 0;
 }
 
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes) {
@@ -184,7 +181,7 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         count(0);
         if (directory == listed_directory) attributes_wanted = 16;
     }
-    int dots = name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.'));
+    int dots = is_dots(name, length);
     uint32_t epoch = epoch_now(mount, directory);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
     memcpy(fos_payload(request), name, length);
@@ -201,17 +198,14 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
 int fos_listing_begins(const struct fos_mount *mount, uint64_t directory, uint32_t *epoch) {
     *epoch = epoch_now(mount, directory);
     if (!enabled) return 0;
-    if (attributes_wanted > 0) {
-        attributes_wanted--;
-        listed_directory = directory;
-        return 1;
-    }
     listed_directory = directory;
-    return 0;
+    if (attributes_wanted == 0) return 0;
+    attributes_wanted--;
+    return 1;
 }
 
 void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name) {
-    if (name[0] == '.' && (record->name_length == 1 || (record->name_length == 2 && name[1] == '.'))) return;
+    if (is_dots(name, record->name_length)) return;
     fos_keep_attributes(mount, &record->attributes);
     keep_entry(mount, directory, epoch, name, record->name_length, record->attributes.inode);
 }
@@ -227,7 +221,7 @@ long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, ui
     uint32_t number = page_slot(inode, index);
     struct page_slot *slot = &page_slots[number];
     uint32_t sequence = begin_read(&slot->sequence);
-    if (slot->owner != owner_of(mount) || slot->inode != inode || slot->index != index) return -1;
+    if (slot->owner != fos_connection_tag(mount) || slot->inode != inode || slot->index != index) return -1;
     uint32_t epoch = slot->epoch, bytes = slot->bytes;
     if (bytes > FOS_PAGE_BYTES || epoch_now(mount, inode) != epoch) return -1;
     size_t left = within < bytes ? bytes - within : 0;
@@ -240,7 +234,7 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
     uint32_t number = page_slot(inode, index);
     struct page_slot *slot = &page_slots[number];
     if (!enabled || !begin_write(&slot->sequence)) return;
-    slot->owner = owner_of(mount);
+    slot->owner = fos_connection_tag(mount);
     slot->inode = inode;
     slot->index = index;
     slot->epoch = epoch;

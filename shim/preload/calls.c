@@ -79,9 +79,5 @@ void fos_calls_after_fork(int child) {
 }
 
 void fos_calls_before_exec(void) { give_all(SYS_execve, 1, FOS_BYPASS_EXEC); }
-void fos_calls_after_failed_exec(void) {}
-
-void fos_calls_thread_end(void) {}
-void fos_calls_process_end(void) {}
 
 void fos_calls_give_up(void) { give_all(SYS_unshare, 0, FOS_BYPASS_ASIDE); }

@@ -112,6 +112,9 @@ extern uint32_t fos_umask;
 extern uint32_t fos_mounts_doubtful;    // 1: the mount table may have changed
 extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has to count
 
+// Names a mount and the connection to it, never 0: what is kept for an older connection is nobody's.
+static inline uint32_t fos_connection_tag(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
+void fos_read_size_limit(void);  // sets fos_file_size_limited
 // The mount that an absolute path names a place in, connected, and where the rest of the path begins. NULL: not ours.
 struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 // The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
@@ -129,12 +132,21 @@ long fos_move_hidden_descriptor(int fd); // frees the number for the program
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
-static inline int fos_mount_usable(const struct fos_mount *mount) { return mount->state == FOS_MOUNT_CONNECTED; }
 struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode);
 // Sends what was built and waits. The reply's status, or -ENOTCONN.
 int fos_send(struct fos_context *context, struct fos_mount *mount);
+// The payload of a request: its operation's fixed part, and a name behind it where it has one.
+static inline void fos_put_named(struct fos_message *request, const void *fixed, uint32_t bytes, const char *name, uint32_t name_length) {
+    uint8_t *payload = fos_payload(request);
+    memcpy(payload, fixed, bytes);
+    memcpy(payload + bytes, name, name_length);
+    request->length = bytes + name_length;
+}
+static inline void fos_put_fixed(struct fos_message *request, const void *fixed, uint32_t bytes) { fos_put_named(request, fixed, bytes, "", 0); }
 // Sends what was built; nobody looks at the answer.
 void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount);
+// Gives one reference of an inode back to its server. Nobody waits for the answer.
+void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode);
 static inline const struct fos_message *fos_answer(const struct fos_context *context, const struct fos_mount *mount) {
     return fos_reply(&mount->client, (int)context->index);
 }
@@ -288,8 +300,6 @@ long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, ui
 // 1 if they are known and true now.
 int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes);
-// The inode that an entry leads to, 0: not known.
-uint64_t fos_cached_child(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length);
 // Whether this process may do `wanted` (read 4, write 2, execute 1), by the rules of the servers.
 int fos_may(uint32_t wanted, const struct fos_attributes *attributes);
 // Before a READDIR: 1 if it should bring attributes; `epoch` is what its entries are kept under.

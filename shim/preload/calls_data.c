@@ -84,8 +84,7 @@ static void copy_pieces(struct pieces *pieces, uint8_t *memory, size_t bytes, in
 static struct fos_message *build_transfer(struct fos_use *use, uint16_t operation, uint64_t offset, uint32_t bytes, uint32_t flags) {
     struct fos_message *request = fos_build(use->context, use->mount, operation, use->file->inode);
     struct fos_io_request io = {.offset = offset, .flags = flags, .open_flags = use->file->flags};
-    memcpy(fos_payload(request), &io, sizeof io);
-    request->length = sizeof io;
+    fos_put_fixed(request, &io, sizeof io);
     request->bulk_offset = 0;
     request->bulk_length = bytes;
     return request;
@@ -328,8 +327,7 @@ long fos_pwritev2(struct fos_call *call) {
 static long seek_data(struct fos_use *use, int64_t offset, uint32_t whence) {
     struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_LSEEK, use->file->inode);
     struct fos_lseek_request wanted = {.offset = (uint64_t)offset, .whence = whence};
-    memcpy(fos_payload(request), &wanted, sizeof wanted);
-    request->length = sizeof wanted;
+    fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(use->context, use->mount);
     if (status < 0) return status;
     const struct fos_message *reply = fos_answer(use->context, use->mount);
@@ -418,8 +416,7 @@ long fos_fallocate(struct fos_call *call) {
     }
     struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FALLOCATE, use.file->inode);
     struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
-    memcpy(fos_payload(request), &wanted, sizeof wanted);
-    request->length = sizeof wanted;
+    fos_put_fixed(request, &wanted, sizeof wanted);
     return fos_end(&use, fos_send(use.context, use.mount));
 }
 
@@ -488,8 +485,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
         struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_COPY_RANGE, out->inode);
         struct fos_copy_request copy = {
             .source = in->inode, .source_offset = (uint64_t)from, .offset = (uint64_t)to, .length = length < BYTES_MAX ? length : BYTES_MAX};
-        memcpy(fos_payload(request), &copy, sizeof copy);
-        request->length = sizeof copy;
+        fos_put_fixed(request, &copy, sizeof copy);
         result = fos_send(use->context, use->mount);
         struct fos_copy_reply done;
         if (result == 0) {

@@ -200,19 +200,19 @@ long fos_set_umask(struct fos_call *call) {
     return before;
 }
 
-static void limit_changed(void) {
+void fos_read_size_limit(void) {
     struct rlimit size;
     if (fos_raw(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, &size) == 0) fos_file_size_limited = size.rlim_cur != RLIM_INFINITY;
 }
 long fos_setrlimit(struct fos_call *call) {
     long result = fos_raw(SYS_setrlimit, call->arguments[0], call->arguments[1]);
-    limit_changed();
+    fos_read_size_limit();
     return result;
 }
 long fos_prlimit(struct fos_call *call) {
     if (call->arguments[2] == 0) return FOS_PASS;
     long result = fos_raw(SYS_prlimit64, call->arguments[0], call->arguments[1], call->arguments[2], call->arguments[3]);
-    limit_changed();
+    fos_read_size_limit();
     return result;
 }
 

@@ -50,8 +50,7 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     int plus = fos_listing_begins(use->mount, file->inode, &epoch);
     struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_READDIR, file->inode);
     struct fos_readdir_request from = {.cookie = (uint64_t)file->offset, .flags = plus ? FOS_READDIR_PLUS : 0};
-    memcpy(fos_payload(request), &from, sizeof from);
-    request->length = sizeof from;
+    fos_put_fixed(request, &from, sizeof from);
     request->bulk_offset = 0;
     request->bulk_length = wanted < LISTING_BYTES ? (uint32_t)wanted : LISTING_BYTES;
     int status = fos_send(use->context, use->mount);

@@ -20,9 +20,7 @@ static long find_name(struct fos_context *context, long directory, const char *p
 // An operation whose payload is a fixed part and the name.
 static long send_name(struct fos_context *context, const struct fos_place *place, uint16_t operation, const void *fixed, uint32_t fixed_length) {
     struct fos_message *request = fos_build(context, place->mount, operation, place->parent);
-    memcpy(fos_payload(request), fixed, fixed_length);
-    memcpy((uint8_t *)fos_payload(request) + fixed_length, place->name, place->name_length);
-    request->length = fixed_length + place->name_length;
+    fos_put_named(request, fixed, fixed_length, place->name, place->name_length);
     int status = fos_send(context, place->mount);
     // The directory went after the walk.
     return status == -ESTALE ? -ENOENT : status;
@@ -65,10 +63,8 @@ static long make_symlink(struct fos_call *call, const char *target, long directo
     if (result == 0) {
         struct fos_symlink_request link = {.name_length = place.name_length, .target_length = (uint32_t)length};
         struct fos_message *request = fos_build(context, place.mount, FOS_OP_SYMLINK, place.parent);
-        memcpy(fos_payload(request), &link, sizeof link);
-        memcpy((uint8_t *)fos_payload(request) + sizeof link, place.name, place.name_length);
+        fos_put_named(request, &link, sizeof link, place.name, place.name_length);
         memcpy(fos_bulk_of(context, place.mount), target, length);
-        request->length = (uint32_t)sizeof link + place.name_length;
         request->bulk_offset = 0;
         request->bulk_length = (uint32_t)length;
         result = fos_send(context, place.mount);

@@ -20,14 +20,6 @@ struct opening {
     struct fos_place place;
 };
 
-static void give_back(struct opening *open, uint64_t inode) {
-    struct fos_message *request = fos_build(open->context, open->place.mount, FOS_OP_RELEASE, inode);
-    struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
-    memcpy(fos_payload(request), &give, sizeof give);
-    request->length = sizeof give;
-    fos_send_and_forget(open->context, open->place.mount);
-}
-
 // Opens the inode that the walk has found.
 static long open_found(struct opening *open) {
     uint32_t type = open->place.attributes.mode & S_IFMT;
@@ -39,8 +31,7 @@ static long open_found(struct opening *open) {
     struct fos_mount *mount = open->place.mount;
     struct fos_message *request = fos_build(open->context, mount, FOS_OP_OPEN, open->place.attributes.inode);
     struct fos_open_request wanted = {.open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL))};
-    memcpy(fos_payload(request), &wanted, sizeof wanted);
-    request->length = sizeof wanted;
+    fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(open->context, mount);
     return status < 0 ? status : fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
 }
@@ -72,15 +63,13 @@ static long create(struct opening *open) {
     struct fos_message *request = fos_build(open->context, mount, FOS_OP_CREATE, place->parent);
     struct fos_make_request make = {
         .mode = open->mode & 07777, .umask = fos_umask, .open_flags = (uint32_t)open->flags, .name_length = place->name_length, .take_reference = 1};
-    memcpy(fos_payload(request), &make, sizeof make);
-    memcpy((uint8_t *)fos_payload(request) + sizeof make, place->name, place->name_length);
-    request->length = (uint32_t)sizeof make + place->name_length;
+    fos_put_named(request, &make, sizeof make, place->name, place->name_length);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
-    give_back(open, place->attributes.inode);
+    fos_give_back(open->context, mount, place->attributes.inode);
     return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
 }
 
@@ -148,7 +137,7 @@ static long open_numbered(struct opening *open) {
             return number;
         }
         if (file != NULL) fos_file_delete(file);
-        give_back(open, open->place.attributes.inode);
+        fos_give_back(open->context, open->place.mount, open->place.attributes.inode);
         // The kernel opens it: what an exclusive creation has made, it must not find in its way.
         if ((file == NULL || number == FOS_PASS) && (open->flags & O_EXCL) == 0) result = fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT);
         else result = file == NULL ? -ENFILE : number;

@@ -124,6 +124,12 @@ int fos_send(struct fos_context *context, struct fos_mount *mount) {
     return result == -ENOTCONN ? lost(mount) : result;
 }
 
+void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode) {
+    struct fos_release_request give = {.count = 1};
+    fos_put_fixed(fos_build(context, mount, FOS_OP_RELEASE, inode), &give, sizeof give);
+    fos_send_and_forget(context, mount);
+}
+
 void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount) {
     int result = fos_post_owner(&mount->client, (int)context->index);
     fos_tally_add(&fos_tally->messages, 1);

@@ -71,17 +71,13 @@ struct fos_file *fos_file_get(long fd) {
     }
 }
 
-// Gives the inode back to its server. Nobody waits for the answer.
+// Gives the reference of a description back.
 static void release(struct fos_context *context, struct fos_file *file) {
     struct fos_mount *mount = fos_file_usable(file);
     if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
-    struct fos_message *request = fos_build(own, mount, FOS_OP_RELEASE, file->inode);
-    struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
-    memcpy(fos_payload(request), &give, sizeof give);
-    request->length = sizeof give;
-    fos_send_and_forget(own, mount);
+    fos_give_back(own, mount, file->inode);
     if (context == NULL) fos_leave(own);
 }
 

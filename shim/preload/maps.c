@@ -22,7 +22,6 @@ static struct region regions[REGIONS];
 static uint64_t ticks;
 static uint32_t asking;
 
-static uint32_t owner_of(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
 
 static int hold(struct region *region) {
     int32_t users = __atomic_load_n(&region->users, __ATOMIC_RELAXED);
@@ -58,7 +57,7 @@ long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t of
     struct region *region = &regions[place - 1];
     if (!hold(region)) return -1;
     long result = -1;
-    if (region->inode == file->inode && region->owner == owner_of(mount)) {
+    if (region->inode == file->inode && region->owner == fos_connection_tag(mount)) {
         region->used = __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
         result = fos_map_read(&region->mapping, offset, to, bytes, now());
     } else {
@@ -92,8 +91,7 @@ static struct region *take_place(void) {
 static int ask(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, struct fos_mapping *mapping) {
     struct fos_message *request = fos_build(context, mount, FOS_OP_MAP, file->inode);
     struct fos_map_request wanted = {.access = 4};
-    memcpy(fos_payload(request), &wanted, sizeof wanted);
-    request->length = sizeof wanted;
+    fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(context, mount);
     if (status < 0) return status;
     const struct fos_message *message = fos_answer(context, mount);
@@ -105,7 +103,7 @@ static int ask(struct fos_context *context, struct fos_mount *mount, const struc
 
 static void map(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
     for (uint32_t i = 0; i < REGIONS; i++) {
-        if (regions[i].inode == file->inode && regions[i].owner == owner_of(mount)) {
+        if (regions[i].inode == file->inode && regions[i].owner == fos_connection_tag(mount)) {
             file->region = i + 1;
             return;
         }
@@ -117,7 +115,7 @@ static void map(struct fos_context *context, struct fos_mount *mount, struct fos
         struct fos_mapping mapping;
         if (ask(context, mount, file, &mapping) == 0) {
             region->mapping = mapping;
-            region->owner = owner_of(mount);
+            region->owner = fos_connection_tag(mount);
             region->inode = file->inode;
             file->region = (uint32_t)(region - regions) + 1;
         } else {

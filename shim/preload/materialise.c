@@ -143,13 +143,7 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
     }
     fos_raw(SYS_close, fd);
     // The kernel's own reference keeps the inode from here on.
-    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) {
-        struct fos_message *request = fos_build(context, mount, FOS_OP_RELEASE, file->inode);
-        struct fos_release_request give = {.owner = 0, .flags = 0, .count = 1};
-        memcpy(fos_payload(request), &give, sizeof give);
-        request->length = sizeof give;
-        fos_send_and_forget(context, mount);
-    }
+    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode);
     fos_tally_add(&fos_tally->materialised, 1);
     return 0;
 }

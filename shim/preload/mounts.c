@@ -228,7 +228,6 @@ static int verify(struct fos_mount *mount) {
 }
 
 static void connect_now(struct fos_mount *mount) {
-    struct rlimit size;
     if (!identity_is_plain() || !verify(mount)) {
         fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
         return;
@@ -252,7 +251,7 @@ static void connect_now(struct fos_mount *mount) {
     fos_raw(SYS_close, client->board_fd);
     client->segment_fd = client->board_fd = -1;
     client->socket = hide((int)mount->index, client->socket);
-    fos_file_size_limited = fos_raw(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, &size) == 0 && size.rlim_cur != RLIM_INFINITY;
+    fos_read_size_limit();
     mount->generation++;
     fos_tally_add(&fos_tally->connections, 1);
     fos_store_release_u32(&mount->state, FOS_MOUNT_CONNECTED);

@@ -146,6 +146,18 @@ static long expand(struct fos_context *context, struct fos_place *place, const c
     return 0;
 }
 
+// The walk ends at a name in the directory where it stands.
+static void stop_at(struct fos_place *place, const struct position *at, const char *name, uint32_t length, int slash) {
+    place->parent = at->directory;
+    place->parent_known = (uint32_t)at->known;
+    place->parent_mode = at->mode;
+    place->parent_uid = at->uid;
+    place->name_length = length;
+    memcpy(place->name, name, length);
+    place->name[length] = 0;
+    place->slash = (uint32_t)slash;
+}
+
 static int is_type(const struct fos_attributes *attributes, uint32_t type) { return (attributes->mode & S_IFMT) == type; }
 
 long fos_walk(struct fos_context *context, long directory, const char *path, uint32_t flags, struct fos_place *place) {
@@ -176,26 +188,12 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
         int up = name[0] == '.' && name[1] == '.' && length == 2;
         if (at.directory == FOS_ROOT_INODE && (up || (length == 4 && memcmp(name, ".fos", 4) == 0))) return fos_hand_over(context, directory, FOS_BYPASS_LEAVES);
         if (last && !up && (flags & FOS_WALK_PARENT) != 0) {
-            place->parent = at.directory;
-            place->parent_known = (uint32_t)at.known;
-            place->parent_mode = at.mode;
-            place->parent_uid = at.uid;
-            place->name_length = (uint32_t)length;
-            memcpy(place->name, name, length);
-            place->name[length] = 0;
-            place->slash = *rest != 0;
+            stop_at(place, &at, name, (uint32_t)length, *rest != 0);
             return 0;
         }
         long found = fos_lookup_entry(context, mount, at.directory, name, (uint32_t)length, &place->attributes);
         if (found == -ENOENT && last && (flags & FOS_WALK_CREATE) != 0) {
-            place->parent = at.directory;
-            place->parent_known = (uint32_t)at.known;
-            place->parent_mode = at.mode;
-            place->parent_uid = at.uid;
-            place->name_length = (uint32_t)length;
-            memcpy(place->name, name, length);
-            place->name[length] = 0;
-            place->slash = *rest != 0;
+            stop_at(place, &at, name, (uint32_t)length, *rest != 0);
             return 0;
         }
         // The directory went while the walk stood in it: so does its name.
@@ -221,15 +219,9 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
             continue;
         }
         if (last) {
-            place->parent = up ? 0 : at.directory;
-            place->parent_known = (uint32_t)at.known;
-            place->parent_mode = at.mode;
-            place->parent_uid = at.uid;
-            place->name_length = up ? 0 : (uint32_t)length;
-            memcpy(place->name, name, place->name_length);
-            place->name[place->name_length] = 0;
+            stop_at(place, &at, name, up ? 0 : (uint32_t)length, *rest != 0);
+            if (up) place->parent = 0;
             place->found = 1;
-            place->slash = *rest != 0;
             if (place->slash && !is_type(&place->attributes, S_IFDIR)) return -ENOTDIR;
             return 0;
         }

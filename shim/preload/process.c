@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <linux/sched.h>
-#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
 
@@ -30,7 +29,7 @@ static uint32_t given_up;
 
 void fos_process_hooks(uint8_t *hooks) {
     static const uint16_t numbers[] = {
-        SYS_fork, SYS_vfork, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat, SYS_exit_group,
+        SYS_fork, SYS_vfork, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat,
         SYS_chroot, SYS_pivot_root, SYS_unshare, SYS_setns, SYS_seccomp, SYS_prctl,
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) hooks[numbers[i]] = FOS_HOOK_PROCESS;
@@ -107,7 +106,6 @@ static struct clone_wish wish_of_clone3(const struct fos_call *call) {
 
 long fos_process_handle(struct fos_call *call) {
     const long *a = call->arguments;
-    long result;
     switch (call->number) {
     case SYS_fork: return handle_clone(call, (struct clone_wish){0, 0});
     case SYS_vfork: return handle_clone(call, (struct clone_wish){CLONE_VM | CLONE_VFORK, 0});
@@ -116,10 +114,7 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_execve:
     case SYS_execveat:
         fos_calls_before_exec();
-        result = repeat(call);
-        fos_calls_after_failed_exec();
-        return result;
-    case SYS_exit_group: fos_calls_process_end(); return FOS_PASS;
+        return repeat(call);
     case SYS_prctl:
         if (a[0] == PR_SET_SECCOMP) fos_give_up();
         return FOS_PASS;
@@ -132,26 +127,4 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_seccomp: fos_give_up(); return FOS_PASS;
     default: return FOS_PASS;
     }
-}
-
-// ---- The end of a thread ---------------------------------------------------------------------------------------------
-
-enum { KEY_NONE = 0, KEY_MAKING, KEY_MADE, KEY_FAILED };
-static uint32_t key_state;
-static pthread_key_t key;
-
-static void thread_ends(void *unused) {
-    (void)unused;
-    fos_calls_thread_end();
-}
-
-int fos_watch_thread(void) {
-    uint32_t none = KEY_NONE;
-    if (__atomic_compare_exchange_n(&key_state, &none, KEY_MAKING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        int error = pthread_key_create(&key, thread_ends);
-        __atomic_store_n(&key_state, error == 0 ? KEY_MADE : KEY_FAILED, __ATOMIC_RELEASE);
-    }
-    // Keys up to PTHREAD_KEY_2NDLEVEL_SIZE have their place in the thread itself; later ones would be allocated.
-    if (__atomic_load_n(&key_state, __ATOMIC_ACQUIRE) != KEY_MADE || key >= 32) return -EAGAIN;
-    return pthread_setspecific(key, &key) == 0 ? 0 : -EAGAIN;
 }

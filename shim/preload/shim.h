@@ -69,14 +69,8 @@ void fos_calls_before_fork(int shares_memory);
 // side's next redirected call, in that thread.
 void fos_calls_after_fork(int child);
 
-// Before execve and execveat, and after one that failed (a success does not return).
+// Before execve and execveat.
 void fos_calls_before_exec(void);
-void fos_calls_after_failed_exec(void);
-
-// The calling thread ends, if it has asked to be told with fos_watch_thread. It may make file calls still (other destructors).
-void fos_calls_thread_end(void);
-// The process ends (exit_group).
-void fos_calls_process_end(void);
 
 // The process is about to do something after which the shim cannot keep its promises (chroot, unshare, a system call
 // filter, a shared descriptor table): every descriptor becomes the kernel's, and no handler is called any more.
@@ -89,9 +83,6 @@ void fos_bypass(enum fos_bypass reason, long number);
 // Records a message that has been answered, while fos_options.tracing; the connection has `timed` set then.
 struct fos_client;
 void fos_trace_message(const struct fos_client *client, int channel, uint16_t operation, uint64_t inode, int result);
-// Has fos_calls_thread_end called in the calling thread when it ends; for the thread's channel. By a key of pthread_setspecific,
-// because the `syscall` that ends a thread is one of the few that cannot be redirected. May fail for want of keys: 0, or -EAGAIN.
-int fos_watch_thread(void);
 // One line to standard error, "fos: ...": only where the user asked for it by FOS_VERBOSE=1 or FOS_STRICT=1. The parts are
 // joined; NULL ends them.
 void fos_say(const char *part, ...);

@@ -38,7 +38,4 @@ void fos_calls_after_fork(int child) {
     if (child) process = process_id();
 }
 void fos_calls_before_exec(void) {}
-void fos_calls_after_failed_exec(void) {}
-void fos_calls_thread_end(void) {}
-void fos_calls_process_end(void) {}
 void fos_calls_give_up(void) {}
