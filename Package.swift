@@ -24,6 +24,7 @@ let package = Package(
         .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
         // Layer 1: mailboxes, message views, the Kernel and Server interfaces.
         .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
+        .target(name: "Buddy", swiftSettings: strict),
         // Layer 2: what fleets share, then one pure module a service.
         .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
@@ -53,6 +54,7 @@ let package = Package(
         // Tests: units beside each module, the contract suite, hostile clients.
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
+        .testTarget(name: "BuddyTests", dependencies: ["Buddy"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),

@@ -5,7 +5,7 @@
 // server code runs in both worlds. After the paper's section 3.1: the microkernel portion of each core.
 // Protocol: a kernel value is trivially copyable (a pointer to its core's state), handed to a server with every
 // message. A server has no other source of time, chance, memory of others, or I/O.
-// Invariants: no call here blocks; none allocates after start but makeRegion; replies never fail.
+// Invariants: no call here blocks; none allocates after start but makeRegion and makeFrames; replies never fail.
 
 public import CFosWire
 
@@ -45,16 +45,26 @@ public struct Timestamp: Equatable, Sendable, BitwiseCopyable {
     }
 }
 
-/// Memory that a server shares with clients: it writes, they map it for reading. Zeros at first.
+/// Memory from the host, zeros at first.
 public struct SharedRegion: BitwiseCopyable {
+    public enum Sharing: UInt8, Sendable, BitwiseCopyable {
+        /// The server writes, clients map it for reading.
+        case readOnly
+        /// Clients read and write it; the host can tell when none has it any more (`isAlone`).
+        case lent
+        /// Servers only.
+        case none
+    }
     public var base: UnsafeMutableRawPointer
     public var bytes: Int
     /// The host's name for it.
     public var handle: Int32
-    @inlinable public init(base: UnsafeMutableRawPointer, bytes: Int, handle: Int32) {
+    public var sharing: Sharing
+    @inlinable public init(base: UnsafeMutableRawPointer, bytes: Int, handle: Int32, sharing: Sharing = .readOnly) {
         self.base = base
         self.bytes = bytes
         self.handle = handle
+        self.sharing = sharing
     }
 }
 
@@ -121,8 +131,24 @@ public protocol Kernel {
     /// something to do later: messages that met full mailboxes, memory to give back. Called again at each tick as needed.
     func tickAgain()
 
+    /// Asks for an FOS_OP_IDLE once nothing else is to be done on this core: for work in bounded steps ahead of need. Called
+    /// again at each one as needed.
+    func idleAgain()
+
     /// New memory to share, `bytes` a multiple of a page; nil if the host has none.
     func makeRegion(bytes: Int) -> SharedRegion?
+    /// New page frames, absent at first: `bytes` is a power of two, and the base a multiple of it. `huge`: frames of 2 MiB.
+    /// nil if the host has none.
+    func makeFrames(bytes: Int, huge: Bool, sharing: SharedRegion.Sharing) -> SharedRegion?
+    /// Whether the host has frames of 2 MiB to give.
+    var hasHugeFrames: Bool { get }
+    /// Makes frames of a region present, absent ones as zeros; the others keep what they hold.
+    func populate(_ region: SharedRegion, offset: Int, bytes: Int)
+    /// Gives frames back to the host: absent again.
+    func discard(_ region: SharedRegion, offset: Int, bytes: Int)
+    /// Whether nobody but this server has a lent region: no descriptor that was handed out and no mapping made with one
+    /// exists any more, in any process.
+    func isAlone(_ region: SharedRegion) -> Bool
     /// Gives a region up. Clients that have mapped it keep what they see.
     func dropRegion(_ region: SharedRegion)
     /// Sends a client a region's descriptor, with a token that a reply tells it too. False: not now.

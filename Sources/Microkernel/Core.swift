@@ -88,6 +88,8 @@ import Messaging
     var lastTick: UInt64
     /// A tick is still to come: for work done since the last one, or because a server asked for it.
     var workedSinceTick: Bool
+    /// Servers that asked for an FOS_OP_IDLE, a bit for each mailbox.
+    var idleWanted: UInt64
 }
 
 /// A name to publish at start. The bytes live in the instance's arena.

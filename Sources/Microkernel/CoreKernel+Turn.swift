@@ -288,6 +288,17 @@ extension CoreKernel {
         state.pointee.workedSinceTick = false
     }
 
+    /// The servers that have something to do when nothing else is, a bit for each mailbox; 0: none, or a client waits for this
+    /// very CPU.
+    @usableFromInline func takeIdle() -> UInt64 {
+        let core = state
+        guard core.pointee.idleWanted != 0, !core.pointee.parking.handOff else { return 0 }
+        let wanted = core.pointee.idleWanted
+        core.pointee.idleWanted = 0
+        core.pointee.workedSinceTick = true
+        return wanted
+    }
+
     /// Spins for a moment on what brings most work: the channels in use, and the mailboxes. True when the core has spun
     /// long enough and should park.
     @usableFromInline func shouldPark() -> Bool {

@@ -125,6 +125,8 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
 
     public func tickAgain() { state.pointee.workedSinceTick = true }
 
+    public func idleAgain() { state.pointee.idleWanted |= 1 << UInt64(state.pointee.running.pointee) }
+
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         state.pointee.trace(
             mailbox: Int(state.pointee.running.pointee), kind: kind, operation: operation, status: status, inode: inode,

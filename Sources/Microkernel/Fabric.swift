@@ -34,6 +34,8 @@ import Messaging
     var nameServerCount: Int
     var privilegeServers: UnsafeMutablePointer<MailboxAddress>
     var privilegeServerCount: Int
+    /// Linux gives memfds frames of 2 MiB; as it was at start.
+    var hasHugeFrames: Bool
 }
 
 extension Fabric {

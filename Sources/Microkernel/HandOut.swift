@@ -68,13 +68,13 @@ extension CoreKernel {
 
     public func dropRegion(_ region: SharedRegion) {
         fos_platform_unmap(region.base, UInt64(region.bytes))
-        fos_platform_close(region.handle)
+        if region.handle >= 0 { fos_platform_close(region.handle) }
     }
 
     public func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
         let fabric = state.pointee.fabric
         // The server may drop the region before the acceptor comes to it.
-        let descriptor = fos_platform_duplicate(region.handle)
+        let descriptor = region.sharing == .lent ? fos_platform_frames_open(region.handle) : fos_platform_duplicate(region.handle)
         guard descriptor >= 0 else { return false }
         let order = HandOut(
             token: token, client: envelope.pointee.client, generation: envelope.pointee.client_generation, descriptor: descriptor, reserved: 0)

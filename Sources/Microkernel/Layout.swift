@@ -89,7 +89,7 @@ enum Layout {
             clientsMax: configuration.clientsMax, controls: controls, kernelCacheClient: arena.take(UInt32.self, 16),
             stopping: arena.take(UInt32.self, 16), ready: arena.take(UInt32.self, 16), refusal: arena.take(UInt64.self, 8),
             acceptorEvent: event, handOuts: handOuts, ownerUID: configuration.ownerUID, nameServers: names.0, nameServerCount: names.1,
-            privilegeServers: privileges.0, privilegeServerCount: privileges.1)
+            privilegeServers: privileges.0, privilegeServerCount: privileges.1, hasHugeFrames: fos_platform_frames_huge() != 0)
     }
 
     static func core(
@@ -136,7 +136,7 @@ enum Layout {
                 privileges: PrivilegeCache(arena: &arena), pending: PendingLetters(arena: &arena),
                 names: NameCache(arena: &arena), registrations: registrations, registrationCount: names.count, registered: 0,
                 registrationInFlight: false, announced: false, parking: ParkingPolicy(),
-                lastTick: fos_platform_monotonic_ns(), workedSinceTick: false))
+                lastTick: fos_platform_monotonic_ns(), workedSinceTick: false, idleWanted: 0))
         return state
     }
 

@@ -41,6 +41,8 @@ extension CoreKernel {
             worked = serveMicrokernel() || worked
             if worked {
                 if tickIsDue() { tick(group) }
+            } else if idle(group) {
+                if tickIsDue() { tick(group) }
             } else if shouldPark() {
                 if tickBeforeParking() { tick(group) }
                 park()
@@ -67,6 +69,16 @@ extension CoreKernel {
             }
             release(server, taken)
         }
+    }
+
+    /// Lets servers do what they put off until nothing else was to be done. False: none has anything.
+    @inlinable func idle<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) -> Bool {
+        let wanted = takeIdle()
+        guard wanted != 0 else { return false }
+        for server in 0..<group.pointee.count where wanted & 2 << UInt64(server) != 0 {
+            group.pointee.receive(server: server, news(FOS_OP_IDLE, to: server, client: UInt32.max), self)
+        }
+        return true
     }
 
     @inlinable func tick<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) {

@@ -24,6 +24,9 @@ public struct LoopOptions: Sendable {
     public var retriesMax = 2_000
     /// Ticks without anything else in flight until a request counts as lost.
     public var ticksMax = 200
+    /// What `makeFrames` gives in all, and whether frames of 2 MiB are to be had.
+    public var memoryBytes = Int.max
+    public var hasHugeFrames = true
     public init() {}
     public init(seed: UInt64) { self.seed = seed }
 }
@@ -69,6 +72,10 @@ public final class LoopHost {
     public internal(set) var regions: [Int32: (region: SharedRegion, isDropped: Bool)] = [:]
     /// Descriptors sent to clients: client, token, region.
     public internal(set) var handedOut: [(client: UInt32, token: UInt64, region: SharedRegion)] = []
+    /// Descriptors of lent regions that clients have, by handle. A test that lets a client unmap one counts it down.
+    public var grips: [Int32: Int] = [:]
+    /// Bytes of frames made present, less those given back.
+    public internal(set) var populated = 0
     /// The inode epochs of the board.
     var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))
     public internal(set) var clients: [LoopClient] = []
@@ -96,6 +103,8 @@ public final class LoopHost {
     public var eventHash: UInt64 { hash.value }
     /// Servers that have asked for another tick since the last one.
     public internal(set) var ticksWanted: Set<MailboxAddress> = []
+    /// Servers that have asked for an FOS_OP_IDLE since the last one.
+    public internal(set) var idleWanted: Set<MailboxAddress> = []
     public var isQuiet: Bool { network.isEmpty }
     public var now: Timestamp {
         Timestamp(seconds: 1_700_000_000 + Int64(monotonic / 1_000_000_000), nanoseconds: UInt32(monotonic % 1_000_000_000))
@@ -138,10 +147,16 @@ public final class LoopHost {
     }
 
     public func owner(ofInode inode: UInt64) -> MailboxAddress { slotOwner[Int(inode % UInt64(FOS_SLOTS))] }
-    func makeRegion(bytes: Int) -> SharedRegion {
-        let base = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: Int(FOS_PAGE_BYTES))
+    func makeRegion(bytes: Int) -> SharedRegion { makeMemory(bytes: bytes, alignment: Int(FOS_PAGE_BYTES), sharing: .readOnly) }
+    /// nil beyond the memory that the options allow.
+    func makeFrames(bytes: Int, sharing: SharedRegion.Sharing) -> SharedRegion? {
+        let live = regions.values.reduce(0) { $1.isDropped ? $0 : $0 + $1.region.bytes }
+        return live + bytes > options.memoryBytes ? nil : makeMemory(bytes: bytes, alignment: bytes, sharing: sharing)
+    }
+    private func makeMemory(bytes: Int, alignment: Int, sharing: SharedRegion.Sharing) -> SharedRegion {
+        let base = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: alignment)
         base.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count))
+        let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count), sharing: sharing)
         regions[region.handle] = (region, false)
         return region
     }
@@ -187,6 +202,19 @@ public final class LoopHost {
             message.operation = UInt16(FOS_OP_TICK.rawValue)
             kernelSend(message, [], to: server.address, continuation: 0)
         }
+    }
+
+    /// Sends FOS_OP_IDLE to the servers that asked for it. False: none did.
+    @discardableResult
+    public func idle() -> Bool {
+        let wanted = order.filter { idleWanted.contains($0.address) }
+        idleWanted = []
+        for server in wanted {
+            var message = fos_message()
+            message.operation = UInt16(FOS_OP_IDLE.rawValue)
+            kernelSend(message, [], to: server.address, continuation: 0)
+        }
+        return !wanted.isEmpty
     }
 
     // MARK: The microkernel's own messages

@@ -71,9 +71,20 @@ public struct LoopKernel: Kernel {
     }
 
     public func makeRegion(bytes: Int) -> SharedRegion? { host.makeRegion(bytes: bytes) }
+    public func makeFrames(bytes: Int, huge: Bool, sharing: SharedRegion.Sharing) -> SharedRegion? {
+        host.makeFrames(bytes: bytes, sharing: sharing)
+    }
+    public var hasHugeFrames: Bool { host.options.hasHugeFrames }
+    public func populate(_ region: SharedRegion, offset: Int, bytes: Int) { host.populated += bytes }
+    public func discard(_ region: SharedRegion, offset: Int, bytes: Int) {
+        host.populated -= bytes
+        (region.base + offset).initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    }
+    public func isAlone(_ region: SharedRegion) -> Bool { host.grips[region.handle, default: 0] == 0 }
     public func dropRegion(_ region: SharedRegion) { host.regions[region.handle]?.isDropped = true }
     public func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
         host.handedOut.append((envelope.pointee.client, token, region))
+        if region.sharing == .lent { host.grips[region.handle, default: 0] += 1 }
         return true
     }
 
@@ -81,6 +92,7 @@ public struct LoopKernel: Kernel {
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.epoch(ofInode: inode) }
 
     public func tickAgain() { host.ticksWanted.insert(mailbox) }
+    public func idleAgain() { host.idleWanted.insert(mailbox) }
 
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         host.trace(

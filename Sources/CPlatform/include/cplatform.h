@@ -6,6 +6,7 @@
 #define FOS_CPLATFORM_H
 
 #include <cplatform/crash.h>
+#include <cplatform/frames.h>
 #include <cplatform/memory.h>
 #include <cplatform/segment.h>
 #include <cplatform/socket.h>

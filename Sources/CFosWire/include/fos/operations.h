@@ -9,6 +9,7 @@ enum fos_operation {
     FOS_OP_CLIENT_GONE = 3,  // from the microkernel, one-way: envelope.client has died; give back all it held
     FOS_OP_TRACE = 4,        // reply bulk: the trace ring, oldest first, as struct fos_trace_record
     FOS_OP_TICK = 5,         // from the microkernel, one-way: about every 10 ms on a busy core, before parking on an idle one
+    FOS_OP_IDLE = 6,         // from the microkernel, one-way: nothing else is to be done; to servers that asked (Kernel.idleAgain)
 
     // 100..199: name service
     FOS_OP_NAME_LOOKUP = 100,
@@ -68,6 +69,14 @@ enum fos_operation {
     // 400..499: file service, between its members only (layouts in the FileService module's own peer header part)
     FOS_OP_PEER_FIRST = 400,
     FOS_OP_PEER_LAST = 499,
+
+    // 500..559: memory service (between its members 560..599, fos/memory.h)
+    FOS_OP_MEMORY_ALLOCATE = 500,
+    FOS_OP_MEMORY_FREE = 501,
+    FOS_OP_MEMORY_RETIRE = 502,
+    FOS_OP_MEMORY_REGION = 503,
+    FOS_OP_MEMORY_STATISTICS = 504,
+    FOS_OP_MEMORY_RESERVE = 505,
 };
 
 #endif

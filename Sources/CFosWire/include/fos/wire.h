@@ -15,6 +15,7 @@
 #include <fos/file.h>
 #include <fos/file_peer.h>
 #include <fos/map.h>
+#include <fos/memory.h>
 #include <fos/name.h>
 #include <fos/privilege.h>
 #include <fos/statistics.h>
