@@ -28,6 +28,7 @@ let package = Package(
         // Layer 2: what fleets share, then one pure module a service.
         .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
+        .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "FileStorage", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
@@ -57,6 +58,7 @@ let package = Package(
         .testTarget(name: "BuddyTests", dependencies: ["Buddy"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "PlacementServiceTests", dependencies: ["PlacementService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(

@@ -112,6 +112,10 @@ public protocol Kernel {
     /// may have several connections.
     func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32?
 
+    /// The generation of the client with an index; 0 if none is connected. What a server has recorded of a client, and
+    /// hands to another server, is that client's while this number is the same there.
+    func generation(ofClient client: UInt32) -> UInt32
+
     /// Free slots in this core's notice ring to a client; 0 if it is gone.
     func noticeRoom(client: UInt32) -> Int
     /// Puts a notice into the ring of a client. False when it is full or the client gone.

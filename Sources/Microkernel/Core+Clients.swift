@@ -248,7 +248,7 @@ extension Core {
         // than it is read makes the processor wait.
         let envelope = fos_letter_envelope(letter)!
         envelope.pointee.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)
-        envelope.pointee.reserved0 = 0
+        envelope.pointee.settled = 0
         envelope.pointee.rights = UInt16(truncatingIfNeeded: rights)
         envelope.pointee.client = client
         envelope.pointee.channel = channel
@@ -294,7 +294,10 @@ extension Core {
     /// Operations that only servers and microkernels exchange.
     static func clientsMaySend(_ operation: UInt16) -> Bool {
         switch UInt32(operation) {
-        case FOS_OP_PEER_FIRST.rawValue...FOS_OP_PEER_LAST.rawValue: false
+        case FOS_OP_PEER_FIRST.rawValue...FOS_OP_PEER_LAST.rawValue,
+            FOS_OP_NAME_SHARD_PIECE.rawValue...FOS_OP_NAME_SHARD_LAST.rawValue,
+            FOS_OP_FLEET_INTERNAL_FIRST.rawValue...FOS_OP_FLEET_INTERNAL_LAST.rawValue:
+            false
         case FOS_OP_CLIENT_GONE.rawValue, FOS_OP_TICK.rawValue, FOS_OP_PRIVILEGE_INVALIDATE.rawValue,
             FOS_OP_PRIVILEGE_SUBSCRIBE.rawValue:
             false

@@ -96,6 +96,11 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         return nil
     }
 
+    public func generation(ofClient client: UInt32) -> UInt32 {
+        let fabric = state.pointee.fabric
+        return Int(client) < fabric.clientsMax ? fos_load_acquire_u32(Fabric.liveWord(fabric.clients + Int(client))) : 0
+    }
+
     public func noticeRoom(client: UInt32) -> Int { state.pointee.noticeRoom(client: client) }
 
     public func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool {

@@ -52,6 +52,8 @@ public struct LoopKernel: Kernel {
         host.clients.first { $0.isAlive && $0.pid == pid && $0.index > client ?? 0 }?.index
     }
 
+    public func generation(ofClient client: UInt32) -> UInt32 { host.liveClient(client)?.generation ?? 0 }
+
     public func noticeRoom(client: UInt32) -> Int {
         guard let client = host.liveClient(client) else { return 0 }
         return max(0, host.options.noticeCapacity - client.noticesUnderWay(to: mailbox.core))

@@ -32,6 +32,15 @@ enum fos_peer_operation {
     FOS_OP_PEER_CREDITS = 413,           // hand over pages: fos_peer_credits -> fos_peer_credits
     FOS_OP_PEER_SPACE = 414,             // for STATFS: empty -> fos_peer_space
     FOS_OP_PEER_READ = 415,              // for COPY_RANGE: fos_peer_read -> fos_peer_read + bytes
+
+    // 460 to 479: slots that move from one server (the giver) to another (the taker), inode by inode
+    FOS_OP_PEER_SLOT_BEGIN = 460,        // the slot is coming: fos_peer_slot -> empty; RETRY if the taker is at another one
+    FOS_OP_PEER_SLOT_PIECE = 461,        // a part of an inode: fos_peer_piece + its content -> fos_peer_taken
+    FOS_OP_PEER_SLOT_END = 462,          // all is there, the slot is yours: fos_peer_slot -> empty
+    FOS_OP_PEER_SLOT_NEWS = 463,         // to all members: a slot has a new owner: fos_peer_slot; one-way
+    FOS_OP_PEER_SLOT_SYNC = 464,         // along the old way to the new owner, behind all that went before: fos_peer_slot -> fos_peer_slot
+    FOS_OP_PEER_GIFT = 465,              // pages of the size limit, for those that moved inodes take: fos_peer_credits; one-way
+    FOS_OP_PEER_TABLE = 466,             // owners of slots, for a member that joins: fos_peer_table -> fos_peer_table
 };
 
 struct fos_peer_create {
@@ -101,6 +110,81 @@ struct fos_peer_read {        // header inode = the file
     uint32_t reserved;
 };
 
+// A slot in motion. Its inodes go one after the other; each is at its giver until it is whole at the taker, and is served
+// where it is. `version` counts the moves of a slot: of two statements about its owner the one with the higher is newer.
+struct fos_peer_slot {
+    uint32_t slot;
+    uint32_t owner;           // member
+    uint32_t version;
+    uint32_t generation;      // END: the last generation that an inode of this slot was given
+};
+
+enum fos_piece_kind {
+    FOS_PIECE_INODE = 1,      // fos_peer_inode: another inode begins
+    FOS_PIECE_DATA = 2,       // bytes of a file from `offset` on, within one page
+    FOS_PIECE_ENTRIES = 3,    // `count` fos_peer_entry, each with its name, in rising order of cookies
+    FOS_PIECE_TARGET = 4,     // of a symbolic link: bytes from `offset` on, of `total`
+    FOS_PIECE_XATTR = 5,      // a name of `count` bytes, then bytes of its value from `offset` on, of `total`
+    FOS_PIECE_OPEN = 6,       // `count` fos_peer_open
+    FOS_PIECE_LOCK = 7,       // `count` fos_peer_lock that are held
+    FOS_PIECE_FINISH = 8,     // fos_peer_inode as it is now: the inode is whole, and the taker's from the answer on
+    FOS_PIECE_WAITER = 9,     // fos_envelope of a request that waits, and the fos_peer_lock that it waits for
+    FOS_PIECE_CANCEL = 10,    // what came of this inode is void
+};
+
+struct fos_peer_piece {       // header inode = the inode
+    uint32_t kind;            // enum fos_piece_kind
+    uint32_t count;
+    uint64_t offset;
+    uint32_t total;
+    uint32_t reserved;
+};
+
+struct fos_peer_inode {
+    uint64_t number, size, version, kernel_references, parent, next_cookie;
+    struct fos_time accessed, modified, changed, born;
+    uint32_t mode, uid, gid, links, device, generation, subdirectories;
+    uint8_t leases, flags;
+    uint16_t reserved;
+};
+
+struct fos_peer_entry {
+    uint64_t inode, cookie;
+    uint16_t flags;
+    uint8_t kind;             // DT_*
+    uint8_t name_length;
+    uint32_t reserved;
+};
+
+struct fos_peer_open {        // references of one client to the inode
+    uint32_t client, generation, count, readers, writers, reserved;
+};
+
+struct fos_peer_lock {
+    uint64_t owner, start, end;
+    uint32_t client, generation, pid;
+    uint8_t kind;             // enum fos_lock_kind
+    uint8_t is_description, is_flock, reserved;
+};
+
+struct fos_peer_taken {
+    uint64_t pages;           // FINISH: credits that the inode takes at its new owner
+};
+
+enum { FOS_PEER_TABLE_SLOTS = 128 };
+struct fos_peer_table {       // request: `first` alone
+    uint32_t first, count;
+    uint32_t versions[FOS_PEER_TABLE_SLOTS];
+    uint16_t owners[FOS_PEER_TABLE_SLOTS];
+};
+
+static_assert(sizeof(struct fos_peer_slot) == 16, "peer layout");
+static_assert(sizeof(struct fos_peer_piece) == 24, "peer layout");
+static_assert(sizeof(struct fos_peer_inode) == 144, "peer layout");
+static_assert(sizeof(struct fos_peer_entry) == 24, "peer layout");
+static_assert(sizeof(struct fos_peer_open) == 24, "peer layout");
+static_assert(sizeof(struct fos_peer_lock) == 40, "peer layout");
+static_assert(sizeof(struct fos_peer_table) <= FOS_PAYLOAD_BYTES_MAX, "a part of the table fits a message");
 static_assert(sizeof(struct fos_peer_create) == 32, "peer layout");
 static_assert(sizeof(struct fos_peer_change) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_rename) == 40, "peer layout");

@@ -60,7 +60,7 @@ enum fos_right {
 };
 struct fos_envelope {
     uint8_t sender_kind;      // enum fos_sender_kind
-    uint8_t reserved0;
+    uint8_t settled;          // forwarded by the giver of a slot in motion, which has not got the inode: its taker decides
     uint16_t rights;          // enum fos_right, of the client
     uint32_t client;          // client index, if a client began this request (kept across forwards)
     uint32_t channel;         // of the client

@@ -19,6 +19,10 @@ enum fos_operation {
     FOS_OP_NAME_LIST = 104,
     FOS_OP_NAME_MEMBER_DEAD = 105,
     FOS_OP_NAME_LOAD = 106,
+    FOS_OP_NAME_SHARD_PIECE = 110,  // 110 to 119: between name servers only, shards of the namespace that move (fos/name.h)
+    FOS_OP_NAME_SHARD_END = 111,
+    FOS_OP_NAME_SHARD_NEWS = 112,
+    FOS_OP_NAME_SHARD_LAST = 119,
 
     // 200..299: privilege service
     FOS_OP_PRIVILEGE_CHECK = 200,
@@ -77,6 +81,17 @@ enum fos_operation {
     FOS_OP_MEMORY_REGION = 503,
     FOS_OP_MEMORY_STATISTICS = 504,
     FOS_OP_MEMORY_RESERVE = 505,
+    // 800..899: fleet management (fos/fleet.h); 800 to 819 from clients with FOS_RIGHT_ADMIN, the others among servers
+    FOS_OP_FLEET_STATUS = 800,
+    FOS_OP_FLEET_SET = 801,
+    FOS_OP_FLEET_INTERNAL_FIRST = 820,
+    FOS_OP_FLEET_REPORT = 820,   // to the manager, one-way: how a server does
+    FOS_OP_FLEET_MEMBERS = 821,  // from the manager, one-way: who makes up the fleet
+    FOS_OP_FLEET_GIVE = 822,     // from the manager, one-way: give slots to a member
+    FOS_OP_FLEET_START = 823,    // to a microkernel: start a server
+    FOS_OP_FLEET_STOP = 824,     // to a microkernel: end a server
+    FOS_OP_FLEET_TAKE = 825,     // from the manager, one-way: slots whose owner is lost are yours
+    FOS_OP_FLEET_INTERNAL_LAST = 899,
 };
 
 #endif

@@ -19,6 +19,7 @@
 #include <fos/name.h>
 #include <fos/privilege.h>
 #include <fos/statistics.h>
+#include <fos/fleet.h>
 #include <fos/sites.h>
 #include <fos/tally.h>
 #include <fos/calltrace.h>
