@@ -14,6 +14,8 @@ struct Solver {
     /// Parties on each core, for exchanges.
     private var residents: [[Int]]
     private var random: UInt64
+    /// Cores that each party may have: who has fewest chooses first, so that nobody is left without one.
+    private let choices: [Int]
     private static var unplaced: Int { -1 }
     /// Cores looked at for each party in a round of improvement, beside those of its partners.
     private static var sample: Int { 16 }
@@ -24,6 +26,10 @@ struct Solver {
         room = problem.room
         places = Array(repeating: Solver.unplaced, count: problem.traffic.parties)
         residents = Array(repeating: [], count: problem.room.count)
+        let cores = problem.room.count
+        choices = problem.allows.map { allows in
+            (0..<problem.traffic.parties).map { party in (0..<cores).count { problem.room[$0] > 0 && allows(party, $0) } }
+        } ?? Array(repeating: cores, count: problem.traffic.parties)
         random = 0x9e37_79b9_7f4a_7c15
         if case .random(let seed) = policy { random ^= seed &* 0xbf58_476d_1ce4_e5b9 }
     }
@@ -66,6 +72,7 @@ struct Solver {
         var waiting = places.indices.filter { places[$0] == Solver.unplaced }
         while let position = waiting.indices.max(by: {
             let (a, b) = (waiting[$0], waiting[$1])
+            if choices[a] != choices[b] { return choices[a] > choices[b] }
             if attachment[a] != attachment[b] { return attachment[a] < attachment[b] }
             return totals[a] != totals[b] ? totals[a] < totals[b] : a > b
         }) {
@@ -110,7 +117,7 @@ struct Solver {
     }
 
     private mutating func constructAtRandom() -> Bool {
-        for party in places.indices where places[party] == Solver.unplaced {
+        for party in places.indices.sorted(by: { choices[$0] < choices[$1] }) where places[party] == Solver.unplaced {
             let free = room.indices.filter { room[$0] > 0 && mayHave(party, $0) }
             guard !free.isEmpty else { return false }
             put(party, on: free[next(below: free.count)])
@@ -132,14 +139,14 @@ struct Solver {
     }
 
     /// Cores of the party's partners and the cores next to them in number, and a sample.
-    private mutating func candidates(for party: Int) -> Set<Int> {
+    private mutating func candidates(for party: Int) -> [Int] {
         var cores: Set<Int> = []
         for edge in problem.traffic.partners(of: party).sorted(by: { $0.messages > $1.messages }).prefix(4) {
             let place = places[edge.party]
             for core in (place - 1)...(place + 1) where room.indices.contains(core) { cores.insert(core) }
         }
         for _ in 0..<min(Solver.sample, room.count) { cores.insert(next(below: room.count)) }
-        return cores
+        return cores.sorted()
     }
 
     private mutating func tryMove(_ party: Int, to core: Int) -> Bool {
