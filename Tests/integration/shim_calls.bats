@@ -69,6 +69,91 @@ PY
     [ "$copies" -gt 500 ]
 }
 
+@test "what was fetched ahead of its use, and where a listing ended, is what is there now" {
+    only_fos
+    cat > "$BASE/ahead.py" <<'PY'
+import os, random, subprocess, sys
+top, seed = sys.argv[1], int(sys.argv[2])
+random.seed(seed)
+os.mkdir(top)
+names = ['f%d' % i for i in range(3000)]
+for name in names:
+    with open(top + '/' + name, 'w') as file: file.write(name)
+# Another program, by the mount. It is there from the beginning: to make one would hand this one's files to the kernel.
+other = subprocess.Popen(['env', '-u', 'LD_PRELOAD', 'sh'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=top)
+os.chdir(top)
+def others(command):
+    other.stdin.write((command + ' && echo done\n').encode())
+    other.stdin.flush()
+    assert other.stdout.readline() == b'done\n', command
+for turn in range(6):
+    for name in names[:200]: assert os.lstat(name).st_size == len(name), (seed, turn, name)
+    changed = random.sample(names, 20)
+    others('; '.join('printf %s > %s' % ('y' * (turn + 20), name) for name in changed))
+    for name in changed: assert os.lstat(name).st_size == turn + 20, (seed, turn, name)
+    for name in names:
+        assert os.lstat(name).st_size == (turn + 20 if name in changed else len(name)), (seed, turn, name)
+    for name in changed:
+        with open(name, 'w') as file: file.write(name)
+    gone = random.choice(names)
+    others('rm ' + gone + '; ln -s nowhere link')
+    assert not os.path.lexists(gone) and os.path.islink('link'), (seed, turn)
+    others('rm link; printf %s > %s' % (gone, gone))
+# A listing that has ended goes on when something came.
+fd = os.open('.', os.O_RDONLY | os.O_DIRECTORY)
+import ctypes
+libc, room = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(1 << 20)
+def part(): return libc.getdents64(fd, room, len(room))
+while part() > 0: pass
+assert part() == 0
+others('touch late')
+assert part() > 0 and b'late' in room.raw[:64], seed
+assert part() == 0 and part() == 0
+os.lseek(fd, 0, os.SEEK_SET)
+assert part() > 0
+PY
+    cd "$BASE"
+    "$FOS" run --strict --stats -- /usr/bin/python3 "$BASE/ahead.py" "$MOUNT/ahead" "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    # 36,000 names were asked for, most of them without a message.
+    messages=$(sed -n 's/^messages *\([0-9,]*\) over.*/\1/p' "$BASE/figures" | tr -d ,)
+    [ "$messages" -lt 20000 ] || { cat "$BASE/figures"; return 1; }
+}
+
+@test "a program that is executed goes on with the connection of the one before" {
+    only_fos
+    mkdir "$MOUNT/exec"
+    printf one > "$MOUNT/exec/one"
+    connections() { sed -n 's/^messages .* over \([0-9]*\) connections.*/\1/p' "$BASE/figures"; }
+    # Looks at names below the mount, so that it connects; fails to execute something; goes on; leaves the rest to others.
+    cat > "$BASE/leave.py" <<'PY'
+import os, sys
+what = sys.argv[1]
+os.chdir(sys.argv[2])
+assert os.stat('one').st_size == 3
+try: os.execv('./missing', ['missing'])
+except FileNotFoundError: pass
+assert sorted(os.listdir('.')) == ['one'] and open('one').read() == 'one'
+if what == 'open':
+    file = os.open('one', os.O_RDONLY)  # closed by the exec, so its reference must be given back
+if what == 'inherited':
+    os.dup2(os.open('one', os.O_RDONLY), 0)
+if what == 'bare': os.execve('/usr/bin/env', ['env', '-i', '/bin/cat', 'one'], {})
+os.execv('/bin/sh', ['sh', '-c', 'exec cat' if what == 'inherited' else '[ -e one ] && env | grep FOS_KEPT; exec cat one'])
+PY
+    for what in plain:1 open:2 inherited:1 bare:1; do
+        "$FOS" run --stats -- /usr/bin/python3 "$BASE/leave.py" "${what%:*}" "$MOUNT/exec" > "$BASE/said" 2> "$BASE/figures" < /dev/null
+        [ "$(cat "$BASE/said")" = one ] || { cat "$BASE/said" "$BASE/figures"; return 1; }
+        [ "$(connections)" = "${what#*:}" ] || { echo "$what"; cat "$BASE/figures"; return 1; }
+    done
+    # A word that lies is no harm.
+    FOS_KEPT=0,1,2 "$FOS" run -- cat "$MOUNT/exec/one" > "$BASE/said" < /dev/null
+    [ "$(cat "$BASE/said")" = one ]
+    FOS_KEPT=77,88,99 "$FOS" run -- cat "$MOUNT/exec/one"
+    # Nothing of the programs that ended is left.
+    for _ in $(seq 100); do "$FOS" status "$MOUNT" | grep -q '^clients  *0' && break; sleep 0.1; done
+    "$FOS" status "$MOUNT" | grep -q '^clients  *0'
+}
+
 @test "an open file fails at once when its daemon goes, and a later mount is used again" {
     only_fos
     mkdir "$BASE/brief"

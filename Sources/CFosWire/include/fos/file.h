@@ -48,6 +48,7 @@ enum fos_attributes_flag {
 enum fos_reply_flag {
     FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
+    FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
 };
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
@@ -139,7 +140,10 @@ struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in 
     uint32_t flags;           // enum fos_readdir_flag
     uint32_t reserved;
 };
-enum fos_readdir_flag { FOS_READDIR_PLUS = 1 };
+enum fos_readdir_flag {
+    FOS_READDIR_PLUS = 1,   // with attributes, where this server owns the entry's inode
+    FOS_READDIR_AHEAD = 2,  // the client looks ahead, nobody has read the directory: its access time stays
+};
 struct fos_directory_entry {  // then name, then zeros to a multiple of 8
     uint64_t inode;
     uint64_t next;            // cookie of the entry after this one
