@@ -81,6 +81,22 @@ int fos_platform_nice_thread(int nice) {
     return setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), nice) < 0 ? -errno : 0;
 }
 
+// As the kernel has it; glibc 2.36 does not know it.
+struct schedule {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+int fos_platform_short_turns(uint64_t nanoseconds) {
+    struct schedule schedule = {.size = sizeof schedule};
+    if (syscall(SYS_sched_getattr, 0, &schedule, sizeof schedule, 0) < 0) { return -errno; }
+    schedule.runtime = nanoseconds;
+    return syscall(SYS_sched_setattr, 0, &schedule, 0) < 0 ? -errno : 0;
+}
+
 void fos_platform_block_signals(void) {
     sigset_t all;
     sigfillset(&all);

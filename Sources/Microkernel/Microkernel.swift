@@ -105,6 +105,7 @@ public final class Microkernel: @unchecked Sendable {
             fos_platform_block_signals()
             fos_platform_name_thread("fos-accept")
             runBesidePrograms()
+            comeFirst()
             acceptor.run()
         }
         do {
@@ -171,6 +172,15 @@ public final class Microkernel: @unchecked Sendable {
         return nil
     }
 
+    /// The rank that every thread has which others wait for: a nice value where the user may, and short turns, so that it
+    /// comes before a program that computes on its CPU.
+    private func comeFirst() {
+        if let nice = configuration.nice { _ = fos_platform_nice_thread(nice) }
+        _ = fos_platform_short_turns(Self.turn)
+    }
+    /// The least that Linux grants, in ns.
+    private static let turn: UInt64 = 100_000
+
     /// Keeps the calling thread off the cores' CPUs, if there are others. Two threads that wait for each other hand over
     /// within microseconds on one CPU; behind a core that spins they wait for its budget.
     private func runBesidePrograms() {
@@ -186,7 +196,7 @@ public final class Microkernel: @unchecked Sendable {
         let cpu = configuration.cpus[core]
         // The CPU was checked at start; if it has been taken away since, the core runs unpinned rather than not at all.
         if cpu >= 0 { withUnsafePointer(to: cpu) { _ = fos_platform_pin_thread($0, 1) } }
-        if let nice = configuration.nice { _ = fos_platform_nice_thread(nice) }
+        comeFirst()
         let stackBytes: UInt64 = 64 * 1024
         let stack = fos_platform_map_private(stackBytes)
         fos_crash_enter_core(crash[core], stack, stackBytes)

@@ -108,6 +108,15 @@ extension MicrokernelTests {
             #expect(other.call(other.channel(), Do.ask, to: TestInstance.mailbox(0, 1), inode: 1, words: [TestInstance.mailbox(1, 1).rawValue]) == 0)
         }
 
+        /// What cores go by when they wait, and how they come first on a busy CPU.
+        @Test func theMachinesLoadIsCounted() {
+            let load = fos_platform_open_load()
+            defer { fos_platform_close(load) }
+            #expect(load >= 0 && fos_platform_runnable(load) >= 1 && fos_platform_online_cpus() >= 1)
+            #expect(fos_platform_runnable(-1) == -1)
+            #expect(fos_platform_short_turns(100_000) == 0)
+        }
+
         @Test func garbageAtTheDoorIsRefused() throws {
             let instance = try TestInstance { $0.channelsMax = 8 }
             var generator = SystemRandomNumberGenerator()

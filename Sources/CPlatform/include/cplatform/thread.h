@@ -27,6 +27,9 @@ int fos_platform_online_cpus(void);
 void fos_platform_name_thread(const char *name);
 // Sets the calling thread's nice value alone (Linux keeps one a thread).
 int fos_platform_nice_thread(int nice);
+// Asks for the calling thread's turns on its CPU to be short, in ns: between threads of one rank, who asks for less comes
+// first (sched(7), sched_setattr(2); since Linux 6.12, before it nothing happens). 0 or -errno.
+int fos_platform_short_turns(uint64_t nanoseconds);
 // Blocks every signal but the synchronous ones (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT) on this thread.
 void fos_platform_block_signals(void);
 // Fills bytes from the kernel's generator.
