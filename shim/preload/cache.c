@@ -54,6 +54,8 @@ static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES];
 static uint16_t attribute_places[PLACES], entry_places[PLACES], page_places[PAGE_PLACES];
 static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES];  // marks of pages that were read once
+// Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, and how
+// long a thread waits for another one's listing.
 enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, WAITS = 8, WAIT_NS = 20000 };
 static struct {
     uint32_t busy;        // 1 while a thread is at it
@@ -246,10 +248,12 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint32
     end_write(&slot->sequence);
 }
 
-// ---- looking ahead ----
+// ---- looking ahead --------------------------------------------------------------------------------------------------
+
 // Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
 // attributes. The first comes after a few names that were found by message, each further one, twice as long, after as many
 // as make it worth while.
+
 // Fetches the next part of the listing. How many entries are kept.
 static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount) {
     struct fos_message *request = fos_build(context, mount, FOS_OP_READDIR, ahead.directory);
@@ -308,6 +312,8 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
     fos_store_release_u32(&ahead.busy, 0);
     return fetched;
 }
+
+// ---- look-ups -------------------------------------------------------------------------------------------------------
 
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
