@@ -13,12 +13,13 @@ extension Features {
 private let environment = ProcessInfo.processInfo.environment
 private let isLong = environment["FOS_LONG"] == "1"
 
-/// Seeds of this run: the given one alone, or `count` from a new start, which is printed.
+/// Seeds of this run: the given one alone, or `count` from a new start, which is printed at once and to standard error, so
+/// that they are known however the run ends.
 private func seeds(_ count: Int, _ what: String) -> [UInt64] {
     if let given = environment["FOS_CONTRACT_SEED"].flatMap(UInt64.init) { return [given] }
     let start = UInt64.random(in: 1...1_000_000_000)
     let number = isLong ? count * 20 : count
-    print("\(what): seeds \(start) to \(start + UInt64(number) - 1)")
+    FileHandle.standardError.write(Data("\(what): seeds \(start) to \(start + UInt64(number) - 1)\n".utf8))
     return (0..<UInt64(number)).map { start + $0 }
 }
 
@@ -91,7 +92,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
     @Suite(.serialized, .enabled(if: FosMount.isPossible, "needs /dev/fuse and root")) struct Mount {
         @Test func cases() throws {
             let mount = try FosMount()
-            defer { #expect(mount.end() == 0, "the server did not end well") }
+            defer { mount.expectGoodEnd() }
             for test in ContractSuite.all { test.run(on: mount.fileSystem) }
         }
 
@@ -99,7 +100,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         /// A shim that stood aside would leave nothing tested.
         @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1")) func theShimIsInUse() throws {
             let mount = try FosMount()
-            defer { #expect(mount.end() == 0, "the server did not end well") }
+            defer { mount.expectGoodEnd() }
             // The shim looks for new mounts from time to time.
             var clients = 0
             for _ in 0..<200 where clients == 0 {
@@ -114,14 +115,14 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
 
         @Test func casesWithLocksOfTheFleet() throws {
             let mount = try FosMount(options: ["-o", "locks=fleet"])
-            defer { #expect(mount.end() == 0, "the server did not end well") }
+            defer { mount.expectGoodEnd() }
             for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) { test.run(on: mount.fileSystem) }
         }
 
         @Test func randomSequencesAgainstTmpfs() throws {
             let tmpfs = try #require(LocalDirectory.tmpfs)
             let mount = try FosMount()
-            defer { #expect(mount.end() == 0, "the server did not end well") }
+            defer { mount.expectGoodEnd() }
             for seed in seeds(20, "a mount against tmpfs") {
                 guard RandomOperations(mount.fileSystem, tmpfs, seed: seed).run(steps: 500) else { return }
             }
@@ -130,7 +131,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         @Test func randomSequencesAgainstTheDisk() throws {
             let disk = try #require(LocalDirectory.disk)
             let mount = try FosMount()
-            defer { #expect(mount.end() == 0, "the server did not end well") }
+            defer { mount.expectGoodEnd() }
             for seed in seeds(8, "a mount against the disk") {
                 guard RandomOperations(mount.fileSystem, disk, seed: seed).run(steps: 500) else { return }
             }

@@ -5,6 +5,7 @@
 
 import CContractSupport
 import Foundation
+import Testing
 
 final class FosMount {
     let directory: String
@@ -81,6 +82,13 @@ final class FosMount {
         let object = try JSONSerialization.jsonObject(with: Data(text[0..<count])) as? [[String: Any]]
         guard let clients = object?.first?["clients"] as? Int else { throw Failure(description: "no clients in the status") }
         return clients
+    }
+
+    /// Ends the server and the mount, and records an issue with what the server has said if it did not end well.
+    func expectGoodEnd() {
+        let said = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
+        let status = end()
+        if status != 0 { Issue.record("the server on \(directory) ended with status \(status), and had said:\n\(said)") }
     }
 
     /// Ends the server and the mount; the server's exit status, 0 if it ended well and took its mount with it.
