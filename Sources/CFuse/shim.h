@@ -10,9 +10,12 @@
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -48,13 +51,21 @@ static inline int fos_fuse_is_flock_release(const struct fuse_file_info *info) {
 // _GNU_SOURCE, which changes the layout of types that they share.
 enum { FOS_FUSE_CPUS = 1024 };
 
-// Confines the calling thread to `cpus`. 0 or an errno.
-static inline int fos_fuse_confine(const int *cpus, int count) {
+// Confines a thread (0: the calling one) to `cpus`. 0 or an errno.
+static inline int fos_fuse_confine(int thread, const int *cpus, int count) {
     unsigned long set[FOS_FUSE_CPUS / (8 * sizeof(unsigned long))] = {0};
     const int bits = 8 * sizeof(unsigned long);
     for (int i = 0; i < count; i++)
         if (cpus[i] >= 0 && cpus[i] < FOS_FUSE_CPUS) set[cpus[i] / bits] |= 1ul << (cpus[i] % bits);
-    return syscall(SYS_sched_setaffinity, 0, sizeof set, set) >= 0 ? 0 : errno;
+    return syscall(SYS_sched_setaffinity, thread, sizeof set, set) >= 0 ? 0 : errno;
+}
+
+// Whether a thread (0: the calling one) leaves whoever runs on its CPU alone when it wakes (SCHED_BATCH, sched(7)): it
+// then runs when the other sleeps. A thread of another policy than these two keeps it.
+static inline void fos_fuse_wait_for_sleepers(int thread, int waits) {
+    enum { OTHER = 0, BATCH = 3 };
+    const int none = 0, now = (int)syscall(SYS_sched_getscheduler, thread), wanted = waits ? BATCH : OTHER;
+    if ((now == OTHER || now == BATCH) && now != wanted) syscall(SYS_sched_setscheduler, thread, wanted, &none);
 }
 
 // The CPUs that the calling thread may use, in order; how many were stored.
@@ -66,6 +77,25 @@ static inline int fos_fuse_allowed_cpus(int *cpus, int room) {
     for (int i = 0; i < FOS_FUSE_CPUS && count < room; i++)
         if (set[i / bits] >> (i % bits) & 1) cpus[count++] = i;
     return count;
+}
+
+// The CPU on which a thread of any process runs, or has last run; -1 if that cannot be known (it has ended, or is hidden).
+// Field 39 of proc(5) stat; the second, the name, may hold anything and ends at the last parenthesis.
+static inline int fos_fuse_cpu_of_thread(uint32_t thread) {
+    char text[1024];
+    snprintf(text, sizeof text, "/proc/%u/stat", thread);
+    int file = open(text, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return -1;
+    ssize_t count = read(file, text, sizeof text - 1);
+    close(file);
+    if (count <= 0) return -1;
+    text[count] = 0;
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < 39; field++) {
+        at = strchr(at, ' ');
+        if (at != NULL) at++;
+    }
+    return at != NULL && *at >= '0' && *at <= '9' ? atoi(at) : -1;
 }
 
 // Names that fcntl.h and stdio.h keep for _GNU_SOURCE.

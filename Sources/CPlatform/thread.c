@@ -41,14 +41,18 @@ int fos_platform_allowed_cpus(int32_t *cpus, int room) {
     return found;
 }
 
-int fos_platform_pin_thread(const int32_t *cpus, int count) {
+int fos_platform_pin_other_thread(int32_t thread, const int32_t *cpus, int count) {
     unsigned long set[CPUS_MAX / (8 * sizeof(unsigned long))] = {0};
     for (int i = 0; i < count; i++) {
         if (cpus[i] < 0 || cpus[i] >= CPUS_MAX) { return -EINVAL; }
         CPU_SET_S((size_t)cpus[i], sizeof set, (cpu_set_t *)set);
     }
-    return sched_setaffinity(0, sizeof set, (cpu_set_t *)set) < 0 ? -errno : 0;
+    return sched_setaffinity(thread, sizeof set, (cpu_set_t *)set) < 0 ? -errno : 0;
 }
+
+int fos_platform_pin_thread(const int32_t *cpus, int count) { return fos_platform_pin_other_thread(0, cpus, count); }
+
+int32_t fos_platform_thread_id(void) { return (int32_t)syscall(SYS_gettid); }
 
 int fos_platform_current_cpu(void) { return sched_getcpu(); }
 

@@ -46,6 +46,12 @@ struct Worker {
     var setattrValid: UInt32 = 0
     /// The kernel's number of the thread, 0 until it runs.
     var thread: Int32 = 0
+    /// It may read requests (ReadingTurns.swift).
+    var hasTurn = false
+    /// Of its looks at where callers run (WorkerPlacement.swift): when the next is due, in ns, and in how many in a row the
+    /// caller was on a server's CPU.
+    var nextLook: UInt64 = 0
+    var crowdedLooks: UInt32 = 0
     /// The INIT being served offers FUSE_HANDLE_KILLPRIV_V2; its reply is to accept it.
     var acceptsPrivilege = false
 
@@ -103,8 +109,8 @@ struct FrontEnd {
     let forgets = SharedWord()
     let pool: WorkerPool
     let lockWaiters = SharedWord()
-    /// CPUs the workers may run on; empty leaves it to the scheduler.
-    let cpus: UnsafeMutableBufferPointer<Int32>
+    let placement: WorkerPlacement
+    let turns: ReadingTurns
     /// Called once by the last thread of the session to end.
     let ended: @Sendable () -> Void
     /// Called when the instance has ended before the mount: takes the mount away.

@@ -35,7 +35,9 @@ public final class FuseMount: Sendable {
         public var options: [String] = []
         public var locks = Locks.kernel
         /// CPUs the servers run on. Workers keep off them, unless no other is allowed.
-        public var serverCPUs: [Int] = []
+        public var serverCPUs: [Int32] = []
+        /// Moves servers from a CPU that programs have come to; the servers' CPUs then, or nil if they stay.
+        public var makeWay: @Sendable (Int32) -> [Int32]? = { _ in nil }
         public var introspection: IntrospectionFiles
         /// Gets one line without newline; any thread.
         public var log: @Sendable (String) -> Void
@@ -117,27 +119,19 @@ public final class FuseMount: Sendable {
     private func makeFrontEnd(_ client: UnsafeMutablePointer<fos_client>) -> UnsafeMutablePointer<FrontEnd> {
         var key = pthread_key_t()
         pthread_key_create(&key, nil)
-        let cpus = programCPUs()
         let mountPoint = configuration.mountPoint
+        let placement = WorkerPlacement(serverCPUs: configuration.serverCPUs, makeWay: configuration.makeWay)
         let front = UnsafeMutablePointer<FrontEnd>.allocate(capacity: 1)
         front.initialize(
             to: FrontEnd(
                 client: client, key: key, mountPoint: mountPoint, keepsNoOpens: configuration.locks == .kernel,
                 introspection: IntrospectionTree(configuration.introspection), log: configuration.log,
-                pool: WorkerPool(cpus: cpus.count), cpus: cpus, ended: ended,
+                pool: WorkerPool(cpus: placement.count), placement: placement,
+                turns: ReadingTurns(placement.count), ended: ended,
                 instanceGone: { _ = MountOptions.unmount(mountPoint, lazy: true) }))
+        client.pointee.before_sleep = { context, _ in giveTurnBeforeSleep(context) }
+        client.pointee.before_sleep_context = UnsafeMutableRawPointer(front)
         return front
-    }
-
-    /// The CPUs this process may use less the servers'; all of them if nothing is left.
-    private func programCPUs() -> UnsafeMutableBufferPointer<Int32> {
-        var allowed = [Int32](repeating: 0, count: 1024)
-        allowed.removeLast(allowed.count - Int(fos_fuse_allowed_cpus(&allowed, Int32(allowed.count))))
-        let free = allowed.filter { !configuration.serverCPUs.contains(Int($0)) }
-        let chosen = free.isEmpty ? allowed : free
-        let buffer = UnsafeMutableBufferPointer<Int32>.allocate(capacity: chosen.count)
-        _ = buffer.initialize(from: chosen)
-        return buffer
     }
 
     private func mount(_ front: UnsafeMutablePointer<FrontEnd>) throws(FuseMountError) {
@@ -243,9 +237,9 @@ public final class FuseMount: Sendable {
         if let session = front.pointee.session { fuse_session_destroy(session) }
         fos_client_disconnect(front.pointee.client)
         front.pointee.client.deallocate()
-        front.pointee.cpus.deallocate()
         for word in front.pointee.words { word.deallocate() }
         front.pointee.answers.deallocate()
+        front.pointee.turns.deallocate()
         pthread_key_delete(front.pointee.key)
         front.deinitialize(count: 1)
         front.deallocate()
@@ -272,7 +266,7 @@ private func runNotices(_ argument: UnsafeMutableRawPointer?) {
     let worker = argument!.assumingMemoryBound(to: Worker.self)
     let front = worker.pointee.front
     fos_fuse_name_thread("fos-notice")
-    front.confineThread()
+    front.pointee.placement.confine()
     worker.serveNotices {
         // The instance has gone: its mount goes too, rather than answer every request with an error.
         front.pointee.log("the instance has ended; unmounting")
@@ -285,7 +279,6 @@ private func runNotices(_ argument: UnsafeMutableRawPointer?) {
 private func runWatch(_ argument: UnsafeMutableRawPointer?) {
     let front = argument!.assumingMemoryBound(to: FrontEnd.self)
     fos_fuse_name_thread("fos-watch")
-    front.confineThread()
     front.pointee.pool.watch(front)
     front.pointee.watching.store(0)
 }

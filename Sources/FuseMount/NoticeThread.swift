@@ -18,7 +18,10 @@ extension UnsafeMutablePointer where Pointee == Worker {
         while front.pointee.ending.value == 0 {
             // The pause bounds how long the end of the mount goes unnoticed on an idle one.
             let taken = fos_notice_take(pointee.client, &notice, 250_000_000)
-            if taken == 0 { continue }
+            if taken == 0 {
+                front.pointee.placement.confine()
+                continue
+            }
             if taken < 0 || notice.kind == FOS_NOTICE_SHUTDOWN.rawValue { return whenGone() }
             if !front.pointee.answers.settle() { front.pointee.log("an answer to the kernel takes longer than a notice can wait") }
             revoke(&notice)

@@ -102,6 +102,7 @@ extension Operation {
         // looked. The kernel then has the bytes in its cache at the wrong place: drop all it has of the file.
         if place != UInt64(offset) && fields.flags & FOS_IO_APPEND.rawValue != 0 {
             worker.endAnswer()
+            worker.giveTurn()
             fuse_lowlevel_notify_inval_inode(session, inode, 0, 0)
         }
     }
@@ -145,6 +146,7 @@ extension Operation {
         // service is asked again. Data that the service sees are data.
         if status == -ENXIO || (status == 0 && (whence != Int32(FOS_SEEK_DATA) || found != offset)) {
             if front.pointee.idle.value == 0 { front.startWorker() }
+            worker.giveTurn()
             fuse_lowlevel_notify_inval_inode(front.pointee.session, inode, 0, 0)
             (status, found) = askSeek(inode, offset, whence)
         }

@@ -145,7 +145,7 @@ private func runLockWait(_ argument: UnsafeMutableRawPointer?) {
     let front = worker.pointee.front
     pthread_setspecific(front.pointee.key, worker)
     fos_fuse_name_thread("fos-lock")
-    front.confineThread()
+    front.pointee.placement.confine()
     let operation = Operation(wait.pointee.request, worker: worker)
     fuse_req_interrupt_func(wait.pointee.request, { interruptLockWait($1) }, wait)
     var status: Int32 = -EINTR

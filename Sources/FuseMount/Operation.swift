@@ -48,6 +48,7 @@ struct Operation {
         var attempts = 0
         while status == -ENOSPC && attempts < 8 {
             let before = front.pointee.forgets.value
+            worker.giveTurn()
             usleep(500)
             if front.pointee.forgets.value == before && attempts >= 2 { break }
             status = call()

@@ -39,8 +39,9 @@ private func runWorker(_ argument: UnsafeMutableRawPointer?) {
     fos_fuse_make_interrupting(wakeSignal)
     worker.pointee.thread = fos_fuse_thread_id()
     fos_fuse_name_thread("fos-fuse")
-    front.confineThread()
+    front.pointee.placement.confine()
     let leaves = worker.serve()
+    worker.giveTurn()
     front.pointee.pool.remove(worker)
     // The last one out tells the owner, who may then free everything.
     let ended = front.pointee.ended
@@ -64,12 +65,6 @@ extension UnsafeMutablePointer where Pointee == FrontEnd {
         pointee.leaving.subtract(1)
         return false
     }
-
-    /// Moves the calling thread to the programs' CPUs.
-    func confineThread() {
-        let cpus = pointee.cpus
-        if !cpus.isEmpty { _ = fos_fuse_confine(cpus.baseAddress, Int32(cpus.count)) }
-    }
 }
 
 extension UnsafeMutablePointer where Pointee == Worker {
@@ -81,6 +76,10 @@ extension UnsafeMutablePointer where Pointee == Worker {
         let usual = UInt32(front.pointee.pool.usual)
         while front.pointee.ending.value == 0 {
             front.pointee.idle.add(1)
+            guard takeTurn() else {
+                front.pointee.idle.subtract(1)
+                continue
+            }
             let length = read(device, base, BulkLayout.requestRoom)
             let error = errno
             let idle = front.pointee.idle.subtract(1)
@@ -94,8 +93,10 @@ extension UnsafeMutablePointer where Pointee == Worker {
             if idle == 0 { front.grow() }
             if length >= MemoryLayout<fuse_in_header>.size {
                 beginAnswer()
+                let caller = base.load(as: fuse_in_header.self).pid
                 dispatch(base, length)
                 endAnswer()
+                lookWhereCallerRuns(caller)
             }
             // One of those that were added while all were stuck.
             if front.pointee.live.value > usual && front.pointee.idle.value >= 2 && front.shrinks(to: usual) { return true }
@@ -138,8 +139,19 @@ func writeReply(_ device: Int32, _ parts: UnsafeMutablePointer<iovec>?, _ count:
     if let userdata, let parts, count == 2, !userdata.assumingMemoryBound(to: FrontEnd.self).pointee.handlesPrivilege {
         acceptPrivilegeHandling(userdata.assumingMemoryBound(to: FrontEnd.self), parts)
     }
+    // The kernel looks up the pages of each part: most replies are two small parts, which are cheaper as one.
+    if let parts, count == 2, parts[0].iov_len == MemoryLayout<fuse_out_header>.size, parts[1].iov_len <= smallReply {
+        return withUnsafeTemporaryAllocation(byteCount: MemoryLayout<fuse_out_header>.size + smallReply, alignment: 64) { whole in
+            whole.baseAddress!.copyMemory(from: parts[0].iov_base, byteCount: parts[0].iov_len)
+            (whole.baseAddress! + parts[0].iov_len).copyMemory(from: parts[1].iov_base, byteCount: parts[1].iov_len)
+            return write(device, whole.baseAddress, parts[0].iov_len + parts[1].iov_len)
+        }
+    }
     return writev(device, parts, count)
 }
+
+/// Bytes after a reply's header that are copied rather than written apart.
+private let smallReply = 256
 
 private func acceptPrivilegeHandling(_ front: UnsafeMutablePointer<FrontEnd>, _ parts: UnsafeMutablePointer<iovec>) {
     guard let worker = front.currentWorker, worker.pointee.acceptsPrivilege,

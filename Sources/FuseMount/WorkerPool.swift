@@ -76,6 +76,11 @@ final class WorkerPool: Sendable {
         }
     }
 
+    /// The kernel's numbers of the workers' threads that run.
+    var threads: [Int32] {
+        state.withLock { state in state.places.compactMap { worker in worker.map { $0.pointee.thread } }.filter { $0 != 0 } }
+    }
+
     /// Requests by opcode; opcode 0, which the kernel does not use, counts all.
     func totals() -> [UInt64] {
         state.withLock { state in
@@ -101,6 +106,7 @@ final class WorkerPool: Sendable {
     func watch(_ front: UnsafeMutablePointer<FrontEnd>) {
         while front.pointee.ending.value == 0 {
             while sem_wait(bell.semaphore) != 0 && errno == EINTR {}
+            front.pointee.placement.confine()
             var seen = totals()[0]
             while front.pointee.ending.value == 0 && front.pointee.idle.value == 0 {
                 usleep(2000)

@@ -13,8 +13,10 @@ import NameService
 import PrivilegeService
 
 public final class FleetHost: Sendable {
-    /// CPUs of the cores, core 0 first.
+    /// CPUs of the cores at the start, core 0 first.
     public let cpus: [Int32]
+    /// The user has not said which CPUs fos may use, so that cores may go to others.
+    private let mayMove: Bool
     let topology: Topology
     private let microkernel: Microkernel
 
@@ -27,6 +29,7 @@ public final class FleetHost: Sendable {
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
+        mayMove = wanted == nil
         let layout = Layout(cores: cpus.count)
         var configuration = MicrokernelConfiguration(
             name: name, ownerUID: geteuid(), cpus: cpus, placements: layout.servers.map { $0.placement })
@@ -60,6 +63,18 @@ public final class FleetHost: Sendable {
         }
         microkernel.attach(socket: ends[0])
         return ends[1]
+    }
+
+    /// Moves the core that is on `cpu` to the nearest CPU without one.
+    /// - Returns: the CPUs of all cores then; nil if no core has moved.
+    func makeWay(on cpu: Int32) -> [Int32]? {
+        let taken = microkernel.status().map(\.cpu)
+        guard mayMove, let core = taken.firstIndex(of: cpu) else { return nil }
+        let free = topology.cpus.filter { !taken.contains($0) }
+        guard let nearest = free.min(by: { topology.distance(cpu: cpu, cpu: $0) < topology.distance(cpu: cpu, cpu: $1) }),
+            microkernel.move(core: core, to: nearest)
+        else { return nil }
+        return microkernel.status().map(\.cpu)
     }
 
     /// Clients that are connected now.

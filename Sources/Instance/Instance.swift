@@ -34,7 +34,8 @@ public final class Instance: Sendable {
         options.allowOther = configuration.allowOther
         options.options = configuration.fuseOptions
         options.locks = configuration.locks == .kernel ? .kernel : .fleet
-        options.serverCPUs = fleets.cpus.map(Int.init)
+        options.serverCPUs = fleets.cpus
+        options.makeWay = { [fleets] in fleets.makeWay(on: $0) }
         let ended = self.ended
         mount = FuseMount(options) { ended.announce() }
         observer.watch { [weak mount] in mount?.requestCounts() ?? [] }

@@ -12,6 +12,7 @@ import CFosWire
 import CPlatform
 import Glibc
 public import Messaging
+import Synchronization
 
 /// One core as status commands show it.
 public struct CoreStatus: Sendable {
@@ -26,7 +27,7 @@ public struct CoreStatus: Sendable {
 public final class Microkernel: @unchecked Sendable {
     public let configuration: MicrokernelConfiguration
     private let body: @Sendable (CoreKernel, Int) -> Void
-    private var fabric: Fabric
+    private(set) var fabric: Fabric
     private var cores: [UnsafeMutablePointer<Core>] = []
     private var arenas: [Arena] = []
     private let boardDescriptor: Int32
@@ -34,6 +35,8 @@ public final class Microkernel: @unchecked Sendable {
     private let acceptor: Acceptor
     private var threads: [pthread_t] = []
     private var crash: [UnsafeMutablePointer<fos_crash_core>] = []
+    /// The kernel's number of each core's thread while it runs, 0 otherwise. The lock is held while a core moves.
+    let coreThreads: Mutex<[Int32]>
     private var started = false
     private var stopped = false
 
@@ -59,6 +62,7 @@ public final class Microkernel: @unchecked Sendable {
         try configuration.validate()
         self.configuration = configuration
         self.body = body
+        coreThreads = Mutex([Int32](repeating: 0, count: configuration.cpus.count))
         let page = UInt64(FOS_PAGE_BYTES)
         boardBytes = (UInt64(MemoryLayout<fos_board>.size) + page - 1) / page * page
         boardDescriptor = fos_platform_memfd("fos-board", boardBytes)
@@ -137,7 +141,7 @@ public final class Microkernel: @unchecked Sendable {
     public func status() -> [CoreStatus] {
         cores.indices.map { core in
             CoreStatus(
-                core: core, cpu: configuration.cpus[core],
+                core: core, cpu: fos_board_cpu(fabric.board, UInt32(core)),
                 parked: fos_load_acquire_u32(fos_board_parked(fabric.board, UInt32(core))) != 0,
                 beats: fos_load_relaxed_u64(fos_board_beats(fabric.board, UInt32(core))))
         }
@@ -197,6 +201,8 @@ public final class Microkernel: @unchecked Sendable {
         // The CPU was checked at start; if it has been taken away since, the core runs unpinned rather than not at all.
         if cpu >= 0 { withUnsafePointer(to: cpu) { _ = fos_platform_pin_thread($0, 1) } }
         comeFirst()
+        coreThreads.withLock { $0[core] = fos_platform_thread_id() }
+        defer { coreThreads.withLock { $0[core] = 0 } }
         let stackBytes: UInt64 = 64 * 1024
         let stack = fos_platform_map_private(stackBytes)
         fos_crash_enter_core(crash[core], stack, stackBytes)

@@ -31,6 +31,27 @@ extension MicrokernelTests {
             #expect(stays.call(channel, Do.echo, to: TestInstance.mailbox(0, 2), inode: 1) == 0)
         }
 
+        /// A core goes to another CPU and serves there; what cannot be is refused and changes nothing.
+        @Test func coresMove() throws {
+            var allowed = [Int32](repeating: 0, count: 4096)
+            allowed.removeLast(allowed.count - Int(fos_platform_allowed_cpus(&allowed, 4096)))
+            let home = try #require(allowed.last)
+            let instance = try TestInstance(cores: 2) { $0.cpus = [home, -1] }
+            let client = try TestClient(instance.kernel)
+            let channel = client.channel()
+            for cpu in allowed.dropLast() + [home] where allowed.count > 1 {
+                #expect(instance.kernel.move(core: 0, to: cpu))
+                #expect(instance.kernel.status()[0].cpu == cpu)
+                for _ in 0..<20 { #expect(client.call(channel, Do.echo, to: TestInstance.mailbox(0, 1)) == 0) }
+            }
+            for (core, cpu) in [(0, home), (0, -1), (0, 4095), (1, allowed[0]), (2, allowed[0]), (-1, allowed[0])] as [(Int, Int32)] {
+                #expect(!instance.kernel.move(core: core, to: cpu))
+            }
+            #expect(instance.kernel.status()[0].cpu == home && instance.kernel.status()[1].cpu == -1)
+            instance.kernel.stop()
+            #expect(!instance.kernel.move(core: 0, to: allowed[0]))
+        }
+
         @Test func indicesAreReusedWhenAllAreTaken() throws {
             let instance = try TestInstance { $0.clientsMax = 2 }
             for _ in 0..<6 {

@@ -37,7 +37,7 @@ static void ring(struct fos_client *client, int channel) {
 
 // True if the reply must come from a server on the CPU that this thread runs on.
 static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
-    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
+    int32_t cpu = fos_board_cpu(client->board, core_of(state->destination));
     return cpu >= 0 && sched_getcpu() == cpu;
 }
 
@@ -233,6 +233,10 @@ static void adapt(struct fos_client *client, struct fos_channel_state *state, in
     state->calls = state->late = 0;
 }
 
+static void about_to_sleep(struct fos_client *client, int channel) {
+    if (client->before_sleep != NULL) client->before_sleep(client->before_sleep_context, channel);
+}
+
 // Sleeps until the reply, the deadline, or the instance's end. 0, -ETIMEDOUT or -ENOTCONN.
 static int park(struct fos_client *client, int channel, uint64_t deadline) {
     struct fos_channel *shared = &client->channel[channel];
@@ -240,6 +244,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
     uint64_t start = fos_clock(), checked = start;
     int result = 0;
     state->times.parked = 1;
+    about_to_sleep(client, channel);
     for (;;) {
         // On the server's own CPU this thread runs again only once the server steps aside, which it does if it is told.
         fos_store_release_u32(&shared->client_parked, shares_cpu(client, state) ? 2 : 1);
@@ -287,13 +292,18 @@ static int await(struct fos_client *client, int channel, uint64_t deadline) {
 }
 
 // Waits out a back-off. -ETIMEDOUT if the deadline comes first.
-static int pause_until_resend(struct fos_client *client, struct fos_channel_state *state, uint64_t deadline) {
+static int pause_until_resend(struct fos_client *client, int channel, uint64_t deadline) {
+    const struct fos_channel_state *state = &client->state[channel];
     for (;;) {
         uint64_t now = fos_clock();
         if (now >= state->resend_at) return fos_is_gone(client) ? fos_lost(client) : 0;
         if (now >= deadline) return -ETIMEDOUT;
-        if (state->resend_at - now > 30000 || shares_cpu(client, state)) fos_sleep(state->resend_at - now);
-        else fos_spin_pause();
+        if (state->resend_at - now > 30000 || shares_cpu(client, state)) {
+            about_to_sleep(client, channel);
+            fos_sleep(state->resend_at - now);
+        } else {
+            fos_spin_pause();
+        }
     }
 }
 
@@ -308,7 +318,7 @@ int fos_wait(struct fos_client *client, int channel, uint64_t timeout_ns) {
     for (;;) {
         int result = 0;
         if (state->resend) {
-            result = pause_until_resend(client, state, deadline);
+            result = pause_until_resend(client, channel, deadline);
             if (result == 0) resend(client, channel);
         }
         if (result == 0) result = await(client, channel, deadline);

@@ -90,7 +90,7 @@ static uint32_t nearest_core(const struct fos_client *client) {
     uint32_t best = 0;
     int32_t least = INT32_MAX;
     for (uint32_t core = 0; core < client->cores; core++) {
-        int32_t cpu = client->board->core[core].cpu;
+        int32_t cpu = fos_board_cpu(client->board, core);
         int32_t away = cpu > here ? cpu - here : here - cpu;
         if (cpu >= 0 && away < least) {
             least = away;

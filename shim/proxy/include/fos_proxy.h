@@ -64,6 +64,9 @@ struct fos_client {
     struct fos_channel_state *state;           // array, private to the process (call.c)
     uint32_t *notice_tails;                    // array by core: the client's own copy of each ring's tail
     size_t private_bytes;                      // of the mapping behind `state`
+    // Called by a thread that has spun for its reply in vain, before it sleeps: gives away what others wait for. NULL: none.
+    void (*before_sleep)(void *context, int channel);
+    void *before_sleep_context;
     struct fos_name_entry names[FOS_PROXY_NAMES];  // last: only entries in use are ever touched
 };
 

@@ -116,7 +116,7 @@ struct fos_notice_ring {
 
 struct fos_board_core {
     uint32_t parked;  // 1 while the core sleeps; futex word
-    int32_t cpu;      // the CPU it is pinned to, -1 if none
+    int32_t cpu;      // the CPU it is pinned to now (a core may move to another), -1 if none
     uint32_t epoch;   // counts restarts of the core
     uint32_t reserved0;
     uint64_t beats;   // run-loop turns, best effort
@@ -137,6 +137,15 @@ struct fos_board {
 };
 static_assert(offsetof(struct fos_board, slot_owner) == FOS_CACHE_LINE + FOS_CORES_MAX * FOS_CACHE_LINE, "board layout");
 static_assert(offsetof(struct fos_board, inode_epoch) % FOS_CACHE_LINE == 0, "board layout");
+
+// The CPU of a core now.
+static inline int32_t fos_board_cpu(const struct fos_board *board, uint32_t core) {
+    return (int32_t)fos_load_relaxed_u32((const uint32_t *)&board->core[core].cpu);
+}
+// The daemon's: the core moves.
+static inline void fos_board_set_cpu(struct fos_board *board, uint32_t core, int32_t cpu) {
+    fos_store_relaxed_u32((uint32_t *)&board->core[core].cpu, (uint32_t)cpu);
+}
 
 // Where the epoch of an inode is (Fibonacci hashing: neighbouring numbers lie far apart).
 static inline uint32_t fos_inode_epoch_index(uint64_t inode) {

@@ -15,6 +15,10 @@ int fos_platform_futex_wake(uint32_t *word, int count);
 int fos_platform_allowed_cpus(int32_t *cpus, int room);
 // Binds the calling thread to the given CPUs.
 int fos_platform_pin_thread(const int32_t *cpus, int count);
+// The same for another thread of this process, by the kernel's number of it.
+int fos_platform_pin_other_thread(int32_t thread, const int32_t *cpus, int count);
+// The kernel's number of the calling thread.
+int32_t fos_platform_thread_id(void);
 // The CPU the calling thread runs on now.
 int fos_platform_current_cpu(void);
 // A descriptor for fos_platform_runnable (/proc/loadavg, proc(5)); -errno.
