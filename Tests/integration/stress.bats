@@ -26,6 +26,14 @@ stress() {
     return 1
 }
 
+# own STRESSOR: one that stress-ng of Debian 12 lacks, by a program of ours.
+own() {
+    local dir
+    dir=$(fresh "$MOUNT")
+    as_user "$BATS_TEST_DIRNAME/stressors.py" "$1" "$dir" "$SECONDS_EACH"
+    rmdir "$dir"
+}
+
 # Prints what became of a stressor: "worked", "failed", or "was not possible" (refused, or no operation done).
 run_stressor() {
     local dir=$1 name=$2 out=$BASE/results/stress
@@ -81,6 +89,7 @@ run_stressor() {
 @test "stress-ng locka" { stress locka; }
 @test "stress-ng lockf" { stress lockf; }
 @test "stress-ng lockofd" { stress lockofd; }
+@test "metadata mixed with data, as stress-ng metamix" { own metamix; }
 @test "stress-ng mknod" { stress mknod; }
 @test "stress-ng mmap of files" { stress mmap --mmap-file --mmap-bytes 16m; }
 @test "stress-ng msync" { stress msync --msync-bytes 8m; }
@@ -95,6 +104,7 @@ run_stressor() {
 @test "stress-ng sync-file" { stress sync-file --sync-file-bytes 8m; }
 @test "stress-ng tee" { stress tee; }
 @test "stress-ng touch" { stress touch; }
+@test "unlinking of open files, as stress-ng unlink" { own unlink; }
 @test "stress-ng utime" { stress utime --utime-fsync; }
 @test "stress-ng xattr" {
     # It makes 4,096 attributes of one file before it counts anything, where others say ENOSPC after a few.
