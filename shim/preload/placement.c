@@ -50,7 +50,7 @@ void fos_step_aside(struct fos_context *context, struct fos_mount *mount) {
     struct fos_channel_state *state = &mount->client.state[context->index];
     if (state->shared < fos_load_relaxed_u32(&patience)) return;
     state->shared = 0;
-    int32_t cpu = mount->client.board->core[state->destination >> 16].cpu;
+    int32_t cpu = fos_board_cpu(mount->client.board, state->destination >> 16);
     // This thread is one; with more, another CPU may be taken, and then sharing is right.
     int moved = cpu >= 0 && runnable() == 1 && leave((uint32_t)cpu) == 0;
     uint32_t now = fos_load_relaxed_u32(&patience);
