@@ -30,8 +30,9 @@ let package = Package(
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileStorage", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging", "CFosWire"], swiftSettings: strict),
         .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 3: the live host.
         .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
         // Layer 4: the FUSE front end over the message proxy library.
@@ -40,15 +41,16 @@ let package = Package(
         .target(
             name: "Instance",
             dependencies: [
-                "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
+                "Microkernel", "NameService", "PrivilegeService", "FileService", "MemoryService", "Fleet", "FuseMount", "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
+        .target(name: "PageStudy", dependencies: ["FosCommand", "CFosProxy", "CFosWire", "CPlatform"], swiftSettings: strict),
         .executableTarget(
             name: "fos",
             dependencies: [
-                "FosCommand", "Instance", "CCommand", "CFosWire", "CPlatform",
+                "FosCommand", "Instance", "PageStudy", "CCommand", "CFosWire", "CPlatform",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -56,6 +58,7 @@ let package = Package(
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
         .testTarget(name: "BuddyTests", dependencies: ["Buddy"]),
+        .testTarget(name: "MemoryServiceTests", dependencies: ["MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PlacementServiceTests", dependencies: ["PlacementService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
@@ -63,7 +66,7 @@ let package = Package(
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(
             name: "FileServiceTests",
-            dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
+            dependencies: ["FileService", "FileStorage", "MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(
@@ -73,6 +76,7 @@ let package = Package(
             name: "FuseMountTests", dependencies: ["FuseMount", "CMockInstance", "CFosProxy", "CFosWire", "CFuse"],
             swiftSettings: strict),
         .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CSyscallSites", "CFosWire"]),
+        .testTarget(name: "PageStudyTests", dependencies: ["PageStudy"]),
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",

@@ -46,6 +46,10 @@ struct Continuation: BitwiseCopyable {
         /// A name that goes when its inode elsewhere has agreed: UNLINK, RMDIR.
         case removal
         case rename, space, copy
+        /// Runs its letter again when the memory fleet has granted extents.
+        case pages
+        /// An extent asked for ahead of need; nobody waits for it.
+        case stock
         /// Owes a letter; nobody is answered by it.
         case passing
     }

@@ -32,6 +32,7 @@ extension FileServer {
         guard count > 0 else { return answerCopy(0, kernel) }
         let wanting = creditsWanting(inode, at: copy.offset, count)
         if wanting > 0, !turn.rerun.contains(.outOfSpace) { return needCredits(wanting, atLeast: wanting, kernel) }
+        guard hasPages(inode, at: copy.offset, count, kernel) else { return }
         let done = copyPages(source, copy.source_offset, inode, copy.offset, count)
         guard done > 0 else { return answer(-ENOSPC, kernel) }
         markAccessed(source, kernel)

@@ -34,6 +34,10 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var slots: SlotTable
     var cursor: SlotCursor
     var pool: PagePool
+    /// The memory server that grants this one its pages; nil: the pool takes them from Linux.
+    let memory: MailboxAddress?
+    /// An extent has been asked for ahead of need.
+    var isStocking = false
     var arena = Arena()
     var inodes = InodeTable()
     var locks = LockTable()
@@ -66,16 +70,19 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - member: this server's index in `members`.
     ///   - members: mailboxes of all file servers; slots are spread evenly over them.
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
+    ///   - memory: the memory server that pages come from; nil: from Linux, for tests of the file service alone.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
     public init(
-        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64, store: consuming Store
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, memory: MailboxAddress? = nil, root: RootAttributes,
+        seed: UInt64, store: consuming Store
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
         self.members = Membership(members)
         slots = SlotTable(members: members.count)
         cursor = SlotCursor(start: member)
-        pool = PagePool(credits: credits)
+        pool = PagePool(credits: credits, growsByItself: memory == nil)
+        self.memory = memory
         self.store = store
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
@@ -112,6 +119,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
         if waiters.count > 0 { answerLocks(kernel) }
+        stockUp(kernel)
     }
 
     public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
@@ -127,11 +135,14 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .credits: resumeCredits(id, response, kernel)
         case .space: resumeSpace(id, response, kernel)
         case .copy: resumeCopy(id, response, kernel)
+        case .pages: resumePages(id, response, kernel)
+        case .stock: resumeStock(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing: break
         }
         if owing > 0 { payOwed(kernel) }
         if waiters.count > 0 { answerLocks(kernel) }
+        stockUp(kernel)
     }
 
     public func describe(_ statistics: inout fos_statistics) {

@@ -39,6 +39,13 @@ enum Limits {
     static var discardedOfTick: UInt64 { 16384 }
     /// Upper bound of the credits for so many new pages of a file.
     static func creditsOfPages(_ missing: UInt64) -> UInt64 { missing == 0 ? 0 : missing + missing / 511 + mapNodes }
+    /// Free pages below which a server asks the memory fleet for an extent of 4 MiB, more than the largest write needs; and
+    /// those that it keeps when others go back.
+    static var pagesInStock: Int { 768 }
+    static var pagesKept: Int { 2048 }
+    /// Extents that one request asks for at once, and that one tick gives back.
+    static var extentsAtOnce: Int { 8 }
+    static var extentsOfTick: Int { 32 }
     /// Bytes that one COPY_RANGE moves at most: within a server, and through messages from another one.
     static var copyBytes: UInt64 { UInt64(FOS_TRANSFER_BYTES_MAX) }
     static var copyBytesBetweenServers: UInt64 { 256 * 1024 }

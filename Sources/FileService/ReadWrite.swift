@@ -64,6 +64,7 @@ extension FileServer {
         if wanting > 0, !turn.rerun.contains(.outOfSpace) {
             return needCredits(wanting, atLeast: wanting, kernel)
         }
+        guard hasPages(inode, at: offset, count, kernel) else { return }
         let written = writeBytes(inode, at: offset, bytes)
         guard written > 0 else { return answer(-ENOSPC, kernel) }
         if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged, dropPrivilege(inode) { tellKernelOfMode(inode, kernel) }
@@ -131,6 +132,14 @@ extension FileServer {
         let missing = missingPages(inode, from: first, to: last)
         let needed = Limits.creditsOfPages(missing)
         return needed > free ? needed - free : 0
+    }
+
+    /// Whether there is memory for the new pages of a range; if not, the request waits for it.
+    mutating func hasPages<K: Kernel>(_ inode: InodePointer, at offset: UInt64, _ count: UInt64, _ kernel: K) -> Bool {
+        // A server with its stock has more than any one transfer needs.
+        if memory == nil || pool.freePages >= Limits.pagesInStock { return true }
+        let pageBytes = UInt64(Limits.pageBytes)
+        return hasPages(missingPages(inode, from: offset / pageBytes, to: (offset + count - 1) / pageBytes + 1), kernel)
     }
 
     // MARK: LSEEK

@@ -21,6 +21,7 @@ extension FileServer {
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
         if reclaimDiscarded(wanted) { return goOnLater(adding: Rerun(), kernel) }
+        if pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
         // Nobody to ask: what there is must do.
         if members.aliveCount < 2 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
         var state = Continuation(.credits)
@@ -170,6 +171,8 @@ extension FileServer {
             let isFirst = !turn.rerun.contains(.begun)
             let wanting = creditsWanting(inode, from: wanted.offset, to: isFirst ? end : step.end)
             guard wanting == 0 else { return needCredits(wanting, atLeast: wanting, kernel) }
+            guard hasPages(missingPages(inode, from: step.start / UInt64(Limits.pageBytes), to: (step.end + UInt64(Limits.pageBytes) - 1) / UInt64(Limits.pageBytes)), kernel)
+            else { return }
             let before = inode.pageMap.pointee.pageCount
             let refused = takePages(inode, from: step.start, to: step.end)
             guard refused == 0 else {

@@ -1,10 +1,11 @@
 // The page pool of one server: all memory that can grow comes from here, and is paid for in credits.
 //
 // Role: hands out 4 KiB pages (file data, nodes of page maps, slabs of the arena) and runs of pages (large hash
-// tables). A credit is the right to one page; the mount's size limit is shared out among the servers as credits, and
+// tables). Its memory is extents that the memory fleet granted to its server (`adopt`), and until there are any a region of
+// its own. A credit is the right to one page; the mount's size limit is shared out among the servers as credits, and
 // a server that has none left asks its peers, then answers ENOSPC.
 // Protocol: an allocation that fails returns nil and changes nothing; `shortfall` then says how many credits were
-// wanting, 0 if it was Linux that had no memory.
+// wanting, 0 if it was memory that was. `lacksMemory`: an extent more, and it works.
 // Invariants: credits + used changes only by the owner setting `credits`; a page is in use, or free in its region, or
 // in the magazine, a small stack of the pages released last, which are likely to be in the processor's cache.
 
@@ -18,9 +19,18 @@ public struct PagePool: ~Copyable {
     /// Credits that the last failed allocation lacked; 0 if it failed for want of memory.
     public private(set) var shortfall = 0
 
-    /// Regions with free pages, and those without, as addresses of the first of a list; 0 for none.
-    private var available: UInt = 0
-    private var full: UInt = 0
+    /// The last failed allocation lacked memory, which its owner can ask for.
+    public private(set) var lacksMemory = false
+    /// Pages that are free in regions and in the magazine.
+    public private(set) var freePages = 0
+    /// It takes its memory from Linux itself. Otherwise the first region only: its owner is made before it can ask anybody.
+    private let growsByItself: Bool
+
+    /// Regions by the largest order of a free block, as addresses of the first of a list; 0 for none. List 0 is those without
+    /// free pages, list n those with a block of order n - 1.
+    private let lists: UnsafeMutablePointer<UInt>
+    private static var listCount: Int { Region.maximumOrder + 2 }
+    private var regionCount = 0
     /// Free pages, in the magazine and in regions, that may hold memory from Linux.
     private var idle = 0
 
@@ -28,26 +38,80 @@ public struct PagePool: ~Copyable {
     private let magazine: UnsafeMutablePointer<UnsafeMutableRawPointer>
     private var magazineCount = 0
 
-    public init(credits: Int) {
+    /// Bytes of an extent that the pool can adopt, and what it is aligned to.
+    public static var extentBytes: Int { Region.bytes }
+    /// Pages of an extent that can be handed out.
+    public static var extentPages: Int { Region.usablePages }
+
+    public init(credits: Int, growsByItself: Bool = true) {
         self.credits = credits
+        self.growsByItself = growsByItself
         magazine = .allocate(capacity: PagePool.magazineCapacity)
+        lists = .allocate(capacity: PagePool.listCount)
+        lists.initialize(repeating: 0, count: PagePool.listCount)
     }
 
     deinit {
-        for list in [available, full] {
-            var address = list
+        for list in 0..<PagePool.listCount {
+            var address = lists[list]
             while address != 0 {
                 let region = Region(address: address)
                 address = region.header.pointee.next
-                region.unmap()
+                // Extents are their memory server's to unmap.
+                if region.isOwn { region.unmap() }
             }
         }
+        lists.deallocate()
         magazine.deallocate()
     }
+
+    // MARK: Extents
+
+    /// Takes over an extent of `extentBytes` bytes of zeros.
+    public mutating func adopt(_ extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64) {
+        precondition(token != 0, "an extent has a token")
+        add(Region(zeros: UInt(bitPattern: extent), token: token, offset: offset))
+    }
+
+    /// An extent of which nothing is in use, if so many pages are free without it; it is still the pool's.
+    public mutating func surplus(keeping pages: Int) -> (extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64)? {
+        guard freePages - Region.usablePages >= pages else { return nil }
+        var address = lists[Region.maximumOrder + 1]
+        while address != 0 {
+            let region = Region(address: address)
+            let header = region.header.pointee
+            if header.token != 0, region.freePages == Region.usablePages { return (region.base, header.token, header.offset) }
+            address = header.next
+        }
+        return nil
+    }
+
+    /// An extent that `surplus` named leaves the pool.
+    public mutating func leave(_ extent: UnsafeMutableRawPointer) {
+        let region = Region(containing: extent)
+        precondition(region.freePages == Region.usablePages, "an extent leaves with pages in use")
+        idle -= region.touchedPages
+        remove(region)
+    }
+
+    private mutating func add(_ region: Region) {
+        link(region, into: PagePool.list(of: region))
+        regionCount += 1
+        freePages += region.freePages
+    }
+
+    private mutating func remove(_ region: Region) {
+        unlink(region, from: PagePool.list(of: region))
+        regionCount -= 1
+        freePages -= region.freePages
+    }
+
+    private static func list(of region: Region) -> Int { region.largestOrder.map { $0 + 1 } ?? 0 }
 
     /// True, with `shortfall` set, if there are not `pages` credits.
     mutating func lacks(_ pages: Int) -> Bool {
         guard credits < pages else { return false }
+        lacksMemory = false
         shortfall = pages - max(credits, 0)
         return true
     }
@@ -67,6 +131,7 @@ public struct PagePool: ~Copyable {
             magazineCount -= 1
             page = magazine[magazineCount]
             idle -= 1
+            freePages -= 1
             if zeroed { memset(page, 0, 4096) }
         } else {
             guard let block = allocateBlock(order: 0, zeroed: zeroed) else { return nil }
@@ -83,6 +148,7 @@ public struct PagePool: ~Copyable {
         magazine[magazineCount] = page
         magazineCount += 1
         idle += 1
+        freePages += 1
         credits += 1
         used -= 1
     }
@@ -104,7 +170,10 @@ public struct PagePool: ~Copyable {
             run = allocateBlock(order: cost.trailingZeroBitCount, zeroed: zeroed)
         } else {
             run = mapAnonymous(bytes: cost << 12)
-            if let run { madvise(run, cost << 12, MADV_HUGEPAGE) } else { shortfall = 0 }
+            if let run { madvise(run, cost << 12, MADV_HUGEPAGE) } else {
+                lacksMemory = false
+                shortfall = 0
+            }
         }
         guard let run else { return nil }
         credits -= cost
@@ -118,6 +187,7 @@ public struct PagePool: ~Copyable {
         let cost = PagePool.cost(ofRun: pages)
         if cost <= 512 {
             idle += cost
+            freePages += cost
             releaseBlock(run, order: cost.trailingZeroBitCount)
         } else {
             munmap(run, cost << 12)
@@ -134,33 +204,28 @@ public struct PagePool: ~Copyable {
         guard idle > reserve else { return 0 }
         spill(keeping: 0)
         var given = 0
-        var address = available
-        while address != 0, idle > reserve, given < limit {
-            let region = Region(address: address)
-            address = region.header.pointee.next
-            let pages = region.giveBack(limit: limit - given)
-            idle -= pages
-            given += pages
-            if region.header.pointee.freePages == Region.usablePages, given < limit {
-                PagePool.unlink(region, from: &available)
-                region.unmap()
+        for list in 1..<PagePool.listCount {
+            var address = lists[list]
+            while address != 0, idle > reserve, given < limit {
+                let region = Region(address: address)
+                address = region.header.pointee.next
+                let isUnused = region.freePages == Region.usablePages
+                // Whole extents go back to the memory fleet (`surplus`).
+                if isUnused, !region.isOwn { continue }
+                let pages = region.giveBack(limit: limit - given)
+                idle -= pages
+                given += pages
+                if isUnused, given < limit {
+                    remove(region)
+                    region.unmap()
+                }
             }
         }
         return given
     }
 
     /// Pages that the regions hold, free or in use, as address space: for statistics.
-    public var mappedPages: Int {
-        var count = 0
-        for list in [available, full] {
-            var address = list
-            while address != 0 {
-                count += Region.pages
-                address = Region(address: address).header.pointee.next
-            }
-        }
-        return count
-    }
+    public var mappedPages: Int { regionCount * Region.pages }
 
     private mutating func spill(keeping count: Int) {
         // The oldest go: what was released last is the warmest.
@@ -172,55 +237,54 @@ public struct PagePool: ~Copyable {
     }
 
     private mutating func allocateBlock(order: Int, zeroed: Bool) -> UnsafeMutableRawPointer? {
-        var address = available
-        while address != 0 {
-            let region = Region(address: address)
-            if let (block, touched) = region.allocate(order: order) {
-                idle -= touched
-                if zeroed, touched > 0 { memset(block, 0, 4096 << order) }
-                if region.header.pointee.freePages == 0 {
-                    PagePool.unlink(region, from: &available)
-                    region.header.pointee.isAvailable = false
-                    PagePool.link(region, into: &full)
-                }
-                return block
+        var list = order + 1
+        while list < PagePool.listCount, lists[list] == 0 { list += 1 }
+        if list == PagePool.listCount {
+            guard growsByItself || regionCount == 0, let region = Region.map() else {
+                lacksMemory = !growsByItself
+                shortfall = 0
+                return nil
             }
-            address = region.header.pointee.next
+            add(region)
+            list -= 1
         }
-        guard let region = Region.map() else {
-            shortfall = 0
-            return nil
-        }
-        region.header.pointee.isAvailable = true
-        PagePool.link(region, into: &available)
-        // A new region has every order, and all of it is zero.
-        return region.allocate(order: order)?.block
+        let region = Region(address: lists[list])
+        guard let (block, touched) = region.allocate(order: order) else { preconditionFailure("a region is in the list of another order") }
+        idle -= touched
+        freePages -= 1 << order
+        relink(region, from: list)
+        if zeroed, touched > 0 { memset(block, 0, 4096 << order) }
+        return block
     }
 
     private mutating func releaseBlock(_ block: UnsafeMutableRawPointer, order: Int) {
         let region = Region(containing: block)
+        let list = PagePool.list(of: region)
         region.release(block, order: order)
-        if !region.header.pointee.isAvailable {
-            PagePool.unlink(region, from: &full)
-            region.header.pointee.isAvailable = true
-            PagePool.link(region, into: &available)
-        }
+        relink(region, from: list)
     }
 
-    private static func link(_ region: Region, into list: inout UInt) {
+    private mutating func relink(_ region: Region, from list: Int) {
+        let now = PagePool.list(of: region)
+        guard now != list else { return }
+        unlink(region, from: list)
+        link(region, into: now)
+    }
+
+    private func link(_ region: Region, into list: Int) {
         region.header.pointee.previous = 0
-        region.header.pointee.next = list
-        if list != 0 { Region(address: list).header.pointee.previous = region.address }
-        list = region.address
+        region.header.pointee.next = lists[list]
+        if lists[list] != 0 { Region(address: lists[list]).header.pointee.previous = region.address }
+        lists[list] = region.address
     }
 
-    private static func unlink(_ region: Region, from list: inout UInt) {
+    private func unlink(_ region: Region, from list: Int) {
         let header = region.header.pointee
         if header.next != 0 { Region(address: header.next).header.pointee.previous = header.previous }
         if header.previous != 0 {
             Region(address: header.previous).header.pointee.next = header.next
         } else {
-            list = header.next
+            lists[list] = header.next
         }
     }
 }

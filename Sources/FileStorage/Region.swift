@@ -1,35 +1,38 @@
-// A region: 64 MiB of address space, handed out in blocks of 1 to 512 pages by the binary buddy system.
+// A region: 4 MiB of memory, handed out in blocks of 1 to 512 pages by the binary buddy system (module Buddy).
 //
-// Role: the unit in which `PagePool` takes memory from Linux. Knuth, The Art of Computer Programming, volume 1,
-// section 2.5 (buddy system); the free blocks of each order are a bitmap rather than lists threaded through the
-// blocks, so a free page is never touched and can be given back to Linux.
-// Layout: the first two pages hold the header and the bitmaps, so that the region of any page is found by masking
-// its address. Those two pages of 16,384 are the pool's own cost and are not billed.
-// Fresh memory is faulted in by groups of 16 pages with one call (MADV_POPULATE_WRITE), which costs a quarter less than
-// a fault for each page. Huge pages are not asked for here: on a machine that is virtual or short of free 2 MiB blocks,
-// the first touch of one was measured to stall for up to 8 ms, on the path of a request.
-// Invariants: a block is free at exactly one order; `touched` has a bit for each page that may be other than zero; a
-// page without that bit is zero, and has memory from Linux only if another of its group has the bit.
+// Role: the unit in which `PagePool` gets memory: an extent that the memory fleet granted, present and zeroed, or a mapping
+// of the pool's own.
+// Layout: the first page holds the header, a bitmap of touched pages, and the buddy map, so that the region of any page is
+// found by masking its address. That page of 1,024 is the pool's own cost and is not billed.
+// Memory of the pool's own is faulted in by groups of 16 pages with one call (MADV_POPULATE_WRITE), which costs a quarter
+// less than a fault for each page; so is what was given back to Linux.
+// Invariants: `touched` has a bit for each page that may be other than zero; a page without that bit is zero.
 
+import Buddy
 import Glibc
 
 struct RegionHeader: BitwiseCopyable {
     /// Links of the pool's list that the region is in.
     var next: UInt
     var previous: UInt
-    var freePages: Int
-    /// In the list of regions that have free pages, else in the list of full ones.
-    var isAvailable: Bool
+    /// Of the extent that it is; 0: a mapping of the pool's own.
+    var token: UInt64
+    var offset: UInt64
+    /// All of it has memory from Linux.
+    var isResident: Bool
 }
 
 /// A handle: the region's address.
 struct Region: BitwiseCopyable, Equatable {
-    static var bytes: Int { 1 << 26 }
-    static var pages: Int { 1 << 14 }
-    static var headerPages: Int { 2 }
+    static var bytes: Int { 1 << 22 }
+    static var pages: Int { 1 << 10 }
+    static var headerPages: Int { 1 }
     /// Largest block: 512 pages, 2 MiB, a huge page.
     static var maximumOrder: Int { 9 }
     static var usablePages: Int { pages - headerPages }
+    private static var span: Int { 10 }
+    private static var touchedOffset: Int { 128 }
+    private static var mapOffset: Int { 512 }
 
     let address: UInt
 
@@ -38,16 +41,12 @@ struct Region: BitwiseCopyable, Equatable {
 
     var base: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped }
     var header: UnsafeMutablePointer<RegionHeader> { base.assumingMemoryBound(to: RegionHeader.self) }
-    /// Free blocks of each order.
-    private var counts: UnsafeMutablePointer<UInt32> { (base + 128).assumingMemoryBound(to: UInt32.self) }
-    /// No word of an order's bitmap below its hint has a bit.
-    private var hints: UnsafeMutablePointer<UInt32> { (base + 192).assumingMemoryBound(to: UInt32.self) }
-    private var touched: UnsafeMutablePointer<UInt64> { (base + 2048).assumingMemoryBound(to: UInt64.self) }
-    /// Bitmap of the free blocks of an order: 16,384 >> order bits, one order after the other in the second page.
-    private func blocks(_ order: Int) -> UnsafeMutablePointer<UInt64> {
-        (base + 4096).assumingMemoryBound(to: UInt64.self) + (512 - (512 >> order))
-    }
-    private func wordCount(_ order: Int) -> Int { max(1, 256 >> order) }
+    private var touched: UnsafeMutablePointer<UInt64> { (base + Region.touchedOffset).assumingMemoryBound(to: UInt64.self) }
+    private var map: BuddyMap { BuddyMap(at: base + Region.mapOffset, span: Region.span, maximumOrder: Region.maximumOrder) }
+    var freePages: Int { map.freeFrames }
+    /// The largest order of a free block; nil if none is.
+    var largestOrder: Int? { map.largestOrder }
+    var isOwn: Bool { header.pointee.token == 0 }
 
     /// A new region from Linux, all its pages free and zero; nil if Linux has none.
     static func map() -> Region? {
@@ -59,75 +58,36 @@ struct Region: BitwiseCopyable, Equatable {
         if head > 0 { munmap(raw, head) }
         let tail = Region.bytes - head
         if tail > 0 { munmap(raw + head + Region.bytes, tail) }
-        let region = Region(address: aligned)
-        region.header.initialize(to: RegionHeader(next: 0, previous: 0, freePages: 0, isAvailable: false))
-        // The largest aligned blocks that follow the header: orders 1, 2, ... 8, and then of order 9 only.
-        var page = Region.headerPages
-        while page < Region.pages {
-            let order = min(page.trailingZeroBitCount, Region.maximumOrder)
-            region.setFree(order, page >> order)
-            page += 1 << order
-        }
-        region.header.pointee.freePages = Region.usablePages
-        return region
+        return Region(zeros: aligned, token: 0, offset: 0)
+    }
+
+    /// A region of zeros at an address, present if it is an extent.
+    init(zeros address: UInt, token: UInt64, offset: UInt64) {
+        precondition(address & UInt(Region.bytes - 1) == 0, "a region is aligned to its size")
+        precondition(Region.mapOffset + BuddyMap.bytes(span: Region.span, maximumOrder: Region.maximumOrder) <= 4096, "a header is a page")
+        self.address = address
+        header.initialize(to: RegionHeader(next: 0, previous: 0, token: token, offset: offset, isResident: token != 0))
+        map.release(Region.headerPages..<Region.pages)
     }
 
     func unmap() { munmap(base, Region.bytes) }
 
-    private func setFree(_ order: Int, _ block: Int) {
-        let word = block >> 6
-        blocks(order)[word] |= 1 << UInt64(block & 63)
-        counts[order] += 1
-        if word < Int(hints[order]) { hints[order] = UInt32(word) }
-    }
-
-    private func clearFree(_ order: Int, _ block: Int) {
-        blocks(order)[block >> 6] &= ~(1 << UInt64(block & 63))
-        counts[order] -= 1
-    }
-
-    private func isFree(_ order: Int, _ block: Int) -> Bool {
-        blocks(order)[block >> 6] & (1 << UInt64(block & 63)) != 0
-    }
-
     /// Takes a block of 1 << order pages. Gives its first page's address, and how many of its pages may be other than
     /// zero; nil if there is no such block.
     func allocate(order: Int) -> (block: UnsafeMutableRawPointer, touched: Int)? {
-        var from = order
-        while counts[from] == 0 {
-            from += 1
-            if from > Region.maximumOrder { return nil }
-        }
-        let bitmap = blocks(from)
-        var word = Int(hints[from])
-        while bitmap[word] == 0 { word += 1 }
-        hints[from] = UInt32(word)
-        var block = word << 6 + bitmap[word].trailingZeroBitCount
-        clearFree(from, block)
-        while from > order {
-            from -= 1
-            block <<= 1
-            setFree(from, block + 1)
-        }
-        header.pointee.freePages -= 1 << order
-        let page = block << order
+        guard let page = map.allocate(order: order) else { return nil }
         return (base + page << 12, touch(page, count: 1 << order))
     }
 
     /// Gives a block back, and joins it with its free buddies.
     func release(_ pointer: UnsafeMutableRawPointer, order: Int) {
         let page = Int(UInt(bitPattern: pointer) - address) >> 12
-        var block = page >> order
-        var order = order
-        precondition(page >= Region.headerPages && !isFree(order, block), "a block is released once")
-        header.pointee.freePages += 1 << order
-        while order < Region.maximumOrder, isFree(order, block ^ 1) {
-            clearFree(order, block ^ 1)
-            block >>= 1
-            order += 1
-        }
-        setFree(order, block)
+        precondition(page >= Region.headerPages, "the header is never handed out")
+        map.release(page, order: order)
     }
+
+    /// Pages that may be other than zero.
+    var touchedPages: Int { (0..<Region.pages / 64).reduce(0) { $0 + touched[$1].nonzeroBitCount } }
 
     /// Marks pages as touched; gives how many were so before. If none of their groups was, they are faulted in.
     private func touch(_ page: Int, count: Int) -> Int {
@@ -152,6 +112,7 @@ struct Region: BitwiseCopyable, Equatable {
 
     /// An optimisation only: where Linux refuses (it is older than 5.14), pages are faulted in one by one.
     private func populate(_ page: Int, count: Int) {
+        guard !header.pointee.isResident else { return }
         let populateWrite: Int32 = 23  // MADV_POPULATE_WRITE of <linux/mman.h>
         madvise(base + page << 12, count << 12, populateWrite)
     }
@@ -160,25 +121,19 @@ struct Region: BitwiseCopyable, Equatable {
     /// next used. Returns how many pages that were, of those that were ever used; after `limit` of them it leaves the rest for
     /// another time.
     func giveBack(limit: Int) -> Int {
-        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 256) { idle in
-            for word in 0..<256 { idle[word] = 0 }
-            for order in 0...Region.maximumOrder where counts[order] > 0 {
-                for word in 0..<wordCount(order) {
-                    var bits = blocks(order)[word]
-                    while bits != 0 {
-                        let first = (word << 6 + bits.trailingZeroBitCount) << order
-                        bits &= bits - 1
-                        if order < 6 {
-                            idle[first >> 6] |= Region.ones(1 << order) << UInt64(first & 63)
-                        } else {
-                            for full in first >> 6..<(first + 1 << order) >> 6 { idle[full] = ~0 }
-                        }
-                    }
+        let words = Region.pages / 64
+        return withUnsafeTemporaryAllocation(of: UInt64.self, capacity: words) { idle in
+            for word in 0..<words { idle[word] = 0 }
+            map.forEachBlock { first, order in
+                if order < 6 {
+                    idle[first >> 6] |= Region.ones(1 << order) << UInt64(first & 63)
+                } else {
+                    for full in first >> 6..<(first + 1 << order) >> 6 { idle[full] = ~0 }
                 }
             }
             // A group with a touched page may have memory in all of its pages.
             var given = 0
-            for word in 0..<256 {
+            for word in 0..<words {
                 if given >= limit {
                     idle[word] = 0
                     continue
@@ -188,6 +143,7 @@ struct Region: BitwiseCopyable, Equatable {
                 idle[word] = free & Region.wholeGroups(touched[word])
                 touched[word] &= ~free
             }
+            if given > 0 { header.pointee.isResident = false }
             var page = Region.headerPages
             while page < Region.pages {
                 let first = page

@@ -165,6 +165,18 @@ public final class InstanceClient {
         return try payload(of: reply)
     }
 
+    /// What the memory fleet has; nil if there is none.
+    public func memory(among names: [NameRecord]) throws(CommandFailure) -> MemoryStatus? {
+        var all: [MemoryStatus] = []
+        for member in names.first(where: { $0.name == "/sys/memory" })?.members ?? [] { all.append(MemoryStatus(try memory(of: member))) }
+        return MemoryStatus.sum(all)
+    }
+
+    /// What a memory server has.
+    public func memory(of member: fos_name_member) throws(CommandFailure) -> fos_memory_statistics {
+        try payload(of: call(FOS_OP_MEMORY_STATISTICS, to: member.mailbox, epoch: member.epoch))
+    }
+
     /// The size and fill of the file system.
     public func fileSystem(_ fileServer: fos_name_member) throws(CommandFailure) -> fos_statfs_reply {
         let root = UInt64(FOS_ROOT_INODE)

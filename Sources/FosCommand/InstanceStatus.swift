@@ -29,6 +29,8 @@ public struct InstanceStatus: Sendable {
     public var clients: UInt64 = 0
     public var sizeBytes: UInt64 = 0
     public var usedBytes: UInt64 = 0
+    /// Of the memory fleet; nil if there is none.
+    public var memory: MemoryStatus?
 
     public init(of mount: MountEntry) {
         self.mount = mount
@@ -54,6 +56,7 @@ public struct InstanceStatus: Sendable {
         clients = UInt64(max(0, Self.connections(uid: userID, name: name, table: readText("/proc/net/unix") ?? "") - 1))
         let names = try client.names()
         servers = try client.servers(among: names)
+        memory = try client.memory(among: names)
         if let file = names.first(where: { $0.name == "/sys/file" })?.members.first {
             let system = try client.fileSystem(file)
             let block = UInt64(max(1, system.block_bytes))
@@ -99,7 +102,7 @@ public struct InstanceStatus: Sendable {
             })),
             ("clients", .number(clients)), ("requests", .number(requests)), ("inodes", .number(inodes)),
             ("size_bytes", .number(sizeBytes)), ("used_bytes", .number(usedBytes)),
-            ("servers", .array(servers.map(\.json))),
+            ("memory", memory?.json ?? .null), ("servers", .array(servers.map(\.json))),
         ])
     }
 }

@@ -3,6 +3,8 @@
 /// What `-o` says. Later options override earlier ones.
 public struct MountOptions: Equatable, Sendable {
     public var size: String?
+    public var memory: String?
+    public var memoryReserve: String?
     public var cpus: String?
     public var name: String?
     public var logLevel: String?
@@ -41,6 +43,8 @@ public struct MountOptions: Equatable, Sendable {
             }
             switch key {
             case "size": size = try required("4G")
+            case "memory": memory = try required("4G")
+            case "memory_reserve": memoryReserve = try required("256M")
             case "cpus": cpus = String(try required("1+4-7").map { $0 == "+" ? "," : $0 })
             case "name": name = try required("scratch")
             case "log_level", "log-level": logLevel = try required("info")
@@ -56,7 +60,7 @@ public struct MountOptions: Equatable, Sendable {
             case _ where ignoresUnknown: break
             default:
                 throw .usage(
-                    "unknown option '\(option)'; known are size=, cpus=, name=, log_level=, locks=kernel|fleet, allow_other, "
+                    "unknown option '\(option)'; known are size=, memory=, memory_reserve=, cpus=, name=, log_level=, locks=kernel|fleet, allow_other, "
                         + "nonempty, and ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites")
             }
         }

@@ -6,6 +6,9 @@ public struct MountRequest: Equatable, Sendable {
     public var name: String?
     public var cpus: CPUList?
     public var sizeBytes: UInt64
+    /// What programs may have from the memory fleet, and what is kept ready for them.
+    public var memoryBytes: UInt64
+    public var reserveBytes: UInt64
     public var logLevel: String
     public var allowOther: Bool
     public var nonEmpty: Bool
@@ -19,16 +22,26 @@ public struct MountRequest: Equatable, Sendable {
 
     /// - Parameters:
     ///   - options: strings of `-o`; what they say is overridden by the arguments before them.
-    ///   - memory: bytes of physical memory; half of it is the default size, as for tmpfs.
+    ///   - physicalMemory: bytes; half of it is the default size, as for tmpfs, and a quarter what programs may have.
     public init(
-        directory: String, name: String?, cpus: String?, size: String?, logLevel: String?, allowOther: Bool, options: MountOptions,
-        memory: UInt64
+        directory: String, name: String?, cpus: String?, size: String?, memory: String? = nil, reserve: String? = nil, logLevel: String?,
+        allowOther: Bool, options: MountOptions, physicalMemory: UInt64
     ) throws(CommandFailure) {
         self.directory = directory
         self.name = name ?? options.name
         if let name = self.name { try InstanceName.check(name) }
         if let text = cpus ?? options.cpus { self.cpus = try CPUList(parsing: text) } else { self.cpus = nil }
-        sizeBytes = try ByteSize(parsing: size ?? options.size ?? "50%", memory: memory).bytes
+        sizeBytes = try ByteSize(parsing: size ?? options.size ?? "50%", memory: physicalMemory).bytes
+        memoryBytes = try ByteSize(parsing: memory ?? options.memory ?? "25%", memory: physicalMemory).bytes
+        guard memoryBytes <= UInt64(Int64.max) else { throw .usage("memory \(ByteSize(bytes: memoryBytes).text) is too large") }
+        if let text = reserve ?? options.memoryReserve {
+            reserveBytes = try ByteSize(parsing: text, memory: physicalMemory).bytes
+            guard reserveBytes <= memoryBytes else {
+                throw .usage("a memory reserve of \(ByteSize(bytes: reserveBytes).text) is more than the memory, \(ByteSize(bytes: memoryBytes).text); give less, or more with --memory")
+            }
+        } else {
+            reserveBytes = memoryBytes / 16
+        }
         guard sizeBytes >= Self.sizeMinimum else {
             throw .usage("size \(ByteSize(bytes: sizeBytes).text) is too small; give at least \(ByteSize(bytes: Self.sizeMinimum).text)")
         }
@@ -46,7 +59,10 @@ public struct MountRequest: Equatable, Sendable {
 
     /// The same request as arguments of `fos serve` and `fos supervise`, with the name and directory settled.
     public func arguments(name: String, directory: String) -> [String] {
-        var arguments = ["--name", name, "--size", String(sizeBytes), "--log-level", logLevel]
+        var arguments = [
+            "--name", name, "--size", String(sizeBytes), "--memory", String(memoryBytes), "--memory-reserve", String(reserveBytes),
+            "--log-level", logLevel,
+        ]
         if let cpus { arguments += ["--cpus", cpus.text] }
         if allowOther { arguments.append("--allow-other") }
         var options = MountOptions()

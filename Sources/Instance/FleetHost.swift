@@ -7,6 +7,7 @@ import CFosWire
 import FileService
 import Fleet
 import Glibc
+import MemoryService
 import Messaging
 import Microkernel
 import NameService
@@ -23,9 +24,11 @@ public final class FleetHost: Sendable {
     /// - Parameters:
     ///   - cpus: nil: the machine's default, which leaves at least one CPU to programs. -1 in it: a core that is not pinned.
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
+    ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
-        name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false, listens: Bool = true
+        name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
+        listens: Bool = true
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
@@ -37,7 +40,7 @@ public final class FleetHost: Sendable {
         configuration.listens = listens
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
-            allowOther: allowOther)
+            memory: memory, allowOther: allowOther)
         do throws(MicrokernelError) {
             microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
         } catch {
@@ -95,6 +98,7 @@ private struct FleetPlan: Sendable {
     let distances: DistanceMatrix
     /// Of the whole instance.
     let pages: Int
+    let memory: MemorySize
     let allowOther: Bool
 
     func servers(onCore core: Int) -> CoreServers {
@@ -104,6 +108,7 @@ private struct FleetPlan: Sendable {
             switch place.service {
             case FOS_SERVICE_NAME: group.add(nameServer(place))
             case FOS_SERVICE_PRIVILEGE: group.add(privilegeServer(place))
+            case FOS_SERVICE_MEMORY: group.add(memoryServer(place))
             default: group.add(fileServer(place))
             }
         }
@@ -124,6 +129,15 @@ private struct FleetPlan: Sendable {
             kernels: (0..<layout.cores).map { MailboxAddress(core: $0, index: 0) })
     }
 
+    /// The limit is dealt evenly, as the credits below are.
+    private func memoryServer(_ place: Placed) -> MemoryServer {
+        let members = layout.members(of: FOS_SERVICE_MEMORY)
+        return MemoryServer(
+            member: place.member, members: members,
+            options: MemoryOptions(
+                limitBytes: Int(clamping: memory.limitBytes) / members.count, reserveBytes: Int(clamping: memory.reserveBytes) / members.count))
+    }
+
     /// Credits are dealt evenly; a server that runs out asks its peers, so the limit is the instance's, not a server's.
     private func fileServer(_ place: Placed) -> FileServer<MemoryStore> {
         let members = layout.members(of: FOS_SERVICE_FILE)
@@ -131,7 +145,7 @@ private struct FleetPlan: Sendable {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return FileServer(
-            member: place.member, members: members, credits: share,
+            member: place.member, members: members, credits: share, memory: layout.nearest(FOS_SERVICE_MEMORY, to: place.mailbox),
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),

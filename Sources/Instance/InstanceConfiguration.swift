@@ -10,6 +10,18 @@ public enum LockMode: String, Sendable, CaseIterable {
     case fleet
 }
 
+/// What the memory fleet may give to programs.
+public struct MemorySize: Sendable, Equatable {
+    /// Bytes that programs may have; ENOMEM beyond.
+    public var limitBytes: UInt64
+    /// Bytes of each frame size in use that are kept zeroed and ready.
+    public var reserveBytes: UInt64
+    public init(limitBytes: UInt64 = 1 << 30, reserveBytes: UInt64 = 1 << 26) {
+        self.limitBytes = limitBytes
+        self.reserveBytes = min(reserveBytes, limitBytes)
+    }
+}
+
 public struct InstanceConfiguration: Sendable {
     /// Instance name: letters, digits, `.`, `_`, `-`; 1 to 64 bytes. With the user id it is the endpoint.
     public var name: String
@@ -19,6 +31,7 @@ public struct InstanceConfiguration: Sendable {
     public var cpus: [Int]?
     /// Bytes of files and metadata; ENOSPC beyond.
     public var sizeBytes: UInt64
+    public var memory: MemorySize
     public var allowOther: Bool
     /// Further mount options, passed to libfuse as they are.
     public var fuseOptions: [String]
@@ -26,13 +39,14 @@ public struct InstanceConfiguration: Sendable {
     public var logLevel: Logger.Level
 
     public init(
-        name: String, mountPoint: String, cpus: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false,
+        name: String, mountPoint: String, cpus: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
         fuseOptions: [String] = [], locks: LockMode = .kernel, logLevel: Logger.Level = .notice
     ) {
         self.name = name
         self.mountPoint = mountPoint
         self.cpus = cpus
         self.sizeBytes = sizeBytes
+        self.memory = memory
         self.allowOther = allowOther
         self.fuseOptions = fuseOptions
         self.locks = locks

@@ -8,7 +8,7 @@ import FosCommand
 import Microkernel
 
 struct Introspection {
-    static let files = ["names", "servers", "counters", "topology", "version"]
+    static let files = ["names", "servers", "counters", "memory", "topology", "version"]
 
     let client: InstanceClient
     let host: FleetHost
@@ -21,6 +21,7 @@ struct Introspection {
         case "names": return Array(try names().utf8)
         case "servers": return Array(try servers().utf8)
         case "counters": return Array(try counters().utf8)
+        case "memory": return Array(try memory().utf8)
         case "topology": return Array(topology().utf8)
         case "version": return Array("fos wire \(FOS_WIRE_VERSION)\n".utf8)
         default: return nil
@@ -41,6 +42,18 @@ struct Introspection {
         for report in try client.servers(among: client.names()) {
             let s = report.statistics
             text += "\(report.name)\t\(s.core)\t\(s.mailbox)\t\(report.member.epoch)\t\(s.queue_now)\t\(s.requests)\t\(s.inodes)\t\(s.pages)\n"
+        }
+        return text
+    }
+
+    /// Page frames, by server and frame size, in bytes.
+    private func memory() throws(CommandFailure) -> String {
+        var text = "server\tframe\tgranted\tzeroed\tdirty\tabsent\tretired\tzeroed_ever\n"
+        for report in try client.servers(among: client.names()) where report.statistics.service == FOS_SERVICE_MEMORY.rawValue {
+            for frame in MemoryStatus(try client.memory(of: report.member)).frames {
+                let values = [frame.frameBytes, frame.granted, frame.zeroed, frame.dirty, frame.absent, frame.retired, frame.zeroedEver]
+                text += report.name + "\t" + values.map(String.init).joined(separator: "\t") + "\n"
+            }
         }
         return text
     }

@@ -21,7 +21,8 @@ struct Layout {
     let cores: Int
     let servers: [Placed]
 
-    /// Two name servers, one privilege server, and a file server a core but at least two, dealt round the cores.
+    /// Two name servers, one privilege server, a file server a core but at least two, and a memory server a core, dealt round
+    /// the cores.
     /// - Parameter cores: 1 to FOS_CORES_MAX.
     init(cores: Int) {
         precondition(cores >= 1 && cores <= Int(FOS_CORES_MAX), "an instance has 1 to FOS_CORES_MAX cores")
@@ -35,6 +36,7 @@ struct Layout {
         for member in 0..<2 { place(FOS_SERVICE_NAME, member) }
         place(FOS_SERVICE_PRIVILEGE, 0)
         for member in 0..<max(2, cores) { place(FOS_SERVICE_FILE, member) }
+        for member in 0..<cores { place(FOS_SERVICE_MEMORY, member) }
         self.cores = cores
         self.servers = servers
     }
@@ -42,6 +44,12 @@ struct Layout {
     /// Mailboxes of a fleet in the order of its members.
     func members(of service: fos_service_kind) -> [MailboxAddress] {
         servers.filter { $0.service == service }.sorted { $0.member < $1.member }.map(\.mailbox)
+    }
+
+    /// The member of a fleet that shares a server's core, or else its first.
+    func nearest(_ service: fos_service_kind, to mailbox: MailboxAddress) -> MailboxAddress? {
+        let fleet = members(of: service)
+        return fleet.first { $0.core == mailbox.core } ?? fleet.first
     }
 
     /// The one-to-many name of a fleet.

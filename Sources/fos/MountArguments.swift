@@ -20,6 +20,19 @@ struct MountArguments: ParsableArguments {
     @Option(
         name: .long,
         help: ArgumentHelp(
+            "Most memory that programs under 'fos run --memory' may have from this mount, in the form of --size. (default: 25%)", valueName: "size"))
+    var memory: String?
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Memory that is kept zeroed for them, from the first that asks on; what is free beyond it goes back to Linux. (default: a sixteenth of --memory)",
+            valueName: "size"))
+    var memoryReserve: String?
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
             "Name of the instance, shown in the mount table and by 'fos status'. (default: from the directory's name)",
             valueName: "name"))
     var name: String?
@@ -38,7 +51,7 @@ struct MountArguments: ParsableArguments {
         help: ArgumentHelp(
             "Mount options, comma separated; may be given several times.",
             discussion: """
-                size=SIZE, cpus=1+4-7 ('+' for ','), name=NAME, log_level=LEVEL, allow_other as above; \
+                size=SIZE, memory=SIZE, memory_reserve=SIZE, cpus=1+4-7 ('+' for ','), name=NAME, log_level=LEVEL, allow_other as above; \
                 locks=kernel (default: file locks are kept by this machine's kernel) or locks=fleet (by the file \
                 servers, so that every client of the instance meets them); nonempty (mount on a directory that is \
                 not empty); ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites.
@@ -53,7 +66,7 @@ struct MountArguments: ParsableArguments {
         var parsed = MountOptions()
         for text in options { try parsed.read(text) }
         return try MountRequest(
-            directory: directory, name: name, cpus: cpus, size: size, logLevel: logLevel, allowOther: allowOther, options: parsed,
-            memory: physicalMemory())
+            directory: directory, name: name, cpus: cpus, size: size, memory: memory, reserve: memoryReserve, logLevel: logLevel,
+            allowOther: allowOther, options: parsed, physicalMemory: physicalMemory())
     }
 }

@@ -39,7 +39,7 @@ func mountAsHelper(_ arguments: [String]) throws(CommandFailure) {
     if options.name == nil { options.name = InstanceName.fromSource(call.source) }
     let request = try MountRequest(
         directory: call.directory, name: nil, cpus: nil, size: nil, logLevel: nil, allowOther: false, options: options,
-        memory: physicalMemory())
+        physicalMemory: physicalMemory())
     if call.isFake {
         _ = try request.checked(in: .current())
         return

@@ -33,7 +33,7 @@ struct ServeCommand: ParsableCommand {
         let logger = makeLogger(level: level)
         let configuration = InstanceConfiguration(
             name: name, mountPoint: request.directory, cpus: request.cpus?.cpus, sizeBytes: request.sizeBytes,
-            allowOther: request.allowOther, fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
+            memory: MemorySize(limitBytes: request.memoryBytes, reserveBytes: request.reserveBytes), allowOther: request.allowOther, fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
             logLevel: level)
         let instance: Instance
         do throws(InstanceError) {

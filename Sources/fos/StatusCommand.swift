@@ -74,6 +74,7 @@ struct StatusCommand: ParsableCommand {
         line("clients", grouped(status.clients))
         line("requests", grouped(status.requests))
         line("files", "\(grouped(status.inodes)) inodes, \(ByteSize(bytes: status.usedBytes).text) of \(ByteSize(bytes: status.sizeBytes).text) used")
+        line("pages", status.memory?.text)
         print("")
         var table = TextTable(
             heading: ["SERVER", "CORE", "REQUESTS", "FORWARDED", "RETRIED", "ERRORS", "SENT", "QUEUE PEAK", "WAITING", "INODES", "LOCKS", "REVOKED"],

@@ -43,6 +43,8 @@ struct Supervisor {
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] { sigaddset(&signals, signal) }
         // Blocked before the daemon starts, so its end cannot be missed.
         sigprocmask(SIG_BLOCK, &signals, nil)
+        let huge = HugeFrames.claim(logger)
+        defer { huge.giveBack(logger) }
         let daemon = spawn(ownExecutable(), ["fos", "serve"] + arguments, passing: ready)
         if ready >= 0 { close(ready) }
         guard daemon > 0 else {

@@ -58,15 +58,4 @@ struct TraceCommand: ParsableCommand {
         guard file >= 0 else { throw CommandFailure("\(path): \(errorText(errno))", exitStatus: RunExit.failure) }
         return file
     }
-
-    private func writeAll(_ text: String, to file: Int32) -> Bool {
-        var bytes = Array(text.utf8)[...]
-        while !bytes.isEmpty {
-            let count = bytes.withUnsafeBytes { write(file, $0.baseAddress!, $0.count) }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { return false }
-            bytes = bytes.dropFirst(count)
-        }
-        return true
-    }
 }

@@ -5,6 +5,7 @@ import FileStorage
 import Fleet
 import Glibc
 import LoopKernel
+import MemoryService
 import Messaging
 import Testing
 
@@ -18,14 +19,23 @@ final class FileFleet {
     let servers: [MailboxAddress]
     let pages: Int
 
-    init(members: Int = 2, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, options: LoopOptions = LoopOptions()) {
+    /// The memory server that grants the file servers their pages, if any does.
+    let memory: MailboxAddress?
+
+    init(members: Int = 2, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, hasMemory: Bool = false, options: LoopOptions = LoopOptions()) {
         host = LoopHost(options)
         servers = (0..<members).map { MailboxAddress(core: $0 % 2, index: 1 + $0 / 2) }
         pages = members * pagesPerMember
+        memory = hasMemory ? MailboxAddress(core: 0, index: 40) : nil
+        if let memory {
+            var sizes = MemoryOptions(limitBytes: 0, reserveBytes: 0)
+            sizes.largeRegionBytes = 8 << 20
+            host.add(MemoryServer(member: 0, members: [memory], options: sizes), at: memory)
+        }
         for member in 0..<members {
             host.add(
                 MemoryFileServer(
-                    member: member, members: servers, credits: pagesPerMember,
+                    member: member, members: servers, credits: pagesPerMember, memory: memory,
                     root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore()),
                 at: servers[member])
         }

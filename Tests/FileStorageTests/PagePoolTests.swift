@@ -97,6 +97,64 @@ import Testing
         expect(page.load(as: UInt64.self) == 0)
     }
 
+    /// Extents from elsewhere: nothing is mapped beside them but the first region, and they come out as they went in.
+    @Test func extentsComeAndGo() throws {
+        var random = Generator(seed: Generator.seed("PagePool extents"))
+        var pool = PagePool(credits: 1_000_000, growsByItself: false)
+        let bytes = PagePool.extentBytes
+        var waiting: [UnsafeMutableRawPointer] = []
+        var token: UInt64 = 1 << 63
+        var tokens: [UnsafeMutableRawPointer: UInt64] = [:]
+        for _ in 0..<6 {
+            let extent = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: bytes)
+            extent.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+            waiting.append(extent)
+        }
+        let all = waiting
+        var held: [(UnsafeMutableRawPointer, Int)] = []
+        for _ in 0..<20_000 {
+            if random.chance(55) {
+                let pages = random.chance(90) ? 1 : 1 + random.below(512)
+                let run = pages == 1 ? pool.allocate(zeroed: true) : pool.allocateRun(pages: pages, zeroed: true)
+                if let run {
+                    for page in 0..<pages {
+                        let words = (run + page * 4096).assumingMemoryBound(to: UInt64.self)
+                        if words[0] != 0 || words[511] != 0 { Issue.record("page not zero") }
+                        words[0] = 1
+                        words[511] = 1
+                    }
+                    held.append((run, pages))
+                } else {
+                    expect(pool.lacksMemory && pool.shortfall == 0)
+                    if let extent = waiting.popLast() {
+                        token += 1
+                        tokens[extent] = token
+                        pool.adopt(extent, token: token, offset: token & 0xffff)
+                    }
+                }
+            } else if !held.isEmpty {
+                let (run, pages) = held.remove(at: random.below(held.count))
+                if pages == 1 { pool.release(run) } else { pool.releaseRun(run, pages: pages) }
+            }
+            if random.below(500) == 0 { pool.trim(reserve: 0, limit: .max) }
+            if random.below(200) == 0, let unused = pool.surplus(keeping: random.below(4000)) {
+                expect(tokens[unused.extent] == unused.token && unused.offset == unused.token & 0xffff)
+                pool.leave(unused.extent)
+                unused.extent.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+                waiting.append(unused.extent)
+            }
+            expect(pool.mappedPages <= 7 * bytes / 4096)
+        }
+        for (run, pages) in held { if pages == 1 { pool.release(run) } else { pool.releaseRun(run, pages: pages) } }
+        pool.trim(reserve: 0, limit: .max)
+        while let unused = pool.surplus(keeping: 0) {
+            pool.leave(unused.extent)
+            waiting.append(unused.extent)
+        }
+        expect(Set(waiting) == Set(all) && pool.mappedPages == 0 && pool.freePages == 0 && pool.used == 0)
+        for extent in all { extent.deallocate() }
+    }
+
     @Test func creditsMoveInAndOut() throws {
         var pool = PagePool(credits: 0)
         expect(pool.allocate(zeroed: true) == nil)

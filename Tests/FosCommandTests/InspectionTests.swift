@@ -116,7 +116,7 @@ private let mountInfo = #"""
         var options = MountOptions()
         try options.read(text)
         return try MountRequest(
-            directory: directory, name: name, cpus: cpus, size: nil, logLevel: nil, allowOther: allowOther, options: options, memory: 8 << 30)
+            directory: directory, name: name, cpus: cpus, size: nil, logLevel: nil, allowOther: allowOther, options: options, physicalMemory: 8 << 30)
     }
 
     /// Why a directory cannot be mounted on; "none" if it can.

@@ -140,22 +140,33 @@ import Testing
 }
 
 @Suite struct MountRequestTests {
-    private func request(_ directory: String = "/mnt", size: String? = nil, level: String? = nil, options text: String = "") throws -> MountRequest {
+    private func request(_ directory: String = "/mnt", size: String? = nil, memory: String? = nil, reserve: String? = nil, level: String? = nil, options text: String = "") throws -> MountRequest {
         var options = MountOptions()
         try options.read(text)
         return try MountRequest(
-            directory: directory, name: nil, cpus: nil, size: size, logLevel: level, allowOther: false, options: options, memory: 8 << 30)
+            directory: directory, name: nil, cpus: nil, size: size, memory: memory, reserve: reserve, logLevel: level, allowOther: false, options: options,
+            physicalMemory: 8 << 30)
     }
 
     @Test func defaults() throws {
         let request = try request()
         #expect(request.sizeBytes == 4_294_967_250)
+        #expect(request.memoryBytes == 2_147_483_625 && request.reserveBytes == 134_217_726)
         #expect(request.cpus == nil && request.name == nil)
         #expect(request.locks == "kernel" && request.logLevel == "notice")
     }
 
     @Test func argumentsOverrideOptions() throws {
         #expect(try request(size: "2G", options: "size=1G").sizeBytes == 2 << 30)
+    }
+
+    @Test func memoryAndItsReserve() throws {
+        let given = try request(memory: "1G", reserve: "64M")
+        #expect(given.memoryBytes == 1 << 30 && given.reserveBytes == 64 << 20)
+        let options = try request(options: "memory=512M,memory_reserve=0")
+        #expect(options.memoryBytes == 512 << 20 && options.reserveBytes == 0)
+        #expect(throws: CommandFailure.self) { try request(memory: "1G", reserve: "2G") }
+        #expect(throws: CommandFailure.self) { try request(memory: "much") }
     }
 
     @Test(arguments: ["1", "100K", "16E"])
@@ -169,10 +180,10 @@ import Testing
 
     /// What a request tells the daemon is the same request again.
     @Test func argumentsRoundTrip() throws {
-        let request = try request(options: "size=1G,cpus=1+3,allow_other,nosuid,locks=fleet,nonempty,log_level=debug")
+        let request = try request(options: "size=1G,memory=256M,memory_reserve=16M,cpus=1+3,allow_other,nosuid,locks=fleet,nonempty,log_level=debug")
         let arguments = request.arguments(name: "n", directory: "/mnt")
         #expect(arguments == [
-            "--name", "n", "--size", "1073741824", "--log-level", "debug", "--cpus", "1,3", "--allow-other", "-o",
+            "--name", "n", "--size", "1073741824", "--memory", "268435456", "--memory-reserve", "16777216", "--log-level", "debug", "--cpus", "1,3", "--allow-other", "-o",
             "nosuid,locks=fleet,nonempty", "--", "/mnt",
         ])
     }

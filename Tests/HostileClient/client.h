@@ -46,6 +46,9 @@ int run_hostile(struct random *random, uint64_t deadline);
 int run_steady(struct random *random, uint64_t deadline);
 // Holds many connections open and says nothing on them.
 int run_idle(uint64_t deadline);
+// frames.c: uses the memory fleet and checks every page; or holds memory until it is killed.
+int run_frames(struct random *random, uint64_t deadline);
+int run_hold(struct random *random, uint64_t deadline);
 // hello.c: one attack on the handshake. The instance may refuse or close.
 void attack_handshake(struct random *random);
 // memory.c: tries to change the size, the seals or the protection of what the instance shares; all must fail.

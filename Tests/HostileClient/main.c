@@ -1,6 +1,6 @@
 // The helper process of the hostile-client tests: a client that misbehaves by a seed, or one that works steadily.
 //
-// Usage: fos-hostile hostile|steady|idle UID NAME SEED MILLISECONDS [RUN-AS-UID]
+// Usage: fos-hostile hostile|steady|idle|frames|hold UID NAME SEED MILLISECONDS [RUN-AS-UID]
 // Ends by its own clock, so that none outlives a test that was killed.
 // Exit status: 0 nothing wrong, 1 the instance did what it must not (said on stderr), 2 usage, 3 the instance is gone.
 #define _GNU_SOURCE
@@ -59,8 +59,11 @@ void fill(struct random *random, void *bytes, size_t length) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 6 || (strcmp(argv[1], "hostile") != 0 && strcmp(argv[1], "steady") != 0 && strcmp(argv[1], "idle") != 0)) {
-        fprintf(stderr, "usage: fos-hostile hostile|steady|idle UID NAME SEED MILLISECONDS [RUN-AS-UID]\n");
+    static const char *const kinds[] = {"hostile", "steady", "idle", "frames", "hold"};
+    unsigned kind = 0;
+    while (argc > 1 && kind < 5 && strcmp(argv[1], kinds[kind]) != 0) kind++;
+    if (argc < 6 || kind == 5) {
+        fprintf(stderr, "usage: fos-hostile hostile|steady|idle|frames|hold UID NAME SEED MILLISECONDS [RUN-AS-UID]\n");
         return EXIT_USAGE;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -77,6 +80,11 @@ int main(int argc, char **argv) {
     }
     struct random random = {.state = run_seed * UINT64_C(0x9e3779b97f4a7c15) | 1};
     for (int i = 0; i < 8; i++) draw(&random);
-    if (strcmp(argv[1], "idle") == 0) return run_idle(deadline);
-    return strcmp(argv[1], "hostile") == 0 ? run_hostile(&random, deadline) : run_steady(&random, deadline);
+    switch (kind) {
+    case 0: return run_hostile(&random, deadline);
+    case 1: return run_steady(&random, deadline);
+    case 2: return run_idle(deadline);
+    case 3: return run_frames(&random, deadline);
+    default: return run_hold(&random, deadline);
+    }
 }

@@ -22,9 +22,14 @@ static uint16_t any_operation(struct random *random) {
     case 1: return (uint16_t)(1 + below(random, 6));
     case 2: return (uint16_t)(100 + below(random, 8));
     case 3: return (uint16_t)(200 + below(random, 6));
-    case 4: return (uint16_t)(400 + below(random, 100));
+    case 4: return (uint16_t)(400 + below(random, 200));
+    case 5: return (uint16_t)(500 + below(random, 6));
     default: return (uint16_t)(300 + below(random, 36));
     }
+}
+
+static uint64_t any_token(struct random *random) {
+    return fos_memory_token((uint32_t)below(random, 3), (uint32_t)below(random, 40), (uint32_t)below(random, 8));
 }
 
 static uint64_t any_inode(struct random *random, uint64_t directory) {
@@ -33,7 +38,7 @@ static uint64_t any_inode(struct random *random, uint64_t directory) {
     case 4: return directory + below(random, 32);  // directories made after it
     case 1: return FOS_ROOT_INODE;
     case 2: return below(random, 8) * FOS_SLOTS + below(random, 4);
-    case 3: return directory + below(random, 64) * FOS_SLOTS;
+    case 3: return chance(random, 50) ? directory + below(random, 64) * FOS_SLOTS : any_token(random);
     default: return odd_number(random);
     }
 }
@@ -105,6 +110,20 @@ static uint32_t shape(struct random *random, uint16_t operation, uint8_t *payloa
     case FOS_OP_FORGET: {
         struct fos_forget_item r = {any_inode(random, directory), odd_number(random)};
         for (fixed = 0; fixed < below(random, 8) * sizeof r; fixed += sizeof r) memcpy(payload + fixed, &r, sizeof r);
+        break;
+    }
+    case FOS_OP_MEMORY_ALLOCATE: case FOS_OP_MEMORY_RESERVE: {
+        struct fos_memory_request r = {chance(random, 50) ? below(random, 1 << 20) : odd_number(random), chance(random, 80) ? FOS_MEMORY_FRAME_BYTES : (uint32_t)odd_number(random), 0};
+        memcpy(payload, &r, fixed = sizeof r);
+        break;
+    }
+    case FOS_OP_MEMORY_FREE: {
+        struct fos_memory_free r = {(uint32_t)(chance(random, 80) ? below(random, 34) : odd_number(random)), 0};
+        memcpy(payload, &r, fixed = sizeof r);
+        for (int i = 0; i < 8; i++, fixed += sizeof(struct fos_memory_extent)) {
+            struct fos_memory_extent e = {any_token(random), chance(random, 50) ? below(random, 64) * 4096 : odd_number(random), chance(random, 50) ? below(random, 64) * 4096 : odd_number(random)};
+            memcpy(payload + fixed, &e, sizeof e);
+        }
         break;
     }
     case FOS_OP_NAME_LOOKUP: case FOS_OP_NAME_REGISTER: case FOS_OP_NAME_DEREGISTER: case FOS_OP_NAME_REDIRECT: case FOS_OP_NAME_MEMBER_DEAD: case FOS_OP_NAME_LOAD: {

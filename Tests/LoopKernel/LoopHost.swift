@@ -76,6 +76,7 @@ public final class LoopHost {
     public var grips: [Int32: Int] = [:]
     /// Bytes of frames made present, less those given back.
     public internal(set) var populated = 0
+    private var regionsEver: Int32 = 0
     /// The inode epochs of the board.
     var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))
     public internal(set) var clients: [LoopClient] = []
@@ -153,10 +154,21 @@ public final class LoopHost {
         let live = regions.values.reduce(0) { $1.isDropped ? $0 : $0 + $1.region.bytes }
         return live + bytes > options.memoryBytes ? nil : makeMemory(bytes: bytes, alignment: bytes, sharing: sharing)
     }
+    /// What clients map for reading stays for them; what servers had, or lent and had back, is gone.
+    func dropRegion(_ region: SharedRegion) {
+        guard region.sharing != .readOnly else {
+            regions[region.handle]?.isDropped = true
+            return
+        }
+        if grips[region.handle, default: 0] > 0 { violate("a region is dropped that a client still has") }
+        if regions.removeValue(forKey: region.handle) == nil { return violate("a region is dropped twice") }
+        region.base.deallocate()
+    }
     private func makeMemory(bytes: Int, alignment: Int, sharing: SharedRegion.Sharing) -> SharedRegion {
         let base = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: alignment)
         base.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count), sharing: sharing)
+        let region = SharedRegion(base: base, bytes: bytes, handle: regionsEver, sharing: sharing)
+        regionsEver += 1
         regions[region.handle] = (region, false)
         return region
     }

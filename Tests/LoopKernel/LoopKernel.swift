@@ -83,7 +83,7 @@ public struct LoopKernel: Kernel {
         (region.base + offset).initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
     public func isAlone(_ region: SharedRegion) -> Bool { host.grips[region.handle, default: 0] == 0 }
-    public func dropRegion(_ region: SharedRegion) { host.regions[region.handle]?.isDropped = true }
+    public func dropRegion(_ region: SharedRegion) { host.dropRegion(region) }
     public func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
         host.handedOut.append((envelope.pointee.client, token, region))
         if region.sharing == .lent { host.grips[region.handle, default: 0] += 1 }

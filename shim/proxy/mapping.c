@@ -12,8 +12,7 @@
 
 static void system_close(int fd) { fos_system(SYS_close, fd, 0, 0, 0, 0, 0); }
 
-// One packet with its descriptor, which is the caller's. 0 or -errno.
-static int receive_packet(struct fos_client *client, struct fos_map_packet *packet, int *fd) {
+int fos_packet_receive(struct fos_client *client, struct fos_map_packet *packet, int *fd) {
     union {
         struct cmsghdr header;
         char room[CMSG_SPACE(4 * sizeof(int))];
@@ -49,7 +48,7 @@ int fos_map_receive(struct fos_client *client, const struct fos_map_reply *reply
     struct fos_map_packet packet;
     int fd = -1, result;
     for (;;) {
-        result = receive_packet(client, &packet, &fd);
+        result = fos_packet_receive(client, &packet, &fd);
         if (result != 0) return result;
         if (packet.token == reply->token) break;
         system_close(fd);

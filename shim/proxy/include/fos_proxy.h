@@ -149,6 +149,8 @@ struct fos_mapping {
 // requests that were given up are dropped. One thread a client at a time, from sending the request on. 0, -ETIMEDOUT
 // (five seconds), -ENOTCONN, -EPROTO, -ENOMEM.
 int fos_map_receive(struct fos_client *client, const struct fos_map_reply *reply, struct fos_mapping *mapping);
+// One packet with its descriptor, which is the caller's. 0, -ETIMEDOUT, -ENOTCONN, -EPROTO.
+int fos_packet_receive(struct fos_client *client, struct fos_map_packet *packet, int *fd);
 void fos_map_release(struct fos_mapping *mapping);
 // Reads without a message. How many bytes were read, 0 at and beyond the end of the file; -EAGAIN: send READ; -ESTALE:
 // the same, and the mapping is of no use any more. `now`: seconds of CLOCK_REALTIME, coarse is good enough.

@@ -1,0 +1,8 @@
+// `fos study`: measurements that tell how a factored service does against Linux.
+
+import ArgumentParser
+
+struct StudyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "study", abstract: "Measure fos against Linux, as the paper does.", subcommands: [StudyPagesCommand.self, StudyPagesWorkerCommand.self])
+}
