@@ -76,7 +76,9 @@ extension FileServer {
         var state = Continuation(.pages)
         state.rerun = turn.rerun
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
-        for _ in 0..<min((pages - 1) / PagePool.extentPages + 1, Limits.extentsAtOnce) where !askForExtent(id, kernel) { break }
+        for _ in 0..<min((pages - 1) / PagePool.extentPages + 1, Limits.extentsAtOnce) {
+            guard askForExtent(id, kernel) else { break }
+        }
         if continuations.state(id)?.pointee.responses == 0 { decide(id, Status.retry, kernel) }
     }
 

@@ -171,8 +171,9 @@ extension FileServer {
             let isFirst = !turn.rerun.contains(.begun)
             let wanting = creditsWanting(inode, from: wanted.offset, to: isFirst ? end : step.end)
             guard wanting == 0 else { return needCredits(wanting, atLeast: wanting, kernel) }
-            guard hasPages(missingPages(inode, from: step.start / UInt64(Limits.pageBytes), to: (step.end + UInt64(Limits.pageBytes) - 1) / UInt64(Limits.pageBytes)), kernel)
-            else { return }
+            let pageBytes = UInt64(Limits.pageBytes)
+            let missing = missingPages(inode, from: step.start / pageBytes, to: (step.end + pageBytes - 1) / pageBytes)
+            guard hasPages(missing, kernel) else { return }
             let before = inode.pageMap.pointee.pageCount
             let refused = takePages(inode, from: step.start, to: step.end)
             guard refused == 0 else {

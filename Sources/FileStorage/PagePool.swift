@@ -31,6 +31,8 @@ public struct PagePool: ~Copyable {
     private let lists: UnsafeMutablePointer<UInt>
     private static var listCount: Int { Region.maximumOrder + 2 }
     private var regionCount = 0
+    /// The region of its own of a pool that has its memory from a fleet; 0: it is given up.
+    private var first: UInt = 0
     /// Free pages, in the magazine and in regions, that may hold memory from Linux.
     private var idle = 0
 
@@ -52,13 +54,14 @@ public struct PagePool: ~Copyable {
     }
 
     deinit {
-        for list in 0..<PagePool.listCount {
+        // Extents are their memory server's, which may be gone before.
+        if first != 0 { Region(address: first).unmap() }
+        for list in 0..<(growsByItself ? PagePool.listCount : 0) {
             var address = lists[list]
             while address != 0 {
                 let region = Region(address: address)
                 address = region.header.pointee.next
-                // Extents are their memory server's to unmap.
-                if region.isOwn { region.unmap() }
+                region.unmap()
             }
         }
         lists.deallocate()
@@ -217,6 +220,7 @@ public struct PagePool: ~Copyable {
                 given += pages
                 if isUnused, given < limit {
                     remove(region)
+                    if first == region.address { first = 0 }
                     region.unmap()
                 }
             }
@@ -246,6 +250,7 @@ public struct PagePool: ~Copyable {
                 return nil
             }
             add(region)
+            if !growsByItself { first = region.address }
             list -= 1
         }
         let region = Region(address: lists[list])

@@ -14,12 +14,12 @@ public struct FrameStatus: Sendable {
 
     static func + (a: FrameStatus, b: FrameStatus) -> FrameStatus {
         var sum = a
-        sum.granted += b.granted
-        sum.zeroed += b.zeroed
-        sum.dirty += b.dirty
-        sum.absent += b.absent
-        sum.retired += b.retired
-        sum.zeroedEver += b.zeroedEver
+        sum.granted &+= b.granted
+        sum.zeroed &+= b.zeroed
+        sum.dirty &+= b.dirty
+        sum.absent &+= b.absent
+        sum.retired &+= b.retired
+        sum.zeroedEver &+= b.zeroedEver
         return sum
     }
 }
@@ -51,9 +51,9 @@ public struct MemoryStatus: Sendable {
 
     private init(_ a: MemoryStatus, _ b: MemoryStatus) {
         member = a.member
-        limit = a.limit + b.limit
-        charged = a.charged + b.charged
-        servers = a.servers + b.servers
+        limit = a.limit &+ b.limit
+        charged = a.charged &+ b.charged
+        servers = a.servers &+ b.servers
         clients = max(a.clients, b.clients)
         hasHugeFrames = a.hasHugeFrames
         frames = zip(a.frames, b.frames).map { $0 + $1 }
@@ -64,8 +64,9 @@ public struct MemoryStatus: Sendable {
 
     /// "4 KiB and 2 MiB frames, 1.00 GiB granted, 64.0 MiB ready, of 6.00 GiB".
     public var text: String {
-        let granted = frames.reduce(0) { $0 + $1.granted } - servers
-        let ready = frames.reduce(0) { $0 + $1.zeroed }
+        let all = frames.reduce(0) { $0 &+ $1.granted }
+        let granted = all - min(all, servers)
+        let ready = frames.reduce(0) { $0 &+ $1.zeroed }
         return "\(hasHugeFrames ? "4 KiB and 2 MiB" : "4 KiB") frames, \(ByteSize(bytes: granted).text) granted to programs of "
             + "\(ByteSize(bytes: limit).text), \(ByteSize(bytes: servers).text) to servers, \(ByteSize(bytes: ready).text) ready"
     }

@@ -130,7 +130,11 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
 
     public func tickAgain() { state.pointee.workedSinceTick = true }
 
-    public func idleAgain() { state.pointee.idleWanted |= 1 << UInt64(state.pointee.running.pointee) }
+    public func idleAgain() {
+        state.pointee.idleWanted |= 1 << UInt64(state.pointee.running.pointee)
+        // Should the core have to step aside for a client, it does not sleep for long.
+        state.pointee.workedSinceTick = true
+    }
 
     public func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         state.pointee.trace(

@@ -124,6 +124,6 @@ public final class FrameClient {
     }
 
     public func zeroedEver() throws -> UInt64 {
-        try statistics().reduce(0) { $0 + $1.frames.0.zeroed_ever + $1.frames.1.zeroed_ever }
+        try statistics().reduce(0) { $0 &+ $1.frames.0.zeroed_ever &+ $1.frames.1.zeroed_ever }
     }
 }

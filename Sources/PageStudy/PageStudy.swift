@@ -46,7 +46,7 @@ public final class PageStudy {
         self.progress = progress
         fleet = try FrameClient(uid: uid, name: instance)
         let statistics = try fleet.statistics()
-        let limit = statistics.reduce(0) { $0 + Int($1.limit) }
+        let limit = statistics.reduce(0) { $0 &+ Int(clamping: $1.limit) }
         guard limit >= options.memoryNeeded else {
             throw StudyError(
                 "the mount has \(limit >> 20) MiB for programs, and the study needs \(options.memoryNeeded >> 20); mount with a larger --memory, or use a smaller --gib")
@@ -106,8 +106,8 @@ public final class PageStudy {
             var unsettled = 0
             for statistics in try fleet.statistics() {
                 let frames = method == .fosHuge ? statistics.frames.1 : statistics.frames.0
-                unbound += Int(frames.unbound)
-                unsettled += Int(frames.retired + frames.dirty)
+                unbound += Int(clamping: frames.unbound)
+                unsettled += Int(clamping: frames.retired &+ frames.dirty)
             }
             if unbound >= wanted, unsettled == 0 { return }
             guard fos_platform_monotonic_ns() < deadline else {

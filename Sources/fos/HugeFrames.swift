@@ -44,10 +44,17 @@ struct HugeFrames {
     func giveBack(_ logger: Logger) {
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0, let before = Self.recorded(descriptor) else { return }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else { return }
         // Somebody may have set it to something else meanwhile.
-        if Self.chosen() == "advise", Self.set(before) { logger.notice("\(Self.setting) is '\(before)' again") }
+        if let before = Self.recorded(descriptor), Self.chosen() == "advise", Self.set(before) {
+            logger.notice("\(Self.setting) is '\(before)' again")
+        }
         unlink(Self.record)
+    }
+
+    /// By a daemon whose supervisor, and with it the claim, is gone.
+    static func giveBackForSupervisor(_ logger: Logger) {
+        if geteuid() == 0, access(record, F_OK) == 0, let descriptor = openRecord() { HugeFrames(descriptor: descriptor).giveBack(logger) }
     }
 
     /// What is in brackets: "always within_size [advise] never deny force".

@@ -48,6 +48,7 @@ struct ServeCommand: ParsableCommand {
         stopOnSignal(instance, logger)
         instance.waitUntilUnmounted()
         instance.stop()
+        if getppid() != parent { HugeFrames.giveBackForSupervisor(logger) }
         logger.notice("'\(name)' on \(request.directory) has ended")
     }
 

@@ -38,6 +38,21 @@ import Testing
         #expect(instance.probe[.ticks] <= ticks + 1)
     }
 
+    /// A server that put something off gets its turns when the core has nothing else to do, and no more than it asked for.
+    @Test func idleTurnsAsLongAsAServerAsks() throws {
+        let instance = try TestInstance(servers: 2)
+        let client = try TestClient(instance.kernel)
+        let channel = client.channel()
+        #expect(client.call(channel, Do.moreIdle, to: TestInstance.mailbox(0, 2), words: [5000]) == 0)
+        // Requests go on meanwhile.
+        for number in 0..<200 as Range<UInt64> {
+            #expect(client.call(channel, Do.echo, to: TestInstance.mailbox(0, 1), inode: number, words: [1]) == 0)
+        }
+        #expect(eventually(5) { instance.probe[.idles] == 5001 })
+        usleep(50_000)
+        #expect(instance.probe[.idles] == 5001)
+    }
+
     /// What a server has in its queue is what waits besides the question.
     @Test func statisticsDoNotCountTheirOwnQuestion() throws {
         let instance = try TestInstance()

@@ -27,12 +27,13 @@ enum Do {
     static let crash: UInt16 = 912
     static let groups: UInt16 = 914  // payload: index; inode of the reply: how many groups << 32 | the group at the index
     static let moreTicks: UInt16 = 913  // payload: how many ticks to ask for, one at each
+    static let moreIdle: UInt16 = 915  // payload: how many FOS_OP_IDLE to ask for, one at each
     static let cpuTime: UInt16 = 911  // inode: processor time of the core's thread, ns
 }
 
 /// Counters that the servers share with a test.
 final class Probe: @unchecked Sendable {
-    enum Word: Int { case gone, goneClient, ticks, checks, registered, allowed, requests, wanted }
+    enum Word: Int { case gone, goneClient, ticks, checks, registered, allowed, requests, wanted, idles, idlesWanted }
     let words = UnsafeMutablePointer<UInt64>.allocate(capacity: 16)
     init() {
         words.initialize(repeating: 0, count: 16)
@@ -88,6 +89,16 @@ struct TestServer: ~Copyable, Server {
                 probe[.wanted] -= 1
                 kernel.tickAgain()
             }
+        case UInt16(FOS_OP_IDLE.rawValue):
+            probe.add(.idles)
+            if probe[.idlesWanted] > 0 {
+                probe[.idlesWanted] -= 1
+                kernel.idleAgain()
+            }
+        case Do.moreIdle:
+            probe[.idlesWanted] = UInt64(word(0))
+            kernel.idleAgain()
+            answer(envelope, kernel)
         case Do.moreTicks:
             probe[.wanted] = UInt64(word(0))
             answer(envelope, kernel)
