@@ -44,8 +44,10 @@ public final class Tally {
         line("data", "\(ByteSize(bytes: tally.bytes_read).text) read, \(ByteSize(bytes: tally.bytes_written).text) written; "
             + "\(grouped(tally.mapped_reads + tally.mapped_writes)) calls as memory copies")
         line("descriptors", "\(grouped(tally.materialised)) handed to the kernel")
-        line("time", "\(milliseconds(tally.time_handled)) in answered calls, \(milliseconds(tally.time_messages)) of it waiting for messages; "
-            + "\(milliseconds(UInt64(max(0, seconds) * 1e9))) in all")
+        line("time", "\(Self.milliseconds(tally.time_handled)) in answered calls, \(Self.milliseconds(tally.time_messages)) of it waiting for messages; "
+            + "\(Self.milliseconds(UInt64(max(0, seconds) * 1e9))) in all")
+        let memory = Self.memoryReport(shared)
+        for (key, value) in memory.lines { line(key, value) }
         if !calls.isEmpty {
             var table = TextTable(heading: ["CALL", "FOS", "KERNEL"], right: [1, 2])
             for call in calls {
@@ -63,10 +65,14 @@ public final class Tally {
             lines.append("")
             lines += table.lines
         }
+        if let table = memory.reasons {
+            lines.append("")
+            lines += table.lines
+        }
         return lines
     }
 
-    private func milliseconds(_ nanoseconds: UInt64) -> String {
+    static func milliseconds(_ nanoseconds: UInt64) -> String {
         let tenths = (nanoseconds + 50_000) / 100_000
         return "\(grouped(tenths / 10)).\(tenths % 10) ms"
     }

@@ -18,6 +18,11 @@ struct RunCommand: ParsableCommand {
             Examples:
               fos run -- make -j4
               fos run --stats -- git status
+              fos run --memory -- python3 model.py
+
+            With --memory, large private memory (mmap, the heap) comes from pages that the memory fleet has zeroed ahead, \
+            so programs that touch much new memory fault less. It is taken when it is asked for, not when it is touched: \
+            leave it off for programs that reserve much and use little.
 
             FOS_VERBOSE=1 in the environment says why a program runs without the shim.
 
@@ -27,6 +32,11 @@ struct RunCommand: ParsableCommand {
 
     @Option(name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"), completion: .directory)
     var mount: String?
+
+    @Option(
+        name: .long, defaultAsFlag: "1M", parsing: .next,
+        help: ArgumentHelp("Serve private anonymous memory, in pieces of SIZE and more, from the memory fleet of a mount.", valueName: "size"))
+    var memory: String? = nil
 
     @Flag(name: .long, help: "After the end, print what was answered by messages, what by the kernel and why, to standard error.")
     var stats = false
@@ -47,8 +57,15 @@ struct RunCommand: ParsableCommand {
     func run() throws {
         try preloadShim(for: command, mount: mount, strict: strict)
         if strict { setenv("FOS_STRICT", "1", 1) }
+        if let memory { setenv("FOS_MEMORY", String(try memoryThreshold(memory)), 1) }
         if noCache { setenv("FOS_NO_CACHE", "1", 1) }
         if stats { try runCounted() } else { throw startFailure(command, replaceProcess(with: command)) }
+    }
+
+    private func memoryThreshold(_ text: String) throws -> UInt64 {
+        let size = try ByteSize(parsing: text, memory: physicalMemory()).bytes
+        guard size >= 4096 else { throw CommandFailure.usage("--memory \(text): less than a page of 4096 bytes; give a size like 1M") }
+        return size
     }
 
     /// Runs the command as a child, so that somebody is left to print the figures.

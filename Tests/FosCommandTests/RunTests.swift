@@ -134,7 +134,16 @@ private func spawnAndWait(_ command: [String]) -> Int32 {
         shared.pointee.handled.1 = 20  // write
         shared.pointee.bypassed.1 = 5
         shared.pointee.reason.4 = 5  // FOS_BYPASS_EXEC
+        #expect(!tally.report(seconds: 1).contains { $0.hasPrefix("memory ") }, "nobody asked for memory")
+        shared.pointee.memory_served = 12
+        shared.pointee.memory_served_bytes = 3 << 20
+        shared.pointee.memory_frozen = 2
+        shared.pointee.memory_time_freezing = 1_500_000
+        shared.pointee.memory_linux.3 = 4  // FOS_LEFT_SPARSE
         let text = tally.report(seconds: 1.5).joined(separator: "\n")
+        #expect(text.contains("memory        12 requests served with 3.00 MiB; 0 B left to Linux"))
+        #expect(text.contains("forks         2 with served memory, 0 B became copy-on-write in 1.5 ms"))
+        #expect(text.contains("    4  a reservation that stays sparse"))
         #expect(text.contains("programs      3, 1 of them without the shim"))
         #expect(text.contains("calls         30 answered by fos, 5 by the kernel through the mount"))
         #expect(text.contains("1,234 over 0 connections"))

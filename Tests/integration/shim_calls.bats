@@ -25,6 +25,10 @@ setup_file() {
     gcc -E -dM -include sys/syscall.h -x c /dev/null | "$ROOT/shim/build/calls_list" missing
 }
 
+@test "the calls that the memory side sees are in the list as such" {
+    "$ROOT/shim/build/calls_list" memory
+}
+
 @test "random programs of file calls say and leave the same as on the local disk" {
     only_fos
     mkdir "$LOCAL/random" "$MOUNT/random"

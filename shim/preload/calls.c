@@ -13,6 +13,7 @@ struct kernel_call {
 
 #define FOS_NO_FILE(name)
 #define FOS_UNTOUCHED(name, text)
+#define FOS_MEMORY(name, text)
 #define FOS_ELSEWHERE(name, text)
 
 #define FOS_MESSAGE(name, handler, text) [SYS_##name] = 1,

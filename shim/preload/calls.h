@@ -43,10 +43,7 @@ enum {
     FOS_GROUPS_MAX = 32,           // supplementary groups that are checked here; with more, servers are asked
 };
 
-// ---- system calls of our own ----------------------------------------------------------------------------------------
-
-#define FOS_RAW_ARGUMENTS(n, a, b, c, d, e, f, ...) fos_system(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-#define fos_raw(...) FOS_RAW_ARGUMENTS(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+// ---- what the program hands in --------------------------------------------------------------------------------------
 
 // strnlen(3), which in libc uses vector registers.
 static inline size_t fos_text_length(const char *text, size_t most) {
@@ -135,6 +132,12 @@ void fos_mounts_keep_failed(void);
 void fos_mounts_after_fork(void);     // in the child: the connections are the parent's
 // The user or its groups are about to change: everything open becomes the kernel's, and the next call connects anew.
 void fos_identity_changes(struct fos_context *context);
+// A mount whose memory fleet may serve this process, connected, but none of `without` (bits by index); NULL: there is none.
+struct fos_mount *fos_mount_for_memory(uint32_t without);
+// Descriptors of the memory fleet's regions among the shim's own (memory.h: fos_fleet_keep and so on).
+int fos_hide_for_memory(int place, int fd);
+int fos_hidden_for_memory(int place);
+void fos_forget_for_memory(int place);
 int fos_neutral_descriptor(void);        // what numbers of ours are duplicates of; -1: there is none
 int fos_hidden_descriptor(int fd);       // 1: it is the shim's own
 int fos_highest_hidden_descriptor(void); // -1: there is none
@@ -155,6 +158,9 @@ static inline void fos_put_named(struct fos_message *request, const void *fixed,
 static inline void fos_put_fixed(struct fos_message *request, const void *fixed, uint32_t bytes) { fos_put_named(request, fixed, bytes, "", 0); }
 // Sends what was built; nobody looks at the answer.
 void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount);
+// The same two, to the best member of a symbolic name instead of the inode's owner; NULL: the owner.
+int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char *name);
+void fos_post_to(struct fos_context *context, struct fos_mount *mount, const char *name);
 // Gives one reference of an inode back to its server. Nobody waits for the answer.
 void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode);
 static inline const struct fos_message *fos_answer(const struct fos_context *context, const struct fos_mount *mount) {
@@ -285,6 +291,7 @@ typedef long fos_handler(struct fos_call *call);
 #define FOS_KERNEL(name, fds, reason, text)
 #define FOS_ELSEWHERE(name, text)
 #define FOS_UNTOUCHED(name, text)
+#define FOS_MEMORY(name, text)
 #define FOS_NO_FILE(name)
 #include "calls_table.h"
 #undef FOS_MESSAGE
@@ -292,6 +299,7 @@ typedef long fos_handler(struct fos_call *call);
 #undef FOS_KERNEL
 #undef FOS_ELSEWHERE
 #undef FOS_UNTOUCHED
+#undef FOS_MEMORY
 #undef FOS_NO_FILE
 
 // What several topics need.
@@ -333,6 +341,10 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
 long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes);
 // After a READ: asks for a region when that pays. Uses the context's channel: what the reply held must have been taken.
 void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes);
+// Descriptors come over the connection's socket, so from a request that brings some until they are taken, one call of the
+// process has it. 0: another one does.
+int fos_packets_claim(void);
+void fos_packets_release(void);
 // With the last number of a description.
 void fos_unmap(struct fos_file *file);
 void fos_maps_after_fork(void);

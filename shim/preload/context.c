@@ -110,13 +110,15 @@ static int lost(struct fos_mount *mount) {
     return -ENOTCONN;
 }
 
-int fos_send(struct fos_context *context, struct fos_mount *mount) {
+int fos_send(struct fos_context *context, struct fos_mount *mount) { return fos_send_to(context, mount, NULL); }
+
+int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char *name) {
     struct fos_message request;
     int again = 0, result;
     for (;;) {
         uint64_t start = fos_options.counting ? fos_clock() : 0;
         context->posted |= 1u << mount->index;
-        result = fos_call(&mount->client, (int)context->index);
+        result = name == NULL ? fos_call(&mount->client, (int)context->index) : fos_call_name(&mount->client, (int)context->index, name);
         context->posted &= ~(1u << mount->index);
         fos_tally_add(&fos_tally->messages, 1);
         if (start != 0) fos_tally_add(&fos_tally->time_messages, fos_clock() - start);
@@ -143,8 +145,11 @@ void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_
     fos_send_and_forget(context, mount);
 }
 
-void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount) {
-    int result = fos_post_owner(&mount->client, (int)context->index);
+void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount) { fos_post_to(context, mount, NULL); }
+
+void fos_post_to(struct fos_context *context, struct fos_mount *mount, const char *name) {
+    int channel = (int)context->index;
+    int result = name == NULL ? fos_post_owner(&mount->client, channel) : fos_post_name(&mount->client, channel, name);
     fos_tally_add(&fos_tally->messages, 1);
     if (result == 0) context->posted |= 1u << mount->index;
     else if (result == -ENOTCONN) lost(mount);

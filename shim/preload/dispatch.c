@@ -1,4 +1,5 @@
-// From the entry to whoever answers: calls of the process's own life go to process.c, the rest to the calls side.
+// From the entry to whoever answers: calls that change memory to memory.c, calls of the process's own life to
+// process.c, the rest to the calls side.
 #include "shim.h"
 
 uint8_t fos_hooks[FOS_SYSTEM_CALLS];
@@ -6,10 +7,16 @@ uint8_t fos_hooks[FOS_SYSTEM_CALLS];
 // Called by entry.S. The result for the program, or FOS_PASS.
 long fos_dispatch(struct fos_call *call) __attribute__((visibility("hidden")));
 long fos_dispatch(struct fos_call *call) {
-    // A child of vfork runs on its parent's memory: what it does to descriptors must not show there.
-    if (fos_process_borrowed(call)) return FOS_PASS;
+    // A child of vfork runs on its parent's memory: what it does to descriptors must not show there, what it does to memory
+    // is the parent's.
+    int borrowed = fos_process_borrowed(call);
     uint8_t hook = __atomic_load_n(&fos_hooks[call->number], __ATOMIC_RELAXED);
-    if (hook != FOS_HOOK_CALLS) return hook == FOS_HOOK_PROCESS ? fos_process_handle(call) : FOS_PASS;
+    if ((hook & FOS_HOOK_MEMORY) != 0) {
+        long result = fos_memory_handle(call);
+        if (result != FOS_PASS) return result;
+    }
+    if (borrowed) return FOS_PASS;
+    if ((hook & FOS_HOOK_CALLS) == 0) return (hook & FOS_HOOK_PROCESS) != 0 ? fos_process_handle(call) : FOS_PASS;
     if (!fos_options.counting) return fos_options.tracing ? fos_trace_call(call) : fos_calls_handle(call);
     long number = call->number;
     uint64_t start = fos_clock();

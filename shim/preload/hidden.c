@@ -1,5 +1,5 @@
-// The shim's own descriptors, which the program must not meet: of each connection its socket, segment and board, and the
-// neutral one, of which the numbers of open files are duplicates.
+// The shim's own descriptors, which the program must not meet: of each connection its socket, segment and board, a few
+// regions of memory, and the neutral one, of which the numbers of open files are duplicates.
 //
 // They stand where nobody looks for a free number, are closed on exec, survive the program's closing of everything, and move
 // out of the way of a dup2 to their number.
@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 #include "mounts.h"
 
-enum { NEUTRAL = FOS_OF_CONNECTION * FOS_MOUNTS_MAX, HIDDEN_MAX = NEUTRAL + 1 };
+enum { MEMORY = FOS_OF_CONNECTION * FOS_MOUNTS_MAX, MEMORY_PLACES = 4, NEUTRAL = MEMORY + MEMORY_PLACES, HIDDEN_MAX = NEUTRAL + 1 };
 static int hidden[HIDDEN_MAX] = {[0 ... HIDDEN_MAX - 1] = -1};
 
 int fos_hidden_descriptor(int fd) {
@@ -68,6 +68,15 @@ void fos_close_connection(struct fos_mount *mount) {
     }
 }
 
+int fos_hide_for_memory(int place, int fd) {
+    int *here = &hidden[MEMORY + place];
+    if (*here >= 0) fos_raw(SYS_close, *here);
+    *here = -1;
+    return fd < 0 ? -1 : hide(MEMORY + place, fd, high_number());
+}
+int fos_hidden_for_memory(int place) { return hidden[MEMORY + place]; }
+void fos_forget_for_memory(int place) { hidden[MEMORY + place] = -1; }
+
 long fos_move_hidden_descriptor(int fd) {
     for (int i = 0; i < HIDDEN_MAX; i++) {
         if (hidden[i] != fd) continue;
@@ -75,7 +84,7 @@ long fos_move_hidden_descriptor(int fd) {
         if (moved < 0) moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
         if (moved < 0) return moved;
         hidden[i] = (int)moved;
-        if (i < NEUTRAL) *fos_client_descriptor(&fos_mounts[i / FOS_OF_CONNECTION], i % FOS_OF_CONNECTION) = (int)moved;
+        if (i < MEMORY) *fos_client_descriptor(&fos_mounts[i / FOS_OF_CONNECTION], i % FOS_OF_CONNECTION) = (int)moved;
         return 0;  // the program's own dup2 closes the old number
     }
     return 0;

@@ -22,6 +22,8 @@ static struct region regions[REGIONS];
 static uint64_t ticks;
 static uint32_t asking;
 
+int fos_packets_claim(void) { return fos_compare_exchange_u32(&asking, 0, 1); }
+void fos_packets_release(void) { fos_store_release_u32(&asking, 0); }
 
 static int hold(struct region *region) {
     int32_t users = __atomic_load_n(&region->users, __ATOMIC_RELAXED);
@@ -109,7 +111,7 @@ static void map(struct fos_context *context, struct fos_mount *mount, struct fos
         }
     }
     // A handler that interrupts this, and another thread, read by message meanwhile.
-    if (!fos_compare_exchange_u32(&asking, 0, 1)) return;
+    if (!fos_packets_claim()) return;
     struct region *region = take_place();
     if (region != NULL) {
         struct fos_mapping mapping;
@@ -123,7 +125,7 @@ static void map(struct fos_context *context, struct fos_mount *mount, struct fos
         }
         hand_back(region);
     }
-    fos_store_release_u32(&asking, 0);
+    fos_packets_release();
 }
 
 void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes) {

@@ -237,6 +237,15 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
     return connected(longest);
 }
 
+struct fos_mount *fos_mount_for_memory(uint32_t without) {
+    look_at_table();
+    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+        struct fos_mount *mount = fos_mounts[i].listed && (without >> i & 1) == 0 ? connected(&fos_mounts[i]) : NULL;
+        if (mount != NULL) return mount;
+    }
+    return NULL;
+}
+
 // Asks the kernel where the current directory is, if anything is mounted at all.
 static void learn_cwd(void) {
     struct statx seen;

@@ -1,6 +1,7 @@
 // The calls that make, replace and confine processes: what must happen around them, whatever the calls side knows.
 //
-//   fork, clone without CLONE_VM     both sides are told; descriptors became the kernel's before, so offsets stay shared
+//   fork, clone without CLONE_VM     both sides are told; descriptors became the kernel's before, so offsets stay shared; served
+//                                    memory became copy-on-write before (memory.h)
 //   vfork, posix_spawn, CLONE_VFORK  the child runs on the parent's memory and thread-local storage: while it does, every
 //                                    call passes. Nobody says when it is gone; the parent's thread notices at its next call
 //   clone with a stack               the child starts on it behind the `syscall`, so the call must be made there: both sides
@@ -45,7 +46,10 @@ static long repeat(const struct fos_call *call) {
 void fos_give_up(void) {
     if (__atomic_exchange_n(&given_up, 1, __ATOMIC_ACQ_REL) != 0) return;
     fos_calls_give_up();
-    for (int i = 0; i < FOS_SYSTEM_CALLS; i++) __atomic_store_n(&fos_hooks[i], FOS_HOOK_NONE, __ATOMIC_RELAXED);
+    fos_memory_give_up();
+    // Served memory needs to be looked after for as long as it is there, and before every fork.
+    uint8_t keep = fos_memory_active ? FOS_HOOK_MEMORY | FOS_HOOK_PROCESS : FOS_HOOK_NONE;
+    for (int i = 0; i < FOS_SYSTEM_CALLS; i++) __atomic_store_n(&fos_hooks[i], fos_hooks[i] & keep, __ATOMIC_RELAXED);
 }
 
 int fos_process_borrowed(const struct fos_call *call) {
@@ -55,8 +59,10 @@ int fos_process_borrowed(const struct fos_call *call) {
     // The parent may not have made its child yet: a signal handler came in between, further down the stack. Then the note
     // stays for the child to find.
     if (here == pending.parent && (uintptr_t)call < pending.stack) return 0;
+    int copies = pending.kind == FORK_COPIES;
     pending.kind = FORK_NONE;
-    fos_calls_after_fork(here != pending.parent);
+    if (copies) fos_memory_after_fork(here != pending.parent, 1);
+    if (given_up == 0) fos_calls_after_fork(here != pending.parent);
     return 0;
 }
 
@@ -75,14 +81,19 @@ static long handle_clone(struct fos_call *call, struct clone_wish wish) {
     int shares = (wish.flags & CLONE_VM) != 0;
     // A borrower with tables of its own is vfork; it lives only until its exec, so what it shares besides cannot hurt much, but
     // descriptors that it changes would be the parent's. A child with thread-local storage of its own cannot be recognised.
-    if ((shares && !(wish.flags & CLONE_VFORK)) || (wish.flags & apart) || (wish.flags & CLONE_SETTLS)) {
-        fos_give_up();
-        return FOS_PASS;
+    if ((shares && !(wish.flags & CLONE_VFORK)) || (wish.flags & apart) || (wish.flags & CLONE_SETTLS)) fos_give_up();
+    int gone = given_up != 0;
+    // Whoever shares memory shares what is known of it; a copy of it must be told, even by a shim that has given up.
+    if (gone && (shares || !fos_memory_active)) return FOS_PASS;
+    if (!gone) fos_calls_before_fork(shares);
+    if (!shares) {
+        long error = fos_memory_before_fork(wish.stack != 0);
+        if (error != 0) return error;
     }
-    fos_calls_before_fork(shares);
     if (!shares && wish.stack == 0) {
         long result = repeat(call);
-        fos_calls_after_fork(result == 0);
+        fos_memory_after_fork(result == 0, 0);
+        if (!gone) fos_calls_after_fork(result == 0);
         return result;
     }
     // In a handler that interrupted the making of another child, the outer one counts for both.
@@ -121,6 +132,8 @@ static int is_preloaded(char *const *environment, size_t *words) {
 // Makes an execve or execveat whose environment is argument `place`. It returns only if it fails.
 __attribute__((noinline)) static long execute(struct fos_call *call, int place) {
     enum { WORDS = 510 };
+    if (given_up != 0) return FOS_PASS;
+    fos_memory_before_exec();
     char *const *given = (char *const *)call->arguments[place];
     char *words[WORDS + 2], word[FOS_WORD_BYTES];
     size_t count = 0;

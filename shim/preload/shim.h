@@ -7,7 +7,7 @@
 //   - system calls are raw (fos_system): libc's functions are what is redirected, and errno is the program's;
 //   - no malloc, no stdio, no locks that a signal handler in the same thread could wait for;
 //   - general registers only: a system call keeps the vector registers, so the hook may not touch them. memcpy and its
-//     kind come from memory.c;
+//     kind come from bytes.c;
 //   - per-thread state is initial-exec TLS. A vfork or posix_spawn child shares memory and TLS with its parent's thread.
 #ifndef FOS_SHIM_H
 #define FOS_SHIM_H
@@ -28,6 +28,10 @@ struct fos_call {
     long arguments[6];
     const void *resume;
 };
+
+// A system call of our own, with as many arguments as it takes.
+#define FOS_RAW_ARGUMENTS(n, a, b, c, d, e, f, ...) fos_system(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define fos_raw(...) FOS_RAW_ARGUMENTS(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 
 // Not ours: the kernel gets the call as the program made it, at the program's own `syscall` instruction (changes to
 // struct fos_call are ignored). A handler that needs other arguments makes the call itself and returns its result.
@@ -92,8 +96,8 @@ void fos_say(const char *part, ...);
 
 // ---- Between the files of interception -------------------------------------------------------------------------------
 
-enum fos_hook { FOS_HOOK_NONE = 0, FOS_HOOK_CALLS = 1, FOS_HOOK_PROCESS = 2 };
-// enum fos_hook by number of system call; entry.S reads it. All zero: everything passes.
+enum fos_hook { FOS_HOOK_NONE = 0, FOS_HOOK_CALLS = 1, FOS_HOOK_PROCESS = 2, FOS_HOOK_MEMORY = 4 };
+// Bits of enum fos_hook by number of system call; entry.S reads it. All zero: everything passes.
 extern uint8_t fos_hooks[FOS_SYSTEM_CALLS];
 
 // entry.S: what trampolines jump to.
@@ -105,6 +109,21 @@ long fos_process_handle(struct fos_call *call);
 int fos_process_borrowed(const struct fos_call *call);
 // Hands everything to the kernel from now on.
 void fos_give_up(void);
+
+// memory.c and memory_fork.c: `fos run --memory` (memory.h).
+// From the constructor, when the hooks are set. `threshold` in bytes; 0: memory stays Linux's, and nothing is hooked for it.
+void fos_memory_start(uint64_t threshold);
+extern int fos_memory_active;
+// The result, or FOS_PASS. Also in a child of vfork, which changes its parent's memory.
+long fos_memory_handle(struct fos_call *call);
+// Around a fork and its kind with memory of its own; both do nothing if nothing is served. `told_later`: the child does not
+// come back to this call. 0 or -errno: the fork must not happen, and `after` must not follow.
+long fos_memory_before_fork(int told_later);
+void fos_memory_after_fork(int child, int told_later);
+// Before execve: what is served ends with this program, but its connection may go on in the next.
+void fos_memory_before_exec(void);
+// The shim gives up: what is served stays looked after, but nothing new is.
+void fos_memory_give_up(void);
 
 // trace.c: opens FOS_TRACE's file; calls fos_calls_handle and records it.
 void fos_trace_open(const char *path);

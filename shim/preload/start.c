@@ -4,8 +4,8 @@
 // libraries' constructors are served already. Nothing else happens until a call touches a mount.
 // Rule: whatever is missing or wrong, the program runs as without the shim; FOS_VERBOSE=1 says why in one line.
 //
-// Environment: FOS_VERBOSE=1, FOS_STRICT=1, FOS_NO_CACHE=1, FOS_MOUNT=DIR, FOS_STATS=FILE, FOS_TRACE=FILE; the tables are in FOS_CACHE, or
-// XDG_CACHE_HOME/fos, or HOME/.cache/fos.
+// Environment: FOS_VERBOSE=1, FOS_STRICT=1, FOS_NO_CACHE=1, FOS_MOUNT=DIR, FOS_STATS=FILE, FOS_TRACE=FILE, FOS_MEMORY=BYTES; the
+// tables are in FOS_CACHE, or XDG_CACHE_HOME/fos, or HOME/.cache/fos.
 #define _GNU_SOURCE
 #include "shim.h"
 
@@ -37,6 +37,13 @@ static const char *value(char *const *environment, const char *name) {
 static int is_on(char *const *environment, const char *name) {
     const char *text = value(environment, name);
     return text != NULL && strcmp(text, "1") == 0;
+}
+
+// Digits as a number; anything else is 0.
+static uint64_t bytes_of(const char *digits) {
+    uint64_t bytes = 0;
+    for (; *digits >= '0' && *digits <= '9' && bytes < UINT64_C(1) << 50; digits++) bytes = bytes * 10 + (uint64_t)(*digits - '0');
+    return *digits == 0 ? bytes : 0;
 }
 
 // Where the tables are. 0 if the environment does not say.
@@ -154,5 +161,7 @@ __attribute__((constructor)) static void begin(int count, char **arguments, char
     dl_iterate_phdr(visit, &start);
     for (int i = 0; i < FOS_SYSTEM_CALLS; i++) fos_hooks[i] = fos_calls_wanted[i] ? FOS_HOOK_CALLS : FOS_HOOK_NONE;
     fos_process_hooks(fos_hooks);
+    const char *memory = value(environment, "FOS_MEMORY");
+    if (memory != NULL) fos_memory_start(bytes_of(memory));
     redirect_all(&start, directory);
 }

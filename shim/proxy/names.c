@@ -198,6 +198,16 @@ int fos_resolve_owner(struct fos_client *client, int channel, uint64_t inode, in
     return 0;
 }
 
+int fos_post_name(struct fos_client *client, int channel, const char *name) {
+    if (!fos_channel_valid(client, channel)) return -EINVAL;
+    struct fos_name_member members[FOS_LOOKUP_MEMBERS_MAX];
+    int count = lookup_keeping_request(client, channel, name, members, FOS_LOOKUP_MEMBERS_MAX, 0);
+    if (count < 0) return count;
+    int best = 0;
+    while (best < count - 1 && !members[best].alive) best++;
+    return fos_post(client, channel, members[best].mailbox, members[best].epoch);
+}
+
 int fos_call_name(struct fos_client *client, int channel, const char *name) {
     if (!fos_channel_valid(client, channel)) return -EINVAL;
     for (int refresh = 0;; refresh++) {

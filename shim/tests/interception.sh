@@ -1,5 +1,5 @@
 #!/bin/bash
-# Checks of interception that need no mount: what the library needs, what the table maker finds, which tables are believed,
+# Checks of interception and of served memory that need no mount: what the library needs, what the table maker finds, which tables are believed,
 # and that a program notices nothing under a hook of every system call. Run by `make check`; needs what `make` has built.
 #
 # usage: interception.sh BUILD-DIRECTORY
@@ -8,7 +8,7 @@ cd "$1" || exit 1
 BUILD=$PWD
 TMP=$(mktemp -d)
 trap 'rm -rf "$TMP"' EXIT
-unset LD_PRELOAD XDG_CACHE_HOME FOS_VERBOSE FOS_STATS FOS_STRICT FOS_MOUNT FOS_NO_CACHE
+unset LD_PRELOAD XDG_CACHE_HOME FOS_VERBOSE FOS_STATS FOS_STRICT FOS_MOUNT FOS_NO_CACHE FOS_MEMORY
 export FOS_CACHE=$TMP/cache LC_ALL=C
 failed=0 passed=0
 ok() { passed=$((passed + 1)); }
@@ -95,6 +95,12 @@ serves "the good table at the end"
 export SITES=$table
 for library in "" libfos_pass.so libfos_answer.so; do
     said=$(LD_PRELOAD=${library:+$BUILD/$library} ./hook_tests 2>&1) && ok || bad "hook_tests under '$library': $said"
+done
+
+# ---- memory from a fleet in the process: random programs say and leave what they do without, with small frames and with large
+for strict in 0 1; do
+    said=$(FOS_MEMORY=65536 FOS_STRICT=$strict ./memory_differential -n 25 -s "${FOS_TEST_SEED:-1}" "$BUILD/libfos_pass.so" 2>&1) && ok ||
+        bad "memory_differential, FOS_STRICT=$strict: $said"
 done
 
 echo "interception: $passed passed, $failed failed"

@@ -121,6 +121,8 @@ int fos_call_name(struct fos_client *client, int channel, const char *name);
 int fos_post(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
 // The same, to the file server that owns request.inode.
 int fos_post_owner(struct fos_client *client, int channel);
+// The same, to the best member of a symbolic name.
+int fos_post_name(struct fos_client *client, int channel, const char *name);
 // 1 = the reply is there, 0 = not yet (never blocks); or waits at most timeout_ns (UINT64_MAX = without limit): 1 or
 // -ETIMEDOUT (the request stays in flight). Both: -ENOTCONN, -EPERM denied, -ESTALE the mailbox named in fos_post is
 // gone. The outcome of the operation itself is fos_reply()->status.

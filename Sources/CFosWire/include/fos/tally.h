@@ -56,6 +56,49 @@ static inline const char *fos_bypass_text(unsigned reason) {
     }
 }
 
+// Why private anonymous memory was left to Linux under `fos run --memory`.
+enum fos_left {
+    FOS_LEFT_NONE = 0,
+    FOS_LEFT_SMALL,      // below the threshold
+    FOS_LEFT_NO_ACCESS,  // a reservation: not to be written yet
+    FOS_LEFT_SPARSE,     // MAP_NORESERVE, or so large that most of it will not be touched
+    FOS_LEFT_STACK,      // MAP_STACK
+    FOS_LEFT_GROWS,      // MAP_GROWSDOWN
+    FOS_LEFT_OTHER,      // another flag that the shim does not serve: MAP_LOCKED, MAP_HUGETLB ...
+    FOS_LEFT_REFUSED,    // the fleet had none to give
+    FOS_LEFT_NO_FLEET,   // no mount to ask
+    FOS_LEFT_ADVISED,    // served before; given up by MADV_DONTNEED
+    FOS_LEFT_FORKING,    // a clone is under way
+    FOS_LEFT_LIMITED,    // RLIMIT_AS or RLIMIT_DATA is set
+    FOS_LEFT_KEPT,       // the process lets the kernel keep pages: io_uring, vmsplice, zero copy
+    FOS_LEFT_FAULTS,     // userfaultfd
+    FOS_LEFT_SANITIZER,  // a sanitizer keeps its own books of memory
+    FOS_LEFT_ASIDE,      // the process changed its root, namespaces or system call filter
+    FOS_LEFT_OFF,        // not asked for
+};
+enum { FOS_LEFT_REASONS = 24 };  // with room
+
+static inline const char *fos_left_text(unsigned reason) {
+    switch (reason) {
+    case FOS_LEFT_SMALL: return "smaller than the threshold";
+    case FOS_LEFT_NO_ACCESS: return "a reservation that cannot be written yet";
+    case FOS_LEFT_SPARSE: return "a reservation that stays sparse";
+    case FOS_LEFT_STACK: return "a stack";
+    case FOS_LEFT_GROWS: return "grows downwards";
+    case FOS_LEFT_OTHER: return "flags that fos does not serve";
+    case FOS_LEFT_REFUSED: return "the memory fleet had none to give";
+    case FOS_LEFT_NO_FLEET: return "no mount to ask";
+    case FOS_LEFT_ADVISED: return "given up by MADV_DONTNEED";
+    case FOS_LEFT_FORKING: return "a clone was under way";
+    case FOS_LEFT_LIMITED: return "a limit on address space or data";
+    case FOS_LEFT_KEPT: return "io_uring, vmsplice or zero copy";
+    case FOS_LEFT_FAULTS: return "userfaultfd";
+    case FOS_LEFT_SANITIZER: return "a sanitizer";
+    case FOS_LEFT_ASIDE: return "the process changed its root, namespaces or system call filter";
+    default: return "unknown";
+    }
+}
+
 struct fos_tally {
     uint64_t magic;
     uint64_t bytes;                        // sizeof(struct fos_tally) of its maker; another size is not touched
@@ -72,6 +115,13 @@ struct fos_tally {
     uint64_t mapped_reads, mapped_writes;  // data calls that were a copy from or to shared pages
     uint64_t time_handled;                 // ns in calls answered by the shim
     uint64_t time_messages;                // of them, ns between posting a request and its reply
+    uint64_t memory_served, memory_served_bytes;  // requests for private anonymous memory, and what of them the fleet gave
+    uint64_t memory_linux[FOS_LEFT_REASONS];      // requests left to Linux, by enum fos_left
+    uint64_t memory_linux_bytes;                  // of those that were not small, and what the fleet did not give of others
+    uint64_t memory_given_back;                   // bytes, by message; the rest goes back with the process
+    uint64_t memory_frozen, memory_frozen_bytes;  // forks that found served memory, and what of it became copy-on-write
+    uint64_t memory_copied;                       // bytes that had to become Linux's own memory
+    uint64_t memory_time_freezing;                // ns that forks took longer
 };
 
 static inline void fos_tally_add(uint64_t *counter, uint64_t amount) { __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
@@ -91,6 +141,9 @@ static inline uint64_t fos_tally_bypassed(const struct fos_tally *tally, unsigne
 }
 static inline uint64_t fos_tally_reason(const struct fos_tally *tally, unsigned reason) {
     return reason < FOS_BYPASS_REASONS ? fos_load_relaxed_u64(&tally->reason[reason]) : 0;
+}
+static inline uint64_t fos_tally_left(const struct fos_tally *tally, unsigned reason) {
+    return reason < FOS_LEFT_REASONS ? fos_load_relaxed_u64(&tally->memory_linux[reason]) : 0;
 }
 
 #endif
