@@ -27,6 +27,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var moveSource: Owed { Owed(rawValue: 4) }
     static var moveVictim: Owed { Owed(rawValue: 8) }
     static var treeUnlock: Owed { Owed(rawValue: 16) }
+    /// A directory that was to move learns that it stays.
+    static var moveBack: Owed { Owed(rawValue: 64) }
     /// The letter itself, to the owner of `target`.
     static var letter: Owed { Owed(rawValue: 32) }
 }
@@ -50,10 +52,12 @@ struct Continuation: BitwiseCopyable {
         case pages
         /// An extent asked for ahead of need; nobody waits for it.
         case stock
+        /// A name that a rename of a dead server had locked, until it is known whether what it leads to is still there.
+        case orphan
         /// Owes a letter; nobody is answered by it.
         case passing
     }
-    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit }
+    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit, undone }
 
     var kind: Kind
     var phase = Phase.start

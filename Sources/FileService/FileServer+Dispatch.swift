@@ -60,8 +60,18 @@ extension FileServer {
             deliver(message, kernel)
         case FOS_OP_CLIENT_GONE: if isNews { clientGone(request.envelope.pointee.client, kernel) } else { answer(-EPERM, kernel) }
         case FOS_OP_TICK: if isNews { tick(kernel) } else { answer(-EPERM, kernel) }
+        case FOS_OP_SERVER_GONE, FOS_OP_SERVER_BACK:
+            guard isNews, kernelSentIt(request) else { return answer(-EPERM, kernel) }
+            let mailbox = MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))
+            if operation == FOS_OP_SERVER_BACK { return serverBack(mailbox, kernel) }
+            serverGone(mailbox, forGood: request.message.pointee.flags & 1 != 0, kernel)
         default: answer(-ENOSYS, kernel)
         }
+    }
+
+    /// News come from a microkernel's own mailbox, which no server can send from.
+    private func kernelSentIt(_ request: Request) -> Bool {
+        MailboxAddress(rawValue: request.envelope.pointee.from).index == 0
     }
 
     private mutating func serveClient<K: Kernel>(_ operation: fos_operation, _ request: Request, _ kernel: K) {
@@ -75,7 +85,7 @@ extension FileServer {
         guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
-        guard let inode = inodes.find(number) else { return answer(-ESTALE, kernel) }
+        guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
         case FOS_OP_GETATTR: answer(attributesOf: inode, kernel)
@@ -125,8 +135,10 @@ extension FileServer {
             members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) != nil
         else { return answer(-EPERM, kernel) }
         switch operation {
-        case FOS_OP_PEER_TREE_LOCK: return peerTreeLock(kernel)
-        case FOS_OP_PEER_TREE_UNLOCK: return treeIsLocked = false
+        case FOS_OP_PEER_TREE_LOCK: return peerTreeLock(request, kernel)
+        case FOS_OP_PEER_TREE_UNLOCK:
+            if treeHolder?.rawValue == request.envelope.pointee.from { treeHolder = nil }
+            return
         case FOS_OP_PEER_ANCESTRY: return peerAncestry(request, kernel)
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
@@ -134,7 +146,11 @@ extension FileServer {
         default: break
         }
         guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
-        guard let inode = inodes.find(number) else { return answerPeer(-ENOENT, kernel) }
+        guard let inode = inodes.find(number) else {
+            // What takes an inode away has its way if the inode is lost; whatever else needs it fails.
+            let takes = operation == FOS_OP_PEER_UNLINK || operation == FOS_OP_PEER_REMOVE_DIRECTORY
+            return answerPeer(isLost(number) && !takes ? -EIO : -ENOENT, kernel)
+        }
         switch operation {
         case FOS_OP_PEER_LINK: peerLink(inode, request, kernel)
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)
@@ -152,6 +168,7 @@ extension FileServer {
     /// Forwards a request; its answer goes to the client directly.
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
         guard request.envelope.pointee.hops < Limits.hops else { return answer(-EIO, kernel) }
+        guard members.isAlive(owner) else { return answer(-EIO, kernel) }
         if kernel.forward(request.letter, to: members[owner]) != .sent { answer(Status.retry, kernel) }
     }
 

@@ -39,7 +39,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// An extent has been asked for ahead of need.
     var isStocking = false
     var arena = Arena()
-    var inodes = InodeTable()
+    var inodes: InodeTable
     var locks = LockTable()
     var store: Store
 
@@ -58,8 +58,10 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var owing = 0
     /// Continuations that ask peers for credits.
     var asking = 0
-    /// Member 0 only: a directory is being moved.
-    var treeIsLocked = false
+    /// Member 0 only: whose rename is moving a directory.
+    var treeHolder: MailboxAddress?
+    var treeIsLocked: Bool { treeHolder != nil }
+    var preparedNames = PreparedNames(capacity: Limits.continuations)
     var isPublished = false
     var leasesRevoked: UInt64 = 0
 
@@ -72,21 +74,24 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
     ///   - memory: the memory server that pages come from; nil: from Linux, for tests of the file service alone.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
+    ///   - incarnation: how often this member has lost all it had; its inodes' numbers differ from all earlier ones.
+    ///   - hasRoot: false if a store brings the root directory back.
     public init(
         member: Int, members: some Collection<MailboxAddress>, credits: Int, memory: MailboxAddress? = nil, root: RootAttributes,
-        seed: UInt64, store: consuming Store
+        seed: UInt64, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
         self.members = Membership(members)
         slots = SlotTable(members: members.count)
-        cursor = SlotCursor(start: member)
+        cursor = SlotCursor(start: member, members: members.count)
         pool = PagePool(credits: credits, growsByItself: memory == nil)
         self.memory = memory
         self.store = store
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
-        if slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
+        inodes = InodeTable(incarnation: incarnation)
+        if hasRoot, incarnation == 0, slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
     }
 
     deinit {
@@ -137,6 +142,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .copy: resumeCopy(id, response, kernel)
         case .pages: resumePages(id, response, kernel)
         case .stock: resumeStock(id, response, kernel)
+        case .orphan: resumeOrphan(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing: break
         }
@@ -172,7 +178,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
             if inode.pointee.size == 0 { leaveRegion(inode, kernel) } else { giveGrant(inode) }
             kernel.changed(inode: inode.pointee.number)
         case .freed(let number): kernel.changed(inode: number)
-        case .entry, .entryRemoved, .data, .attributes: break
+        case .entry, .entryRemoved, .prepared, .released, .data, .attributes: break
         }
     }
 

@@ -17,7 +17,7 @@ extension FileServer {
         }
         guard mayInsert(directory, name, kernel) else { return }
         guard isHere(link.target) else { return beginLink(directory, name, target: link.target, kernel) }
-        guard let inode = inodes.find(link.target) else { return answer(-ENOENT, kernel) }
+        guard let inode = inodes.find(link.target) else { return answer(isLost(link.target) ? -EIO : -ENOENT, kernel) }
         let status = refusalToLink(inode)
         guard status == 0 else { return answer(status, kernel) }
         guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), kernel) else { return answer(Status.retry, kernel) }

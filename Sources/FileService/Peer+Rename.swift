@@ -43,17 +43,27 @@ extension FileServer {
             return answerPeer(-EINVAL, kernel)
         }
         participate(rename.cookie)
+        guard !preparedNames.isFull else { return answerPeer(Status.retry, kernel) }
         var reply = fos_peer_reply()
-        let (status, _) = prepareNewName(
+        let (status, dentry) = prepareNewName(
             directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
             moves: rename.old_parent != directory.pointee.number, flags: rename.flags, &reply, kernel)
         if status == -ENOSPC { return needCredits(Limits.creditsOfMetadata, kernel) }
+        if status == 0, let dentry {
+            preparedNames.add(
+                PreparedName(coordinator: coordinator(request), cookie: rename.cookie, directory: directory.pointee.number, dentry: dentry))
+            committed(
+                .prepared(directory: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie), kernel)
+        }
         answerPeer(status, content: reply, kernel)
     }
+
+    private func coordinator(_ request: Request) -> MailboxAddress { MailboxAddress(rawValue: request.envelope.pointee.from) }
 
     mutating func peerRenameCommit<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
         guard let (rename, name, dentry) = preparedName(directory, request) else { return answerPeer(-EIO, kernel) }
         participate(rename.cookie)
+        committed(.released(directory: directory.pointee.number, name: name), kernel)
         directory.pointee.busy -= 1
         setEntry(
             directory, dentry, name, inode: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
@@ -62,15 +72,19 @@ extension FileServer {
     }
 
     mutating func peerRenameAbort<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let (_, _, dentry) = preparedName(directory, request) else { return }
+        guard let (_, name, dentry) = preparedName(directory, request) else { return }
+        committed(.released(directory: directory.pointee.number, name: name), kernel)
         unlock(dentry, in: directory)
     }
 
-    private func preparedName(_ directory: InodePointer, _ request: Request) -> (fos_peer_rename, UnsafeRawBufferPointer, DentryPointer)? {
+    /// The name that COMMIT or ABORT is about, which is no longer prepared then.
+    private mutating func preparedName(
+        _ directory: InodePointer, _ request: Request
+    ) -> (fos_peer_rename, UnsafeRawBufferPointer, DentryPointer)? {
         guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length),
-            directory.isDirectory, let dentry = directory.directory.pointee.find(name), dentry.pointee.flags.contains(.locked)
+            let prepared = preparedNames.take(coordinator(request), rename.cookie), prepared.directory == directory.pointee.number
         else { return nil }
-        return (rename, name, dentry)
+        return (rename, name, prepared.dentry)
     }
 
     mutating func peerMoved<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {

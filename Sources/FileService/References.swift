@@ -76,6 +76,8 @@ extension FileServer {
     /// Sends on a letter that met a full mailbox.
     mutating func sendLetter<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
+        // What a member that is gone for good should have been told is nobody's to know.
+        guard members.isAlive(slots.owner(ofInode: state.pointee.target)) else { return }
         if kernel.forward(letters + index(id), to: owner(of: state.pointee.target)) != .sent { owe(id, .letter) }
     }
 

@@ -16,7 +16,7 @@ extension FileServer {
         guard let dentry = entryToRemove(directory, name, dots: -EISDIR, kernel) else { return }
         if dentry.pointee.kind == Mode.directoryKind { return answer(-EISDIR, kernel) }
         guard isHere(dentry.pointee.inode) else { return beginRemoval(directory, dentry, FOS_OP_PEER_UNLINK, kernel) }
-        guard let inode = inodes.find(dentry.pointee.inode) else { preconditionFailure("an entry leads to no inode") }
+        guard let inode = inodes.find(dentry.pointee.inode) else { return removeLost(directory, dentry, name, kernel) }
         guard turn.actor.mayRemove(from: directory.pointee.mode, directory.pointee.uid, entryOwner: inode.pointee.uid) else {
             return answer(-EPERM, kernel)
         }
@@ -39,7 +39,7 @@ extension FileServer {
         guard let dentry = entryToRemove(directory, name, dots: -EINVAL, kernel) else { return }
         guard dentry.pointee.kind == Mode.directoryKind else { return answer(-ENOTDIR, kernel) }
         guard isHere(dentry.pointee.inode) else { return beginRemoval(directory, dentry, FOS_OP_PEER_REMOVE_DIRECTORY, kernel) }
-        guard let inode = inodes.find(dentry.pointee.inode) else { preconditionFailure("an entry leads to no inode") }
+        guard let inode = inodes.find(dentry.pointee.inode) else { return removeLost(directory, dentry, name, kernel) }
         guard turn.actor.mayRemove(from: directory.pointee.mode, directory.pointee.uid, entryOwner: inode.pointee.uid) else {
             return answer(-EPERM, kernel)
         }
@@ -51,6 +51,18 @@ extension FileServer {
         revokeAttributes(inode, kernel)
         removeEntry(directory, dentry, name, isGone: isGone, kernel)
         killDirectory(inode, kernel)
+        answer(0, kernel)
+    }
+
+    /// The name of an inode that a crash of this server has taken.
+    private mutating func removeLost<K: Kernel>(
+        _ directory: InodePointer, _ dentry: DentryPointer, _ name: UnsafeRawBufferPointer, _ kernel: K
+    ) {
+        precondition(isLost(dentry.pointee.inode), "an entry leads to no inode")
+        guard mayRevoke(directory.pointee.leases, entry: dentry.pointee.flags.contains(.kernelLease), kernel) else {
+            return answer(Status.retry, kernel)
+        }
+        removeEntry(directory, dentry, name, isGone: true, kernel)
         answer(0, kernel)
     }
 

@@ -79,9 +79,13 @@ extension FileServer {
         }
         let victimNumber = target?.pointee.inode ?? 0
         guard isHere(source), target == nil || isHere(victimNumber) else { return false }
-        guard let inode = inodes.find(source) else { preconditionFailure("an entry leads to no inode") }
         let victim = target == nil ? nil : inodes.find(victimNumber)
-        precondition(target == nil || victim != nil, "an entry leads to no inode")
+        precondition(target == nil || victim != nil || isLost(victimNumber), "an entry leads to no inode")
+        guard let inode = inodes.find(source), !names.isExchange || victim != nil else {
+            precondition(inodes.find(source) != nil || isLost(source), "an entry leads to no inode")
+            answer(-EIO, kernel)
+            return true
+        }
         let victimIsDirectory = victim?.isDirectory ?? false
 
         var refusal: Int32 = 0
@@ -239,7 +243,7 @@ extension FileServer {
             if current == seek { return .found }
             if current == UInt64(FOS_ROOT_INODE) { return .root }
             guard isHere(current) else { return .elsewhere(current) }
-            guard let inode = inodes.find(current) else { return .broken(-ENOENT) }
+            guard let inode = inodes.find(current) else { return .broken(isLost(current) ? -EIO : -ENOENT) }
             guard inode.isDirectory else { return .broken(-ENOTDIR) }
             current = inode.pointee.parent
         }

@@ -7,6 +7,7 @@
 // Invariants: pointers in a change are valid during the call only.
 
 public import FileStorage
+public import Messaging
 
 /// One committed change of a server's state.
 public enum Change: BitwiseCopyable {
@@ -18,6 +19,10 @@ public enum Change: BitwiseCopyable {
     case entry(directory: UInt64, name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8)
     /// A name leads nowhere any more.
     case entryRemoved(directory: UInt64, name: UnsafeRawBufferPointer)
+    /// A name is locked for a rename of another server's, to be committed or undone by it; it may lead nowhere yet.
+    case prepared(directory: UInt64, name: UnsafeRawBufferPointer, coordinator: MailboxAddress, cookie: UInt64)
+    /// It is not any more.
+    case released(directory: UInt64, name: UnsafeRawBufferPointer)
     /// Bytes of a file changed; what is a hole now reads as zeros.
     case data(InodePointer, offset: UInt64, length: UInt64)
     /// All extended attributes of an inode, as they are now.

@@ -58,7 +58,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         guard kernel.send(message, to: members[owner], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
             undoEntry(state)
-            return decide(id, Status.retry, kernel)
+            return decide(id, refusalToAsk(owner), kernel)
         }
         state.pointee.responses += 1
     }

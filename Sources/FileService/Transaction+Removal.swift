@@ -33,7 +33,9 @@ extension FileServer {
 
     mutating func resumeRemoval<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
-        guard response.status == 0, let reply = response.fixed(fos_peer_reply.self) else {
+        // What the name leads to is lost: the name goes.
+        let isLost = response.status == -ENOENT
+        guard response.status == 0 || isLost, let reply = isLost ? fos_peer_reply() : response.fixed(fos_peer_reply.self) else {
             undoEntry(state)
             return decide(id, response.status == 0 ? -EIO : response.status, kernel)
         }

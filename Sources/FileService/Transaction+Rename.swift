@@ -8,8 +8,9 @@
 //   5 rules     attributes of the source (and of what it is exchanged with), if someone must be checked
 //   6 victim    its owner takes its link, or marks an empty directory dead: the point of no return
 //   7 moves     the inodes learn of it; their names are still locked, so none can go and its number name another one
-//   8 commit    both entries change; then the locks are gone
-// Until 6 any refusal undoes 4, 3 and 1. After it nothing can fail; a full mailbox only makes a message wait (`Owed`).
+//   8 commit    the new name, then the old one; then the locks are gone
+// Until 6 any refusal undoes 4, 3 and 1. After it nothing can fail; a full mailbox, or a server that has died and will be
+// back, only makes a message wait (`Owed`). If the new parent's server has lost the name, the old one stays: EIO.
 // Invariants: who meets a locked name is answered RETRY, so nobody sees a step in between; only the holder of the tree
 // lock changes a directory's parent; no step waits for a client or for the kernel.
 
@@ -34,22 +35,22 @@ extension FileServer {
         guard moves, dentry.pointee.kind == Mode.directoryKind || names.isExchange else { return lockOldName(id, kernel) }
         if member == 0 {
             guard !treeIsLocked else { return decide(id, Status.retry, kernel) }
-            treeIsLocked = true
+            treeHolder = kernel.mailbox
             continuations.state(id)?.pointee.holdsTree = true
             return walkAncestors(id, .ancestry, from: names.newParent, kernel)
         }
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_TREE_LOCK.rawValue)
-        askNext(id, .treeLock, message, members[0], kernel)
+        askNext(id, .treeLock, message, 0, kernel)
     }
 
     /// Sends the request of a step; a full mailbox undoes the transaction.
     private mutating func askNext<K: Kernel>(
-        _ id: ContinuationID, _ phase: Continuation.Phase, _ message: UnsafePointer<fos_message>, _ destination: MailboxAddress, _ kernel: K
+        _ id: ContinuationID, _ phase: Continuation.Phase, _ message: UnsafePointer<fos_message>, _ peer: Int, _ kernel: K
     ) {
         guard let state = continuations.state(id) else { return }
-        guard kernel.send(message, to: destination, expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
-            return abort(id, Status.retry, kernel)
+        guard kernel.send(message, to: members[peer], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
+            return abort(id, refusalToAsk(peer), kernel)
         }
         state.pointee.phase = phase
         state.pointee.responses += 1
@@ -69,7 +70,7 @@ extension FileServer {
             message.pointee.operation = UInt16(FOS_OP_PEER_ANCESTRY.rawValue)
             message.pointee.inode = next
             message.setBody(fos_peer_ancestry(start: next, seek: seek, flags: 0, reserved: 0))
-            askNext(id, phase, message, owner(of: next), kernel)
+            askNext(id, phase, message, slots.owner(ofInode: next), kernel)
         }
     }
 
@@ -93,7 +94,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
         fillRename(message, id, names)
-        askNext(id, .prepare, message, owner(of: names.newParent), kernel)
+        askNext(id, .prepare, message, slots.owner(ofInode: names.newParent), kernel)
     }
 
     private func fillRename(_ message: UnsafeMutablePointer<fos_message>, _ id: ContinuationID, _ names: RenameNames) {
@@ -156,7 +157,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_ATTRIBUTES.rawValue)
         message.pointee.inode = inode
-        askNext(id, phase, message, owner(of: inode), kernel)
+        askNext(id, phase, message, slots.owner(ofInode: inode), kernel)
     }
 
     private mutating func judge<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ inode: fos_attributes, _ kernel: K) {
@@ -180,7 +181,10 @@ extension FileServer {
         if victim == kept(id).message.pointee.inode { return abort(id, -ENOTEMPTY, kernel) }
         let isDirectory = state.pointee.victimKind == Mode.directoryKind
         if isHere(victim) {
-            guard let inode = inodes.find(victim) else { preconditionFailure("an entry leads to no inode") }
+            guard let inode = inodes.find(victim) else {
+                precondition(isLost(victim), "an entry leads to no inode")
+                return moveInodes(id, kernel)
+            }
             var status = turn.actor.mayRemove(from: state.pointee.newMode, state.pointee.newUID, entryOwner: inode.pointee.uid) ? 0 : -EPERM
             if status == 0, isDirectory { status = refusalToEmpty(inode) }
             guard status == 0 else { return abort(id, status, kernel) }
@@ -194,7 +198,7 @@ extension FileServer {
         message.setBody(
             fos_peer_change(
                 cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(state.pointee.newMode), directory_uid: state.pointee.newUID))
-        askNext(id, .victim, message, owner(of: victim), kernel)
+        askNext(id, .victim, message, slots.owner(ofInode: victim), kernel)
     }
 
     // MARK: Steps 7 and 8
@@ -209,13 +213,10 @@ extension FileServer {
         guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry,
             let names = RenameNames(kept(id))
         else { return }
-        state.pointee.phase = .commit
-        var messages = Owed()
+        directory.pointee.busy -= 1
         if isExchange(state) {
-            directory.pointee.busy -= 1
             setEntry(directory, dentry, names.old, inode: state.pointee.victim, kind: state.pointee.victimKind, kernel)
         } else {
-            directory.pointee.busy -= 1
             removeEntry(directory, dentry, names.old, kernel)
         }
         state.pointee.dentry = nil
@@ -224,11 +225,19 @@ extension FileServer {
             setEntry(
                 newDirectory, newDentry, names.new, inode: state.pointee.source, kind: state.pointee.sourceKind,
                 isGone: state.pointee.renameFlags & FOS_PEER_GONE.rawValue != 0, kernel)
-        } else {
-            messages.insert(.commit)
+            state.pointee.newDentry = nil
         }
-        sendRenameMessages(id, messages, kernel)
-        conclude(id, kernel)
+        decide(id, 0, kernel)
+    }
+
+    /// The new parent's server has lost the new name, and the source keeps its old one: EIO.
+    private mutating func giveUpMoving<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        undoEntry(state)
+        state.pointee.phase = .undone
+        state.pointee.isPrepared = false
+        guard moves(id), state.pointee.sourceKind == Mode.directoryKind else { return decide(id, -EIO, kernel) }
+        sendRenameMessages(id, .moveBack, kernel)
     }
 
     /// Sends (or does here) what follows a decision; what meets a full mailbox is owed.
@@ -239,29 +248,41 @@ extension FileServer {
             let message = kernel.scratch()
             message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
             fillRename(message, id, names)
-            let sent = kernel.send(
-                message, to: owner(of: names.newParent), expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
-            if sent != .sent { owe(id, isCommit ? .commit : .abort) } else if isCommit { state.pointee.responses += 1 }
+            let peer = slots.owner(ofInode: names.newParent)
+            let sent = kernel.send(message, to: members[peer], expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
+            if sent == .sent {
+                if isCommit { state.pointee.responses += 1 }
+            } else if members.isAlive(peer) {
+                owe(id, isCommit ? .commit : .abort)
+            } else if isCommit {
+                return giveUpMoving(id, kernel)
+            }
         }
         let moves = moves(id)
         if messages.contains(.moveSource) { sendMoved(id, .moveSource, state.pointee.source, to: moves ? state.pointee.newParent : 0, kernel) }
         if messages.contains(.moveVictim) {
             sendMoved(id, .moveVictim, state.pointee.victim, to: moves ? kept(id).message.pointee.inode : 0, kernel)
         }
+        if messages.contains(.moveBack) { sendMoved(id, .moveBack, state.pointee.source, to: kept(id).message.pointee.inode, kernel) }
         if messages.contains(.treeUnlock) { releaseTree(id, kernel) }
-        if messages.contains(.commit) || messages.contains(.moveSource) || messages.contains(.moveVictim) { conclude(id, kernel) }
+        if !messages.isDisjoint(with: [.commit, .moveSource, .moveVictim, .moveBack]) { conclude(id, kernel) }
     }
 
     private mutating func sendMoved<K: Kernel>(_ id: ContinuationID, _ which: Owed, _ inode: UInt64, to parent: UInt64, _ kernel: K) {
         if isHere(inode) {
-            guard let found = inodes.find(inode) else { preconditionFailure("an entry leads to no inode") }
+            guard let found = inodes.find(inode) else { return precondition(isLost(inode), "an entry leads to no inode") }
             return moved(found, to: parent, kernel)
         }
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_MOVED.rawValue)
         message.pointee.inode = inode
         message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: parent, flags: 0, directory_uid: 0))
-        guard kernel.send(message, to: owner(of: inode), expecting: id, onBehalfOf: kept(id).envelope) == .sent else { return owe(id, which) }
+        let peer = slots.owner(ofInode: inode)
+        guard kernel.send(message, to: members[peer], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
+            // An inode that is lost need not know where its name is.
+            if members.isAlive(peer) { owe(id, which) }
+            return
+        }
         continuations.state(id)?.pointee.responses += 1
     }
 
@@ -270,10 +291,31 @@ extension FileServer {
         guard let state = continuations.state(id), !state.pointee.isDecided, state.pointee.responses == 0, state.pointee.owed.isEmpty
         else { return }
         switch state.pointee.phase {
-        case .moves: commit(id, kernel)
-        case .commit: decide(id, 0, kernel)
+        case .moves:
+            state.pointee.phase = .commit
+            // The new name first: should its server have died, the old one is still there.
+            if state.pointee.newDentry != nil { commit(id, kernel) } else { sendRenameMessages(id, .commit, kernel) }
+        case .commit: commit(id, kernel)
+        case .undone: decide(id, -EIO, kernel)
         default: break
         }
+    }
+
+    /// A step that nobody may refuse was refused by a microkernel: its server died before it began. It is told again when it
+    /// is back; if it has lost what it knew, or is gone for good, the step is void.
+    private mutating func repeatStep<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        let isCommit = UInt32(response.message.pointee.operation) == FOS_OP_PEER_RENAME_COMMIT.rawValue
+        let inode = response.message.pointee.inode
+        let isDead = !members.isAlive(slots.owner(ofInode: inode))
+        if response.status == Status.retry, !isDead {
+            if isCommit { owe(id, .commit) } else if state.pointee.phase == .undone { owe(id, .moveBack) } else {
+                owe(id, inode == state.pointee.source ? .moveSource : .moveVictim)
+            }
+            return kernel.tickAgain()
+        }
+        if isCommit { return giveUpMoving(id, kernel) }
+        conclude(id, kernel)
     }
 
     // MARK: Undoing
@@ -285,7 +327,7 @@ extension FileServer {
 
     private mutating func undoRename<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        precondition(state.pointee.phase != .moves && state.pointee.phase != .commit, "a rename is undone after its point of no return")
+        precondition(state.pointee.phase != .moves && state.pointee.phase != .commit && state.pointee.phase != .undone, "a rename is undone after its point of no return")
         if state.pointee.isPrepared {
             if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
                 unlock(newDentry, in: newDirectory)
@@ -322,8 +364,8 @@ extension FileServer {
     mutating func releaseTree<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), state.pointee.holdsTree else { return }
         if member == 0 {
-            treeIsLocked = false
-        } else {
+            treeHolder = nil
+        } else if members.isAlive(0) {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_TREE_UNLOCK.rawValue)
             guard kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent else { return owe(id, .treeUnlock) }
@@ -331,10 +373,10 @@ extension FileServer {
         state.pointee.holdsTree = false
     }
 
-    mutating func peerTreeLock<K: Kernel>(_ kernel: K) {
+    mutating func peerTreeLock<K: Kernel>(_ request: Request, _ kernel: K) {
         if member != 0 { return answer(-EIO, kernel) }
         if treeIsLocked { return answer(Status.retry, kernel) }
-        treeIsLocked = true
+        treeHolder = MailboxAddress(rawValue: request.envelope.pointee.from)
         answer(0, kernel)
     }
 
@@ -354,6 +396,7 @@ extension FileServer {
             if walk.flags & FOS_PEER_FOUND.rawValue != 0 { return abort(id, -EINVAL, kernel) }
             if walk.flags & FOS_PEER_AT_ROOT.rawValue != 0 { return ancestorsAreFine(id, phase, kernel) }
             walkAncestors(id, phase, from: walk.start, kernel)
+        case .victim where status == -ENOENT: moveInodes(id, kernel)  // What the new name meant is lost.
         case .prepare, .source, .victimAttributes, .victim:
             guard status == 0, let reply = response.fixed(fos_peer_reply.self) else { return abort(id, status == 0 ? -EIO : status, kernel) }
             count(notices: reply.notices, id, kernel)
@@ -364,9 +407,9 @@ extension FileServer {
                 moveInodes(id, kernel)
             default: judge(id, phase, reply.attributes, kernel)
             }
-        case .moves, .commit:
+        case .moves, .commit, .undone:
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
-            precondition(status == 0, "a member refuses what it has agreed to")
+            if status != 0 { return repeatStep(id, response, kernel) }
             conclude(id, kernel)
         case .start: preconditionFailure("a response to nothing")
         }

@@ -4,6 +4,8 @@
 // by index, in leaves of 512, so that finding one is two loads and a slot can be walked when it moves to another
 // server. A slot with few inodes has one small leaf that doubles up to 512, as new directories spread over all slots.
 // Layout: an entry of a leaf is an inode's address, or, with bit 0 set, the next free entry of the leaf.
+// A server that has lost all it had gives numbers of another incarnation, in bits 48 and up: what is left of the old ones
+// elsewhere never names a new inode.
 // Invariants: freed indices are used again, lowest leaves as they come; a generation is given once in a slot, so
 // (number, generation) never names two inodes; leaves without inodes are released; number 0 is never given.
 
@@ -33,6 +35,8 @@ private struct InodeSlot: BitwiseCopyable {
     var vacant: UInt32 = InodeSlot.noLeaf
     var generation: UInt32 = 0
     var count: UInt32 = 0
+    /// In bits 48 and up of the slot's numbers.
+    var incarnation: UInt64 = 0
 
     static var noLeaf: UInt32 { .max }
     func leaf(_ index: UInt32) -> UnsafeMutablePointer<InodeLeaf> {
@@ -51,9 +55,14 @@ public struct InodeTable: ~Copyable {
     private static var firstCapacity: Int { 4 }
     private static var leafBytes: Int { MemoryLayout<InodeLeaf>.stride }
 
-    public init() {
+    private static var incarnationBits: UInt64 { 48 }
+
+    /// - Parameter incarnation: how often the server has begun with nothing before.
+    public init(incarnation: UInt16 = 0) {
         slots = .allocate(capacity: InodeTable.slotCount)
-        slots.initialize(repeating: InodeSlot(), count: InodeTable.slotCount)
+        var empty = InodeSlot()
+        empty.incarnation = UInt64(incarnation) << InodeTable.incarnationBits
+        slots.initialize(repeating: empty, count: InodeTable.slotCount)
     }
 
     deinit { slots.deallocate() }
@@ -67,7 +76,7 @@ public struct InodeTable: ~Copyable {
     /// The inode of a number; nil if there is none here. Any value is safe.
     public func find(_ number: UInt64) -> InodePointer? {
         let slot = slots[Int(truncatingIfNeeded: number & 4095)]
-        let index = number >> InodeTable.slotBits
+        let index = (number ^ slot.incarnation) >> InodeTable.slotBits
         guard index >> 9 < UInt64(slot.leafCount) else { return nil }
         let leaf = slot.leaf(UInt32(truncatingIfNeeded: index >> 9)).pointee
         let within = Int(truncatingIfNeeded: index & 511)
@@ -99,7 +108,7 @@ public struct InodeTable: ~Copyable {
         let index = UInt64(leafIndex) << 9 | UInt64(entry)
         let inode = memory.bindMemory(to: Inode.self, capacity: 1)
         inode.initialize(
-            to: Inode(number: index << InodeTable.slotBits | UInt64(slot), generation: own.pointee.generation))
+            to: Inode(number: own.pointee.incarnation | index << InodeTable.slotBits | UInt64(slot), generation: own.pointee.generation))
         entries[entry] = UInt(bitPattern: inode)
         return inode
     }
@@ -111,7 +120,7 @@ public struct InodeTable: ~Copyable {
         precondition(inode.pointee.locks == nil, "locks go before their inode")
         inode.destroyContent(&arena, &pool)
         let own = slots + Int(number & 4095)
-        let index = number >> InodeTable.slotBits
+        let index = (number ^ own.pointee.incarnation) >> InodeTable.slotBits
         let leafIndex = UInt32(index >> 9)
         let leaf = own.pointee.leaf(leafIndex)
         let entry = Int(index & 511)
@@ -136,14 +145,28 @@ public struct InodeTable: ~Copyable {
                 UnsafeMutableRawPointer(own.pointee.leaf(0)), Int(own.pointee.leafCapacity) * InodeTable.leafBytes,
                 &pool)
             let generation = own.pointee.generation
+            let incarnation = own.pointee.incarnation
             own.pointee = InodeSlot()
             own.pointee.generation = generation
+            own.pointee.incarnation = incarnation
         }
     }
 
-    /// The inode of a slot with the smallest index at or after `index`; nil at the end. Index = number >> 12.
+    /// Generations of a slot's next inodes are above this one.
+    public mutating func skipGenerations(slot: Int, through generation: UInt32) {
+        slots[slot].generation = max(slots[slot].generation, generation)
+    }
+
+    /// Whether a number, of any value, can have been given by this table: it is of its slot's incarnation.
+    public func mayHaveGiven(_ number: UInt64) -> Bool {
+        (number ^ slots[Int(truncatingIfNeeded: number & 4095)].incarnation) >> InodeTable.incarnationBits == 0
+    }
+
+    /// The inode of a slot with the smallest index at or after `index`; nil at the end. Index = number >> 12, with or
+    /// without the incarnation.
     public func next(slot: Int, from index: UInt64) -> InodePointer? {
         guard slot >= 0, slot < InodeTable.slotCount else { return nil }
+        let index = index & (1 << (InodeTable.incarnationBits - InodeTable.slotBits) - 1)
         let own = slots[slot]
         var leafIndex = index >> 9
         var entry = Int(index & 511)
