@@ -35,6 +35,8 @@ let package = Package(
         .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 3: the live host.
         .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
+        // Layer 3: the simulated host.
+        .target(name: "Simulator", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 4: the FUSE front end over the message proxy library.
         .target(name: "FuseMount", dependencies: ["CFosProxy", "CFosWire", "CFuse", "CPlatform"], swiftSettings: strict),
         // Layer 5: putting together, and the command.
@@ -44,13 +46,18 @@ let package = Package(
                 "Microkernel", "NameService", "PrivilegeService", "FileService", "MemoryService", "Fleet", "FuseMount", "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
+        .target(
+            name: "Simulation",
+            dependencies: [
+                "Simulator", "NameService", "FileService", "FileStorage", "Fleet", "Messaging", "FosCommand", "CFosWire", "CHwloc",
+            ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
         .target(name: "PageStudy", dependencies: ["FosCommand", "CFosProxy", "CFosWire", "CPlatform"], swiftSettings: strict),
         .executableTarget(
             name: "fos",
             dependencies: [
-                "FosCommand", "Instance", "PageStudy", "CCommand", "CFosWire", "CPlatform",
+                "FosCommand", "Instance", "PageStudy", "Simulation", "Simulator", "CCommand", "CFosWire", "CPlatform",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -67,6 +74,8 @@ let package = Package(
         .testTarget(
             name: "FileServiceTests",
             dependencies: ["FileService", "FileStorage", "MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(
