@@ -29,6 +29,7 @@ struct Fos: ParsableCommand {
         subcommands: [
             MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
             StudyCommand.self,
+            SimCommand.self,
             SuperviseCommand.self, ServeCommand.self,
         ])
 }

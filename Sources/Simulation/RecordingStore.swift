@@ -1,0 +1,94 @@
+// A store for the simulator: what a file server has committed, kept where a crash does not reach, and read back into the
+// server that takes its place.
+//
+// Invariants: it is told of every change in the turn that makes it (StateStore), so between two turns it has exactly what
+// the server has; it keeps bytes, never pointers.
+
+import CFosWire
+public import FileService
+import FileStorage
+import Messaging
+public import Simulator
+
+/// What one member has committed.
+public final class StoredState {
+    private var inodes: [UInt64: StoredInode] = [:]
+    public init() {}
+
+    public var all: [StoredInode] { inodes.values.sorted { $0.record.number < $1.record.number } }
+
+    func apply(_ change: Change) {
+        switch change {
+        case .inode(let inode): note(inode)
+        case .freed(let number): inodes[number] = nil
+        case .entry(let directory, let name, let inode, let kind):
+            inodes[directory]?.entries[Array(name)] = StoredInode.Entry(inode: inode, kind: kind)
+        case .entryRemoved(let directory, let name): inodes[directory]?.entries[Array(name)] = nil
+        case .prepared(let directory, let name, let coordinator, let cookie):
+            let prepared = StoredInode.Prepared(coordinator: coordinator, cookie: cookie)
+            let key = Array(name)
+            if inodes[directory]?.entries[key] != nil {
+                inodes[directory]?.entries[key]?.prepared = prepared
+            } else {
+                inodes[directory]?.entries[key] = StoredInode.Entry(inode: 0, kind: 0, prepared: prepared)
+            }
+        case .released(let directory, let name):
+            let key = Array(name)
+            guard let entry = inodes[directory]?.entries[key] else { return }
+            if entry.inode == 0 { inodes[directory]?.entries[key] = nil } else { inodes[directory]?.entries[key]?.prepared = nil }
+        case .data(let inode, let offset, let length):
+            if inodes[inode.pointee.number] == nil { note(inode) }
+            let first = offset / 4096
+            for index in first...max(first, (offset + max(length, 1) - 1) / 4096) { notePage(inode, index) }
+        case .attributes(let inode): noteAttributes(inode)
+        }
+    }
+
+    private func note(_ inode: InodePointer) {
+        let number = inode.pointee.number
+        var stored = inodes[number] ?? StoredInode(record: inode.pointee)
+        let shrank = inode.pointee.size < stored.record.size
+        stored.record = inode.pointee
+        if inode.isSymlink { stored.target = Array(inode.symlink.pointee.bytes) }
+        inodes[number] = stored
+        guard shrank, inode.isRegular else { return }
+        let pages = (inode.pointee.size + 4095) / 4096
+        inodes[number]?.pages = stored.pages.filter { $0.key < pages }
+        if inode.pointee.size % 4096 != 0 { notePage(inode, pages - 1) }
+    }
+
+    private func notePage(_ inode: InodePointer, _ index: UInt64) {
+        let page = inode.pageMap.pointee.page(index)
+        inodes[inode.pointee.number]?.pages[index] = page.map { Array(UnsafeRawBufferPointer(start: UnsafeRawPointer($0), count: 4096)) }
+    }
+
+    private func noteAttributes(_ inode: InodePointer) {
+        let room = UnsafeMutableRawBufferPointer.allocate(byteCount: inode.pointee.xattrs.listBytes(), alignment: 1)
+        defer { room.deallocate() }
+        guard inode.pointee.xattrs.list(into: room) != nil else { return }
+        let names = room.split(separator: 0).map { Array($0) }
+        inodes[inode.pointee.number]?.attributes = names.compactMap { name in
+            name.withUnsafeBytes { inode.pointee.xattrs.get($0) }.map { (name, Array($0)) }
+        }
+    }
+}
+
+public struct RecordingStore: StateStore {
+    let state: StoredState
+    public init(_ state: StoredState) { self.state = state }
+    public mutating func committed(_ change: Change) { state.apply(change) }
+}
+
+/// A member of the file fleet whose store survives it.
+public final class StoredFileMember: SimServer, InspectableFileServer {
+    public var server: FileServer<RecordingStore>
+    public init(_ server: consuming FileServer<RecordingStore>) {
+        self.server = server
+        super.init()
+    }
+    public override func receive(_ request: Request, _ kernel: SimKernel) { server.receive(request, kernel) }
+    public override func resume(_ response: Response, _ kernel: SimKernel) { server.resume(response, kernel) }
+    public override func describe(_ statistics: inout fos_statistics) { server.describe(&statistics) }
+    public func forEachInode(_ body: (InodeReport) -> Void) { server.forEachInode(body) }
+    public var work: WorkReport { server.work }
+}

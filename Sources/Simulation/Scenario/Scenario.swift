@@ -1,0 +1,184 @@
+// A scenario: the machine, the fleets, the workload and the faults of a run, as data.
+//
+// Role: what `fos sim --scenario FILE` reads; docs/simulation.md has the format. With a seed it is a run.
+// Invariants: an unknown member, or a number out of range, is refused with its name: a misspelt fault is no absent one.
+
+import FosCommand
+import Simulator
+
+/// What strikes, and how often. Times are drawn by the seed from the first `withinNanoseconds` of the workload.
+public struct FaultPlan: Sendable, Equatable {
+    public enum Kind: String, Sendable, CaseIterable {
+        case delay, refuse, staleNames, stall, crash, clientDies, coreLost
+    }
+    public enum Restart: String, Sendable { case empty, store, never }
+    public var kind: Kind
+    public var per65536 = 0
+    public var nanoseconds = 0
+    public var times = 1
+    public var restart = Restart.empty
+    public var withinNanoseconds = 200_000
+    public init(kind: Kind) { self.kind = kind }
+}
+
+/// How the machine's cores lie.
+public enum TopologyPlan: Sendable, Equatable {
+    case mesh
+    /// An hwloc synthetic description: "pack:2 l3:4 core:8 pu:1".
+    case synthetic(String)
+    /// The path of an XML file that hwloc wrote.
+    case xml(String)
+}
+
+public enum PlacementPlan: String, Sendable, CaseIterable {
+    /// Servers and clients alternate; a client is near servers.
+    case near
+    case random
+    /// Servers at one end of the machine, clients at the other.
+    case far
+}
+
+public struct Scenario: Sendable {
+    public var name = "default"
+    public var cores = 16
+    public var topology = TopologyPlan.mesh
+    public var placement = PlacementPlan.near
+    public var calibration = "chip"
+    public var fileServers = 4
+    public var nameServers = 0
+    public var pagesPerServer = 4096
+    public var mailboxCapacity = 512
+    public var workload = WorkloadMix()
+    public var faults: [FaultPlan] = []
+    public init() {}
+
+    /// Whether servers may lose what they had.
+    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store) || $0.kind == .coreLost } }
+    /// Whether servers die.
+    public var hasDeaths: Bool { faults.contains { $0.kind == .crash || $0.kind == .coreLost } }
+    /// Whether servers have a store that outlives them.
+    public var hasStore: Bool { faults.contains { $0.kind == .crash && $0.restart == .store } }
+}
+
+/// One line: what is wrong with a data file.
+public struct ScenarioError: Error, CustomStringConvertible, Sendable {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+}
+
+extension Scenario {
+    public init(text: String) throws(ScenarioError) {
+        let json: JSON
+        do throws(JSONError) { json = try JSON.parse(text) } catch { throw ScenarioError("\(error)") }
+        try self.init(json: json)
+    }
+
+    init(json: JSON) throws(ScenarioError) {
+        var reader = try MemberReader(json, of: "the scenario")
+        name = try reader.string("name") ?? name
+        cores = try reader.number("cores", 1...4096) ?? cores
+        fileServers = try reader.number("fileServers", 1...4096) ?? min(fileServers, max(cores - 1, 1))
+        nameServers = try reader.number("nameServers", 0...64) ?? nameServers
+        pagesPerServer = try reader.number("pagesPerServer", 64...1 << 24) ?? pagesPerServer
+        mailboxCapacity = try reader.number("mailboxCapacity", 1...65536) ?? mailboxCapacity
+        calibration = try reader.string("calibration") ?? calibration
+        if let text = try reader.string("placement") {
+            guard let plan = PlacementPlan(rawValue: text) else { throw ScenarioError("placement \"\(text)\" is none of near, random, far") }
+            placement = plan
+        }
+        if let text = try reader.string("topology") { topology = try TopologyPlan(text: text) }
+        if let json = reader.take("workload") { workload = try WorkloadMix(json: json) }
+        if let json = reader.take("faults") {
+            guard case .array(let list) = json else { throw ScenarioError("\"faults\" is no list") }
+            for each in list { faults.append(try FaultPlan(json: each)) }
+        }
+        try reader.finish()
+    }
+}
+
+extension TopologyPlan {
+    /// "mesh", "xml:FILE", or a synthetic description of hwloc's.
+    public init(text: String) throws(ScenarioError) {
+        if text == "mesh" { self = .mesh } else if text.hasPrefix("xml:") { self = .xml(String(text.dropFirst(4))) } else {
+            guard text.contains(":") else { throw ScenarioError("topology \"\(text)\" is neither mesh, xml:FILE, nor a description such as pack:2 core:8 pu:1") }
+            self = .synthetic(text)
+        }
+    }
+}
+
+extension WorkloadMix {
+    init(json: JSON) throws(ScenarioError) {
+        self.init()
+        var reader = try MemberReader(json, of: "workload")
+        clients = try reader.number("clients", 1...4096) ?? clients
+        threadsPerClient = try reader.number("threadsPerClient", 1...64) ?? threadsPerClient
+        operations = try reader.number("operations", 1...1_000_000) ?? operations
+        directories = try reader.number("directories", 0...1000) ?? directories
+        names = try reader.number("names", 1...64) ?? names
+        namespace = try reader.number("namespace", 0...1000) ?? namespace
+        renames = try reader.bool("renames") ?? renames
+        data = try reader.number("data", 0...1000) ?? data
+        locks = try reader.number("locks", 0...1000) ?? locks
+        listings = try reader.number("listings", 0...1000) ?? listings
+        caching = try reader.bool("caching") ?? caching
+        thinkNanoseconds = try reader.number("thinkNanoseconds", 0...1_000_000_000) ?? thinkNanoseconds
+        try reader.finish()
+        guard namespace + data + locks + listings > 0 else { throw ScenarioError("the workload has no operations: all its weights are 0") }
+    }
+}
+
+extension FaultPlan {
+    init(json: JSON) throws(ScenarioError) {
+        var reader = try MemberReader(json, of: "a fault")
+        guard let text = try reader.string("kind") else { throw ScenarioError("a fault has no \"kind\"") }
+        guard let kind = Kind(rawValue: text) else {
+            throw ScenarioError("fault \"\(text)\" is none of \(Kind.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        self.init(kind: kind)
+        per65536 = try reader.number("per65536", 0...65536) ?? per65536
+        nanoseconds = try reader.number("nanoseconds", 0...10_000_000_000) ?? nanoseconds
+        times = try reader.number("times", 1...1000) ?? times
+        withinNanoseconds = try reader.number("withinNanoseconds", 1...10_000_000_000) ?? withinNanoseconds
+        if let text = try reader.string("restart") {
+            guard let restart = Restart(rawValue: text) else { throw ScenarioError("restart \"\(text)\" is none of empty, store, never") }
+            self.restart = restart
+        }
+        try reader.finish()
+    }
+}
+
+/// The members of an object, each taken once; what is left over is an error.
+struct MemberReader {
+    private var members: [(String, JSON)]
+    private let what: String
+
+    init(_ json: JSON, of what: String) throws(ScenarioError) {
+        guard case .object(let members) = json else { throw ScenarioError("\(what) is no object") }
+        self.members = members
+        self.what = what
+    }
+    mutating func take(_ name: String) -> JSON? {
+        guard let index = members.firstIndex(where: { $0.0 == name }) else { return nil }
+        return members.remove(at: index).1
+    }
+    mutating func string(_ name: String) throws(ScenarioError) -> String? {
+        guard let json = take(name) else { return nil }
+        guard case .string(let text) = json else { throw ScenarioError("\"\(name)\" of \(what) is no text") }
+        return text
+    }
+    mutating func bool(_ name: String) throws(ScenarioError) -> Bool? {
+        guard let json = take(name) else { return nil }
+        guard case .bool(let value) = json else { throw ScenarioError("\"\(name)\" of \(what) is neither true nor false") }
+        return value
+    }
+    mutating func number(_ name: String, _ range: ClosedRange<Int>) throws(ScenarioError) -> Int? {
+        guard let json = take(name) else { return nil }
+        guard case .number(let value) = json, value <= UInt64(Int.max), range.contains(Int(value)) else {
+            throw ScenarioError("\"\(name)\" of \(what) is no number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return Int(value)
+    }
+    func finish() throws(ScenarioError) {
+        if let (name, _) = members.first { throw ScenarioError("\(what) has no \"\(name)\"") }
+    }
+}

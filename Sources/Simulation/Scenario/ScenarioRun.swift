@@ -1,0 +1,289 @@
+// One run of a scenario: a seed, a machine, a workload, faults, and what the checker says of it.
+//
+// Protocol: `init` puts everything in place, `run` runs it to its end and checks. What a run found is in `result`.
+// Invariant: everything random is drawn from the seed, in an order that does not depend on anything but the run.
+
+import CFosWire
+import FileService
+import Fleet
+
+import Messaging
+public import Simulator
+
+public struct RunResult: Sendable {
+    public var seed: UInt64
+    public var hash: UInt64
+    public var operations: Int
+    public var virtualTime: VirtualTime
+    public var totals: SimTotals
+    public var violations: [Violation]
+    public var isCorrect: Bool { violations.isEmpty }
+}
+
+public final class ScenarioRun {
+    public let scenario: Scenario
+    public let seed: UInt64
+    public let host: SimHost
+    public let world: World
+    public private(set) var fleets: SimulatedFleets
+    private var random: SeededRandom
+    private var programs: [(program: RandomProgram, thread: SimThread)] = []
+    private var clients: [SimClient] = []
+    /// Members whose inodes are lost.
+    private var lost = Set<Int>()
+    private var incarnations: [Int: UInt16] = [:]
+    /// Of each member, if the scenario has stores.
+    private let stores: [StoredState]
+
+    /// - Parameters:
+    ///   - traceRecords: kept of each server.
+    ///   - wrap: hosts a file server otherwise than as `FileMember`.
+    public init(
+        _ scenario: Scenario, seed: UInt64, topology: CoreTopology, costs: Costs, traceRecords: Int = 0,
+        wrap: ((SimulatedFleets, Int) -> SimServer)? = nil
+    ) {
+        self.scenario = scenario
+        self.seed = seed
+        var options = SimOptions(seed: seed)
+        options.mailboxCapacity = scenario.mailboxCapacity
+        options.remoteMailboxCapacity = max(scenario.mailboxCapacity / 4, 1)
+        options.traceRecords = traceRecords
+        options.bulkBytes = 16384
+        host = SimHost(topology: topology, costs: costs, options: options)
+        world = World(mix: scenario.workload)
+        random = SeededRandom(seed: seed &* 0x9e37_79b9 &+ 1)
+        let places = Layout(scenario, cores: topology.cores, &random)
+        var plan = FleetPlan(fileCores: places.files, nameCores: places.names)
+        plan.pagesPerServer = scenario.pagesPerServer
+        let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
+        self.stores = stores
+        let wrap = wrap ?? { fleets, member in
+            stores.isEmpty
+                ? FileMember(fleets.fileServer(member, store: MemoryStore()))
+                : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member])))
+        }
+        fleets = SimulatedFleets(host: host, plan: plan, wrap: wrap)
+        prepare(on: places.clients[0])
+        for index in 0..<scenario.workload.clients {
+            let client = host.addClient(core: places.clients[index % places.clients.count])
+            client.nameServers = fleets.names
+            let cache = scenario.workload.caching ? EpochCache() : nil
+            for _ in 0..<scenario.workload.threadsPerClient {
+                let program = RandomProgram(world: world, identity: programs.count, cache: cache)
+                programs.append((program, client.addThread(program)))
+            }
+            clients.append(client)
+        }
+    }
+
+    /// Which cores do what.
+    private struct Layout {
+        var files: [Int] = []
+        var names: [Int] = []
+        var clients: [Int] = []
+
+        init(_ scenario: Scenario, cores: Int, _ random: inout SeededRandom) {
+            let servers = scenario.fileServers + scenario.nameServers
+            var order = Array(0..<cores)
+            switch scenario.placement {
+            case .far: break
+            case .random: order.shuffle(using: &random)
+            case .near:
+                // Servers evenly between the clients.
+                let step = max(cores / max(servers, 1), 1)
+                let chosen = (0..<servers).map { $0 * step % cores }
+                order = chosen + order.filter { !chosen.contains($0) }
+            }
+            for member in 0..<scenario.fileServers { files.append(order[member % cores]) }
+            for member in 0..<scenario.nameServers { names.append(order[(scenario.fileServers + member) % cores]) }
+            clients = servers < cores ? Array(order[servers...]) : order
+            if scenario.placement == .far { clients.reverse() }
+        }
+    }
+
+    /// Directories and files that are there before the workload. Their names are none of the workload's.
+    private func prepare(on core: Int) {
+        var script: [RandomProgram.Asked] = []
+        for index in 0..<scenario.workload.directories {
+            script.append(.make(directory: 1, name: 100 + index, isDirectory: true, opensExisting: false))
+        }
+        for index in 0..<2 { script.append(.make(directory: 1, name: 2000 + index, isDirectory: false, opensExisting: false)) }
+        follow(script, on: core)
+        world.lockFiles = world.files
+    }
+
+    private func follow(_ script: [RandomProgram.Asked], on core: Int) {
+        let client = host.addClient(core: core)
+        client.addThread(RandomProgram(world: world, identity: -1, script: script))
+        client.start()
+        host.run(until: host.time + 200_000_000_000_000)
+    }
+
+    // MARK: Running
+
+    @discardableResult
+    public func run() -> RunResult {
+        let begin = host.time
+        planFaults()
+        for client in clients { client.start(within: 2000) }
+        // A run that has not ended after 200 s of virtual time is stuck: somebody asks again for ever.
+        host.run(until: begin + 200_000_000_000_000)
+        var violations = endingViolations()
+        let end = host.lastWork
+        if violations.isEmpty {
+            host.faults = MessageFaults()
+            survey()
+            violations += endingViolations()
+        }
+        if host.lettersInUse > 0, host.isIdle { violations.append(Violation("protocol", "\(host.lettersInUse) letters are nowhere")) }
+        violations += census()
+        let lostSlots = Set((0..<SlotTable.slots).filter { slot in lost.contains { fleets.files[$0] == host.board.owner(ofSlot: slot) } })
+        violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
+        return RunResult(
+            seed: seed, hash: host.eventHash, operations: world.history.operations, virtualTime: end - begin, totals: host.totals,
+            violations: violations)
+    }
+
+    /// The workload without faults and without the checker: for measurements.
+    func runUnchecked() {
+        for client in clients { client.start(within: 2000) }
+        host.run()
+    }
+
+    private func endingViolations() -> [Violation] {
+        var violations = host.violations.map { Violation("protocol", $0) }
+        for thread in host.stuckThreads {
+            let request = thread.request.pointee
+            violations.append(
+                Violation("stuck", "client \(thread.client.index) waits for an answer to operation \(request.operation) on inode \(request.inode) for ever"))
+        }
+        if !host.isIdle, violations.isEmpty { violations.append(Violation("stuck", "the machine does not come to rest")) }
+        return violations
+    }
+
+    /// Looks at everything, as the last operations of the history.
+    private func survey() {
+        var script: [RandomProgram.Asked] = []
+        for directory in world.directories {
+            script.append(.list(directory))
+            for name in 0..<scenario.workload.names { script.append(.lookup(directory: directory, name: name, epoch: 0)) }
+        }
+        for file in world.files { script += [.attributes(file), .read(file)] }
+        follow(script, on: programs[0].thread.client.core)
+    }
+
+    private func census() -> [Violation] {
+        let servers = fleets.files.compactMap { host.server(at: $0) as? any InspectableFileServer }
+        return Census(
+            of: servers, pages: scenario.hasDeaths ? nil : scenario.fileServers * scenario.pagesPerServer, isWhole: lost.isEmpty,
+            mayHaveOrphans: scenario.hasDeaths
+        ).violations
+    }
+
+    /// The last trace records of every server, for a failure that is replayed.
+    public func traces() -> [(name: String, records: [(time: UInt64, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32)])] {
+        var all: [(String, [(UInt64, UInt16, UInt16, Int32, UInt64, UInt32)])] = []
+        for (fleet, addresses) in [("/sys/name", fleets.names), ("/sys/file", fleets.files)] {
+            for (member, address) in addresses.enumerated() {
+                all.append(("\(fleet)/\(member)", host.traceRecords(of: address).map { ($0.time, $0.kind, $0.operation, $0.status, $0.inode, $0.client) }))
+            }
+        }
+        return all
+    }
+
+    // MARK: Faults
+
+    private func planFaults() {
+        for fault in scenario.faults {
+            switch fault.kind {
+            case .delay:
+                host.faults.delayedPer65536 = fault.per65536
+                host.faults.delayAtMost = VirtualTime(fault.nanoseconds) * 1000
+            case .refuse: host.faults.refusedPer65536 = fault.per65536
+            case .staleNames: host.faults.stalePer65536 = fault.per65536
+            case .stall, .crash, .clientDies, .coreLost: for _ in 0..<fault.times { plan(fault) }
+            }
+        }
+    }
+
+    private func plan(_ fault: FaultPlan) {
+        let moment = host.time + VirtualTime(random.below(fault.withinNanoseconds)) * 1000
+        let length = VirtualTime(fault.nanoseconds) * 1000
+        switch fault.kind {
+        case .stall:
+            let address = fleets.files[random.below(fleets.files.count)]
+            host.at(moment) { $0.stall(address, until: $0.time + length) }
+        case .crash:
+            guard let member = victim() else { return }
+            host.at(moment) { [unowned self] host in crash(member, fault.restart, after: length, host) }
+        case .coreLost:
+            guard let member = victim() else { return }
+            host.at(moment) { [unowned self] host in
+                world.deaths.append(host.time)
+                for other in fleets.files.indices where fleets.files[other].core == fleets.files[member].core { lost.insert(other) }
+                host.loseCore(fleets.files[member].core)
+                forgetNames(ofCore: fleets.files[member].core)
+            }
+        case .clientDies:
+            let client = clients[random.below(clients.count)]
+            host.at(moment) { [unowned self] host in
+                guard client.isAlive else { return }
+                host.kill(client)
+                for (program, thread) in programs where thread.client === client { program.abandon(thread) }
+            }
+        default: break
+        }
+    }
+
+    /// A file server that may die: not the root's, with which everything is lost.
+    private func victim() -> Int? {
+        let root = host.board.owner(ofInode: 1)
+        let candidates = fleets.files.indices.filter { fleets.files[$0] != root && fleets.files[$0].core != root.core }
+        return candidates.isEmpty ? nil : candidates[random.below(candidates.count)]
+    }
+
+    /// A microkernel registers a mailbox under its new epoch.
+    private func registerAgain(_ member: Int) {
+        guard let server = fleets.names.first(where: { host.server(at: $0) != nil }) else { return }
+        let name = Array("/sys/file".utf8)
+        let address = fleets.files[member]
+        var entry = fos_name_request()
+        entry.name_length = UInt32(name.count)
+        entry.flags = FOS_NAME_MANY.rawValue
+        entry.member = fos_name_member(
+            mailbox: address.rawValue, epoch: host.epoch(of: address), core: UInt32(address.core), load: 0, distance: 0, alive: 1)
+        host.kernelPost(FOS_OP_NAME_REGISTER, withUnsafeBytes(of: entry) { Array($0) } + name, to: server)
+    }
+
+    /// Microkernels tell the name fleet of mailboxes that are gone for good.
+    private func forgetNames(ofCore core: Int) {
+        for address in fleets.files + fleets.names where address.core == core {
+            var news = fos_name_request()
+            news.member.mailbox = address.rawValue
+            for name in fleets.names { host.kernelPost(FOS_OP_NAME_MEMBER_DEAD, withUnsafeBytes(of: news) { Array($0) }, to: name) }
+        }
+    }
+
+    private func crash(_ member: Int, _ restart: FaultPlan.Restart, after length: VirtualTime, _ host: SimHost) {
+        let address = fleets.files[member]
+        guard host.server(at: address) != nil else { return }
+        world.deaths.append(host.time)
+        host.crash(address, forGood: restart == .never)
+        if restart == .store {
+            return host.at(host.time + length) { [unowned self] host in
+                var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
+                precondition(server.restore(stores[member].all), "what a server had fits into it")
+                host.restart(address, StoredFileMember(server), restored: true)
+                registerAgain(member)
+            }
+        }
+        lost.insert(member)
+        guard restart == .empty else { return }
+        incarnations[member, default: 0] += 1
+        let incarnation = incarnations[member, default: 1]
+        host.at(host.time + length) { [unowned self] host in
+            host.restart(address, FileMember(fleets.fileServer(member, store: MemoryStore(), incarnation: incarnation)), restored: false)
+            registerAgain(member)
+        }
+    }
+}

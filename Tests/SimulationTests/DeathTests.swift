@@ -1,0 +1,185 @@
+// Servers that die at one chosen moment of a transaction: who waited goes on, what they held is let go, and what was
+// promised of what is left holds.
+
+import CFosWire
+import FileService
+import Glibc
+import Messaging
+import Simulation
+import Simulator
+import Testing
+
+/// Three file servers on cores of their own, and a client that does one thing after the other.
+private final class Machine {
+    let host: SimHost
+    let fleets: SimulatedFleets
+    private var stores: [StoredState] = []
+    private let script = ScriptProgram()
+    let thread: SimThread
+
+    init(hasStores: Bool = false) {
+        host = SimHost(topology: CoreTopology(mesh: 8), costs: .onChip, options: SimOptions(seed: 11))
+        let stores = (0..<3).map { _ in StoredState() }
+        fleets = SimulatedFleets(host: host, plan: FleetPlan(fileCores: [0, 1, 2])) { fleets, member in
+            hasStores
+                ? StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member])))
+                : FileMember(fleets.fileServer(member, store: MemoryStore()))
+        }
+        thread = host.addClient(core: 7).addThread(script)
+        self.stores = stores
+    }
+
+    func member(of inode: UInt64) -> Int { Int(inode & 4095) % 3 }
+
+    /// Builds and sends one request, and runs until all is quiet. The status, and the inode of the answer.
+    @discardableResult
+    func call(_ build: @escaping (SimThread) -> Void) -> (status: Int32, inode: UInt64) {
+        script.build = build
+        script.isDone = false
+        thread.start()
+        host.run(until: host.time + 60_000_000_000_000)
+        #expect(script.isDone, "a request is never answered")
+        return (script.status, script.inode)
+    }
+    /// A directory that a member owns.
+    func directory(of wanted: Int) -> UInt64 {
+        for number in 0..<12 {
+            let (status, inode) = call { $0.makeDirectory(1, "d\(wanted)-\(number)") }
+            if status == 0, member(of: inode) == wanted { return inode }
+        }
+        Issue.record("no directory of member \(wanted)")
+        return 0
+    }
+    /// `member` dies when a server takes in the operation.
+    func kill(_ member: Int, when operation: fos_peer_operation, at other: Int, forGood: Bool = true, restoredAfter: VirtualTime? = nil) {
+        var isArmed = true
+        host.onDeliver = { [unowned self] letter, mailbox in
+            let message = Request(letter: UnsafeMutablePointer(mutating: letter)).message
+            guard isArmed, UInt32(message.pointee.operation) == operation.rawValue, mailbox == fleets.files[other] else { return }
+            isArmed = false
+            // When the turn is over, and its answer on its way.
+            host.at(host.time + 1) { [unowned self] host in
+                host.crash(fleets.files[member], forGood: forGood)
+                guard let restoredAfter else { return }
+                host.at(host.time + restoredAfter) { [unowned self] _ in restore(member) }
+            }
+        }
+    }
+    /// A server takes the place of one that has died, with what its store kept.
+    func restore(_ member: Int) {
+        var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
+        let isBack = server.restore(stores[member].all)
+        #expect(isBack)
+        host.restart(fleets.files[member], StoredFileMember(server), restored: true)
+    }
+    func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
+        #expect(host.violations.isEmpty && host.stuckThreads.isEmpty, "\(host.violations)", sourceLocation: sourceLocation)
+        for address in fleets.files {
+            guard let server = host.server(at: address) as? any InspectableFileServer else { continue }
+            let work = server.work
+            #expect(work.continuations == 0 && work.owed == 0 && !work.treeIsLocked && work.preparedNames == 0, "\(work)", sourceLocation: sourceLocation)
+        }
+    }
+}
+
+private final class ScriptProgram: SimProgram {
+    var build: ((SimThread) -> Void)?
+    var isDone = false
+    var status: Int32 = 0
+    var inode: UInt64 = 0
+    override func step(_ thread: SimThread) -> SimStep {
+        if let build {
+            build(thread)
+            self.build = nil
+            return .call
+        }
+        status = thread.status
+        inode = thread.attributes.inode
+        isDone = true
+        return .end
+    }
+}
+
+@Suite struct DeathTests {
+    @Test func namesThatADeadCoordinatorHadLockedAreLetGo() {
+        let machine = Machine()
+        let (old, new) = (machine.directory(of: 2), machine.directory(of: 0))
+        machine.call { $0.create(old, "f", exclusive: true) }
+        machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 0)
+        #expect(machine.call { $0.rename(old, "f", to: new, "g") }.status == -EIO)
+        #expect(machine.call { $0.create(new, "g", exclusive: true) }.status == 0)
+        #expect(machine.call { $0.lookup(old, "f") }.status == -EIO)
+        machine.check()
+    }
+
+    @Test func theTreeLockOfADeadServerIsLetGo() {
+        let machine = Machine()
+        let (old, new) = (machine.directory(of: 2), machine.directory(of: 1))
+        machine.call { $0.makeDirectory(old, "sub") }
+        machine.kill(2, when: FOS_OP_PEER_TREE_LOCK, at: 0)
+        #expect(machine.call { $0.rename(old, "sub", to: new, "sub") }.status == -EIO)
+        machine.call { $0.makeDirectory(1, "moves") }
+        #expect(machine.call { $0.rename(1, "moves", to: new, "moved") }.status == 0)
+        machine.check()
+    }
+
+    @Test func theOldNameStaysIfTheNewOnesServerIsGone() {
+        let machine = Machine()
+        let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
+        let file = machine.call { $0.create(old, "f", exclusive: true) }.inode
+        machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 2)
+        #expect(machine.call { $0.rename(old, "f", to: new, "g") }.status == -EIO)
+        #expect(machine.call { $0.lookup(old, "f") } == (0, file))
+        #expect(machine.call { $0.lookup(new, "g") }.status == -EIO)
+        machine.check()
+    }
+
+    @Test func aRenameIsFinishedWhenTheOtherServerIsBackWithItsStore() {
+        let machine = Machine(hasStores: true)
+        let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
+        let file = machine.call { $0.create(old, "f", exclusive: true) }.inode
+        machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 2, forGood: false, restoredAfter: 5_000_000)
+        #expect(machine.call { $0.rename(old, "f", to: new, "g") }.status == 0)
+        #expect(machine.call { $0.lookup(new, "g") } == (0, file))
+        #expect(machine.call { $0.lookup(old, "f") }.status == -ENOENT)
+        machine.check()
+    }
+
+    @Test func namesOfWhatIsLostCanBeRemoved() {
+        let machine = Machine()
+        let lost = machine.directory(of: 2)
+        #expect(machine.call { $0.create(lost, "f", exclusive: true) }.status == 0)
+        machine.host.crash(machine.fleets.files[2])
+        machine.host.restart(machine.fleets.files[2], FileMember(machine.fleets.fileServer(2, store: MemoryStore(), incarnation: 1)), restored: false)
+        machine.host.run()
+        #expect(machine.call { $0.lookup(lost, "f") }.status == -EIO)
+        #expect(machine.call { $0.getAttributes(lost) }.status == -EIO)
+        // Its new inodes have numbers of their own, so nothing that is left of the old ones leads to them.
+        let fresh = machine.directory(of: 2)
+        #expect(fresh >> 48 == 1 && fresh != lost)
+        machine.check()
+    }
+
+    @Test func aStoreBringsEverythingBack() {
+        let machine = Machine(hasStores: true)
+        let directory = machine.directory(of: 2)
+        let file = machine.call { $0.create(directory, "f", exclusive: true) }.inode
+        machine.call {
+            $0.bulk.storeBytes(of: 0x1234_5678_9abc_def0, as: UInt64.self)
+            $0.write(file, offset: 8, count: 8)
+        }
+        machine.call { $0.changeMode(file, 0o640) }
+        machine.call { $0.link(file, directory, "g") }
+        machine.host.crash(machine.fleets.files[2])
+        machine.restore(2)
+        machine.host.run()
+        #expect(machine.call { $0.lookup(directory, "g") } == (0, file))
+        machine.call { $0.read(file, offset: 0, count: 64) }
+        let word = machine.thread.bulk.load(fromByteOffset: 8, as: UInt64.self)
+        machine.call { $0.getAttributes(file) }
+        let attributes = machine.thread.attributes
+        #expect(word == 0x1234_5678_9abc_def0)
+        #expect(attributes.links == 2 && attributes.mode & 0o7777 == 0o640 && attributes.size == 16)
+        machine.check()
+    }
+}

@@ -1,0 +1,56 @@
+// The checker catches servers that are broken on purpose, and says nothing of the same seeds when they are not.
+
+import FileService
+import Messaging
+import Simulation
+import Simulator
+import Testing
+
+@Suite struct MutationTests {
+    static let seeds: ClosedRange<UInt64> = 1...8
+
+    static func scenario() -> Scenario {
+        var scenario = Scenario()
+        scenario.workload.data = 8
+        scenario.workload.locks = 5
+        scenario.workload.listings = 3
+        return scenario
+    }
+
+    static func run(_ seed: UInt64, _ mutation: Mutation?) -> (result: RunResult, strikes: Int) {
+        var mutators: [Mutator] = []
+        let scenario = scenario()
+        let run = ScenarioRun(
+            scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip,
+            wrap: { fleets, member in
+                guard let mutation else { return FileMember(fleets.fileServer(member, store: MemoryStore())) }
+                let mutator = Mutator(mutation, seed: seed &* 31 &+ UInt64(member))
+                mutators.append(mutator)
+                // A server that takes itself for another one owns what that one owns.
+                let isTwin = mutation == .slotOwnedTwice && member == 2
+                if isTwin { mutator.strikes += 1 }
+                return MutatedFileServer(fleets.fileServer(isTwin ? 3 : member, store: MemoryStore()), mutator)
+            })
+        return (run.run(), mutators.reduce(0) { $0 + $1.strikes })
+    }
+
+    @Test(arguments: Mutation.allCases) func isCaught(mutation: Mutation) {
+        var caught = 0
+        var strikes = 0
+        for seed in MutationTests.seeds {
+            let (result, count) = MutationTests.run(seed, mutation)
+            strikes += count
+            if !result.isCorrect { caught += 1 }
+        }
+        #expect(strikes > 0, "\(mutation.rawValue) never struck, so nothing was shown")
+        #expect(caught > 0, "\(mutation.rawValue) struck \(strikes) times and was not seen")
+    }
+
+    @Test func theSameSeedsPassUnbroken() {
+        for seed in MutationTests.seeds {
+            let (result, _) = MutationTests.run(seed, nil)
+            #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+            #expect(result.operations > 300)
+        }
+    }
+}

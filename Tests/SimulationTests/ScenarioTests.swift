@@ -1,0 +1,79 @@
+// Scenarios as data, their runs over many seeds, and that a seed is a run.
+
+import CFosWire
+import FileService
+import Messaging
+import Simulation
+import Simulator
+import Testing
+
+@Suite struct ScenarioTests {
+    static func run(_ text: String, seed: UInt64) throws -> RunResult {
+        let scenario = try Scenario(text: text)
+        return ScenarioRun(scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip).run()
+    }
+
+    static let messages = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2, "mailboxCapacity": 8, "pagesPerServer": 96,
+          "workload": { "clients": 6, "operations": 40, "data": 6, "locks": 4, "listings": 2 },
+          "faults": [ { "kind": "delay", "per65536": 16384, "nanoseconds": 3000 }, { "kind": "refuse", "per65536": 4096 },
+                      { "kind": "staleNames", "per65536": 2048 }, { "kind": "stall", "times": 3, "nanoseconds": 20000 } ] }
+        """
+    static let deaths = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2,
+          "workload": { "clients": 5, "operations": 50, "directories": 5, "locks": 4 },
+          "faults": [ { "kind": "crash", "restart": "empty", "times": 2, "nanoseconds": 20000, "withinNanoseconds": 100000 },
+                      { "kind": "clientDies", "withinNanoseconds": 100000 }, { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
+        """
+    static let losses = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2, "workload": { "clients": 5, "operations": 50, "directories": 5 },
+          "faults": [ { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
+        """
+
+    @Test(arguments: [messages, deaths, losses]) func seedsPass(text: String) throws {
+        for seed in UInt64(1)...20 {
+            let result = try ScenarioTests.run(text, seed: seed)
+            #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+        }
+    }
+
+    @Test func aSeedIsARun() throws {
+        for seed in UInt64(1)...5 {
+            let first = try ScenarioTests.run(ScenarioTests.deaths, seed: seed)
+            let second = try ScenarioTests.run(ScenarioTests.deaths, seed: seed)
+            #expect(first.hash == second.hash && first.operations == second.operations && first.virtualTime == second.virtualTime)
+            #expect(try ScenarioTests.run(ScenarioTests.deaths, seed: seed + 100).hash != first.hash)
+        }
+    }
+
+    @Test func badFilesAreRefusedByName() {
+        for (text, part) in [
+            ("[]", "is no object"), ("{", "line 1"), (#"{ "cores": 5000 }"#, "1 to 4096"), (#"{ "corse": 5 }"#, "corse"),
+            (#"{ "workload": { "clients": "five" } }"#, "clients"), (#"{ "faults": [ { "kind": "crash", "restart": "soon" } ] }"#, "soon"),
+            (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
+        ] {
+            do {
+                _ = try Scenario(text: text)
+                Issue.record("\(text) was taken")
+            } catch { #expect("\(error)".contains(part), "\(error)") }
+        }
+    }
+
+    @Test func topologiesComeFromHwloc() throws {
+        let machine = try TopologyPlan(text: "pack:2 l3:2 core:4 pu:1").topology(cores: 16)
+        #expect([machine.distance(from: 0, to: 0), machine.distance(from: 0, to: 1), machine.distance(from: 0, to: 5), machine.distance(from: 0, to: 12)] == [0, 10, 20, 40])
+        #expect(throws: ScenarioError.self) { try TopologyPlan(text: "pack:x").topology(cores: 2) }
+        #expect(throws: ScenarioError.self) { try TopologyPlan(text: "core:4 pu:1").topology(cores: 8) }
+    }
+
+    @Test func calibrationsAreFiles() throws {
+        let text = """
+            { "machine": "test", "message": { "coherent": { "sameCore": 10, "sameCache": 30, "samePackage": 54.5, "otherPackage": 120 } },
+              "turn": 100, "response": 50, "send": 20, "bulkByte": 0.02, "clientSend": 15, "clientReceive": 10, "clientWork": 20,
+              "service": { "GETATTR": 53 } }
+            """
+        let costs = try Costs(calibration: text)
+        #expect(costs.message.latency(distance: 20) == 54_500 && costs.bulkByte == 20 && costs.service[UInt16(FOS_OP_GETATTR.rawValue)] == 53_000)
+        #expect(throws: ScenarioError.self) { try Costs(calibration: text.replacing("GETATTR", with: "GETATTER")) }
+    }
+}
