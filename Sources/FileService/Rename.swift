@@ -54,7 +54,7 @@ extension FileServer {
         guard bad == 0 else { return answer(bad, kernel) }
         if dentry.pointee.kind == Mode.directoryKind, names.newParent == dentry.pointee.inode { return answer(-EINVAL, kernel) }
         if isHere(names.newParent) {
-            guard let newDirectory = inodes.find(names.newParent) else { return answer(-ESTALE, kernel) }
+            guard let newDirectory = inodes.find(names.newParent) else { return answer(isLost(names.newParent) ? -EIO : -ESTALE, kernel) }
             if renameHere(directory, dentry, newDirectory, names, kernel) { return }
         }
         beginRename(directory, dentry, names, kernel)

@@ -110,7 +110,7 @@ extension FileServer {
 
     private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ names: RenameNames, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        guard let directory = inodes.find(names.newParent) else { return abort(id, -ENOENT, kernel) }
+        guard let directory = inodes.find(names.newParent) else { return abort(id, isLost(names.newParent) ? -EIO : -ENOENT, kernel) }
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, names.new, source: state.pointee.source, kind: state.pointee.sourceKind,
