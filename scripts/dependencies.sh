@@ -15,7 +15,7 @@ build=(libfuse3-dev libhwloc-dev libcapstone-dev pkg-config fuse3 gcc libc6-dev 
 test=(
     bats jq bindfs fuse-overlayfs fio dbench stress-ng                # the test runner, the peers, the load
     rsync zip unzip cpio xz-utils bzip2 sqlite3 vim perl attr patch   # programs whose work is compared
-    g++ python3 python3-venv libpython3.11-testsuite xxd procps psmisc util-linux
+    g++ python3 python3-venv libpython3.11-testsuite busybox-static xxd procps psmisc util-linux
 )
 
 case ${1:-build} in

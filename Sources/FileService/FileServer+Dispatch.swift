@@ -23,6 +23,8 @@ struct Turn {
     /// The cookie names a continuation of this server.
     var isCoordinator = true
     var notices: UInt32 = 0
+    /// The size of a file changed that the kernel may have mapped.
+    var resized = false
     /// When it is: see `time`.
     var time: Timestamp?
 }

@@ -67,6 +67,7 @@ extension FileServer {
     @inline(__always) mutating func leasePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         if inode.pointee.leases.contains(.pages) { return }
         inode.pointee.leases.insert(.pages)
+        inode.pointee.flags.insert(.kernelMaps)
         takeGrant(inode)
         kernel.changed(inode: inode.pointee.number)
     }
@@ -81,6 +82,12 @@ extension FileServer {
     }
 
     // MARK: After a change
+
+    /// The size has changed. Pages that a program maps end at the size that the kernel has seen last, and it does not ask when
+    /// one is touched: whoever changed the size makes it ask.
+    @inline(__always) mutating func noteSize(_ inode: InodePointer) {
+        if !turn.isKernel, inode.pointee.flags.contains(.kernelMaps) { turn.resized = true }
+    }
 
     /// Attributes of an inode have changed.
     @inline(__always) mutating func revokeAttributes<K: Kernel>(_ inode: InodePointer, _ kernel: K) {

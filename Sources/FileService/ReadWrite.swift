@@ -119,7 +119,10 @@ extension FileServer {
             (page + within).copyMemory(from: source + done, byteCount: count)
             done += count
         }
-        if done > 0 { inode.pointee.size = max(inode.pointee.size, offset + UInt64(done)) }
+        if done > 0, offset + UInt64(done) > inode.pointee.size {
+            inode.pointee.size = offset + UInt64(done)
+            noteSize(inode)
+        }
         return done
     }
 

@@ -16,6 +16,8 @@ extension InodeFlags {
     static var linkable: InodeFlags { InodeFlags(rawValue: 4) }
     /// The kernel has been told to give back pages, and no flush that began since is over.
     static var flushing: InodeFlags { InodeFlags(rawValue: 8) }
+    /// The kernel has had pages since it came to know the file: a program may have it mapped.
+    static var kernelMaps: InodeFlags { InodeFlags(rawValue: 16) }
 }
 
 extension FileServer {
@@ -69,7 +71,7 @@ extension FileServer {
         guard inode.pointee.kernelReferences == 0 else { return }
         // Leases on names of a directory stay with its entries; what the kernel knew of the inode it has dropped.
         inode.pointee.leases = []
-        inode.pointee.flags.remove(.flushing)
+        inode.pointee.flags.subtract([.flushing, .kernelMaps])
         releaseIfUnused(inode, kernel)
     }
 
@@ -212,7 +214,7 @@ extension FileServer {
                 index = inode.pointee.number / UInt64(FOS_SLOTS) + 1
                 inode.pointee.kernelReferences = 0
                 inode.pointee.leases = []
-                inode.pointee.flags.remove(.flushing)
+                inode.pointee.flags.subtract([.flushing, .kernelMaps])
                 releaseIfUnused(inode, kernel)
             }
         }

@@ -191,7 +191,10 @@ extension FileServer {
             request.message.setBody(rest)
             return goOnLater(adding: .begun, kernel)
         }
-        if wanted.mode & keepSize == 0, end > inode.pointee.size { inode.pointee.size = end }
+        if wanted.mode & keepSize == 0, end > inode.pointee.size {
+            inode.pointee.size = end
+            noteSize(inode)
+        }
         if !turn.actor.isPrivileged { dropPrivilege(inode) }
         markModified(inode, time(kernel))
         committed(.inode(inode), kernel)
@@ -283,6 +286,7 @@ extension FileServer {
         let old = inode.pointee.size
         takeGrant(inode)
         inode.pointee.size = size
+        if size != old { noteSize(inode) }
         guard inode.pageMap.pointee.pageCount > 0 else { return }
         let pageBytes = UInt64(Limits.pageBytes)
         guard size < old else { return }

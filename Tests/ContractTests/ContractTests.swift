@@ -3,6 +3,7 @@
 // FOS_CONTRACT_SEED repeats random sequences from a seed; FOS_LONG=1 makes them many.
 
 import Foundation
+import LoopKernel
 import Testing
 
 extension Features {
@@ -111,6 +112,29 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
                 usleep(20_000)
             }
             #expect(clients == 1)
+        }
+
+        /// Half of the calls with a path by message, the other half through the mount, on one tree.
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1")) func casesByBothWays() throws {
+            let mount = try FosMount()
+            defer { #expect(mount.end() == 0, "the server did not end well") }
+            for seed in seeds(1, "cases by message and through the mount") {
+                let both = mount.fileSystem
+                both.chance = LoopRandom(seed: seed)
+                for test in ContractSuite.all { test.run(on: both) }
+            }
+        }
+
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1"), arguments: [false, true])
+        func randomSequencesByMessage(andThroughTheMount: Bool) throws {
+            let tmpfs = try #require(LocalDirectory.tmpfs)
+            let mount = try FosMount()
+            defer { #expect(mount.end() == 0, "the server did not end well") }
+            for seed in seeds(10, andThroughTheMount ? "by message and through the mount against tmpfs" : "by message against tmpfs") {
+                let fileSystem = mount.fileSystem
+                if andThroughTheMount { fileSystem.chance = LoopRandom(seed: seed) }
+                guard RandomOperations(fileSystem, tmpfs, seed: seed).run(steps: 500) else { return }
+            }
         }
 
         @Test func casesWithLocksOfTheFleet() throws {

@@ -6,6 +6,7 @@
 
 import CContractSupport
 import Glibc
+import LoopKernel
 
 final class PosixFileSystem: FileSystemUnderTest {
     let name: String
@@ -13,6 +14,9 @@ final class PosixFileSystem: FileSystemUnderTest {
     let features: Features
     var user = User.root
     var umask: UInt32 = 0
+    /// Decides for each call with a path whether it goes around a preloaded shim, through the mount. An open file stays with
+    /// whoever opened it. nil: none does.
+    var chance: LoopRandom?
     /// What getdents gave beyond what was asked for, by descriptor.
     private var pending: [Int: [ListedEntry]] = [:]
 
@@ -42,7 +46,28 @@ final class PosixFileSystem: FileSystemUnderTest {
         return result
     }
 
-    func open(_ path: String, _ flags: Int32, _ mode: UInt32) throws(Errno) -> Handle { try call { contract_open(self.path(path), flags, mode) } }
+    /// A call that names a path.
+    @discardableResult
+    private func pathCall(_ body: () -> Int) throws(Errno) -> Int {
+        guard chance?.below(2) == 1 else { return try call(body) }
+        return try call {
+            contract_go_around(1)
+            defer { contract_go_around(0) }
+            return body()
+        }
+    }
+
+    /// The kernel decides who may change a file by the owner and mode that it saw last; a change by message it sees when
+    /// somebody looks (docs/shim-calls.md). So whoever goes around the shim looks first.
+    private func changing(_ path: String, follow: Bool, _ body: () -> Int) throws(Errno) {
+        try pathCall {
+            var found = contract_status()
+            if chance != nil { _ = contract_stat(self.path(path), follow ? 1 : 0, &found) }
+            return body()
+        }
+    }
+
+    func open(_ path: String, _ flags: Int32, _ mode: UInt32) throws(Errno) -> Handle { try pathCall { contract_open(self.path(path), flags, mode) } }
     func close(_ handle: Handle) throws(Errno) {
         pending[handle] = nil
         try call { contract_close(Int32(handle)) }
@@ -53,9 +78,10 @@ final class PosixFileSystem: FileSystemUnderTest {
     func pread(_ handle: Handle, _ count: Int, at offset: UInt64) throws(Errno) -> [UInt8] {
         try bytes(count) { contract_pread(Int32(handle), $0, count, offset) }
     }
-    private func bytes(_ room: Int, _ body: (UnsafeMutableRawPointer?) -> Int) throws(Errno) -> [UInt8] {
+    private func bytes(_ room: Int, onPath: Bool = false, _ body: (UnsafeMutableRawPointer?) -> Int) throws(Errno) -> [UInt8] {
         var buffer = [UInt8](repeating: 0xee, count: max(room, 1))
-        let count = try call { buffer.withUnsafeMutableBytes { body($0.baseAddress) } }
+        let filled = { buffer.withUnsafeMutableBytes { body($0.baseAddress) } }
+        let count = onPath ? try pathCall(filled) : try call(filled)
         return Array(buffer.prefix(count))
     }
     func write(_ handle: Handle, _ bytes: [UInt8]) throws(Errno) -> Int { try call { contract_write(Int32(handle), bytes, bytes.count) } }
@@ -111,30 +137,30 @@ final class PosixFileSystem: FileSystemUnderTest {
         return Array(found.prefix(count))
     }
 
-    func truncate(_ path: String, _ size: Int64) throws(Errno) { try call { contract_truncate(self.path(path), size) } }
+    func truncate(_ path: String, _ size: Int64) throws(Errno) { try pathCall { contract_truncate(self.path(path), size) } }
     func status(_ path: String, follow: Bool) throws(Errno) -> Status {
         var found = contract_status()
-        try call { contract_stat(self.path(path), follow ? 1 : 0, &found) }
+        try pathCall { contract_stat(self.path(path), follow ? 1 : 0, &found) }
         return Status(found)
     }
-    func mkdir(_ path: String, _ mode: UInt32) throws(Errno) { try call { contract_mkdir(self.path(path), mode) } }
-    func rmdir(_ path: String) throws(Errno) { try call { contract_rmdir(self.path(path)) } }
-    func unlink(_ path: String) throws(Errno) { try call { contract_unlink(self.path(path)) } }
+    func mkdir(_ path: String, _ mode: UInt32) throws(Errno) { try pathCall { contract_mkdir(self.path(path), mode) } }
+    func rmdir(_ path: String) throws(Errno) { try pathCall { contract_rmdir(self.path(path)) } }
+    func unlink(_ path: String) throws(Errno) { try pathCall { contract_unlink(self.path(path)) } }
     func rename(_ from: String, _ to: String, _ flags: RenameFlag) throws(Errno) {
-        try call { contract_rename(self.path(from), self.path(to), flags.rawValue) }
+        try pathCall { contract_rename(self.path(from), self.path(to), flags.rawValue) }
     }
-    func link(_ from: String, _ to: String) throws(Errno) { try call { contract_link(self.path(from), self.path(to)) } }
+    func link(_ from: String, _ to: String) throws(Errno) { try pathCall { contract_link(self.path(from), self.path(to)) } }
     /// An absolute target is meant inside the file system.
     func symlink(_ target: String, _ path: String) throws(Errno) {
-        try call { contract_symlink(target.hasPrefix("/") ? self.path(target) : target, self.path(path)) }
+        try pathCall { contract_symlink(target.hasPrefix("/") ? self.path(target) : target, self.path(path)) }
     }
     func readlink(_ path: String) throws(Errno) -> String {
-        let target = String(decoding: try bytes(8_192) { contract_readlink(self.path(path), $0, 8_192) }, as: UTF8.self)
+        let target = String(decoding: try bytes(8_192, onPath: true) { contract_readlink(self.path(path), $0, 8_192) }, as: UTF8.self)
         return target.hasPrefix(root) ? String(target.dropFirst(root.count)) : target
     }
-    func chmod(_ path: String, _ mode: UInt32) throws(Errno) { try call { contract_chmod(self.path(path), mode) } }
+    func chmod(_ path: String, _ mode: UInt32) throws(Errno) { try changing(path, follow: true) { contract_chmod(self.path(path), mode) } }
     func chown(_ path: String, _ uid: UInt32, _ gid: UInt32, follow: Bool) throws(Errno) {
-        try call { contract_chown(self.path(path), follow ? 1 : 0, uid, gid) }
+        try changing(path, follow: follow) { contract_chown(self.path(path), follow ? 1 : 0, uid, gid) }
     }
     func setTimes(_ path: String, accessed: TimeChange, modified: TimeChange, follow: Bool) throws(Errno) {
         func value(_ change: TimeChange) -> Int64 {
@@ -144,24 +170,24 @@ final class PosixFileSystem: FileSystemUnderTest {
             case .at(let time): time
             }
         }
-        try call { contract_utimes(self.path(path), follow ? 1 : 0, value(accessed), value(modified)) }
+        try changing(path, follow: follow) { contract_utimes(self.path(path), follow ? 1 : 0, value(accessed), value(modified)) }
     }
     func mknod(_ path: String, _ mode: UInt32, _ device: (major: UInt32, minor: UInt32)) throws(Errno) {
-        try call { contract_mknod(self.path(path), mode, contract_makedev(device.major, device.minor)) }
+        try pathCall { contract_mknod(self.path(path), mode, contract_makedev(device.major, device.minor)) }
     }
-    func access(_ path: String, _ mode: Int32) throws(Errno) { try call { contract_access(self.path(path), mode) } }
+    func access(_ path: String, _ mode: Int32) throws(Errno) { try pathCall { contract_access(self.path(path), mode) } }
     func setAttribute(_ path: String, _ name: String, _ value: [UInt8], _ flags: Int32, follow: Bool) throws(Errno) {
-        try call { contract_setxattr(self.path(path), follow ? 1 : 0, name, value, value.count, flags) }
+        try changing(path, follow: follow) { contract_setxattr(self.path(path), follow ? 1 : 0, name, value, value.count, flags) }
     }
     func attribute(_ path: String, _ name: String, follow: Bool) throws(Errno) -> [UInt8] {
-        try bytes(65_536) { contract_getxattr(self.path(path), follow ? 1 : 0, name, $0, 65_536) }
+        try bytes(65_536, onPath: true) { contract_getxattr(self.path(path), follow ? 1 : 0, name, $0, 65_536) }
     }
     func attributeNames(_ path: String, follow: Bool) throws(Errno) -> [String] {
-        let raw = try bytes(65_536) { contract_listxattr(self.path(path), follow ? 1 : 0, $0?.assumingMemoryBound(to: CChar.self), 65_536) }
+        let raw = try bytes(65_536, onPath: true) { contract_listxattr(self.path(path), follow ? 1 : 0, $0?.assumingMemoryBound(to: CChar.self), 65_536) }
         return raw.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.filter { $0.hasPrefix("user.") }.sorted()
     }
     func removeAttribute(_ path: String, _ name: String, follow: Bool) throws(Errno) {
-        try call { contract_removexattr(self.path(path), follow ? 1 : 0, name) }
+        try changing(path, follow: follow) { contract_removexattr(self.path(path), follow ? 1 : 0, name) }
     }
     func space(_ path: String) throws(Errno) -> Space {
         var space = Space(blocks: 0, available: 0, blockBytes: 0, nameMax: 0, files: 0, filesFree: 0)

@@ -10,7 +10,8 @@
 //   paths.c        from a path to a directory's inode and a name
 //   cache.c        attributes and entries under the board's epochs
 //   placement.c    keeps a thread off its server's CPU
-//   materialise.c  makes a description the kernel's
+//   materialise.c  makes a description the kernel's, or puts one of the kernel's behind it
+//   locks.c        record locks and flock: the kernel's, on files that stay here
 //   calls_*.c      the handlers, by topic; calls_table.h says which call goes where
 //
 // Invariants: no libc function that makes a system call is used, none that allocates; nothing here blocks signals; each
@@ -180,6 +181,14 @@ enum fos_file_state {
     FOS_FILE_KERNEL = 1,   // materialised meanwhile: the number is the kernel's. Directories stay in the table so
 };
 
+// Whether a description of the kernel's for the same file stands behind the numbers, as a file with locks has it: the kernel
+// keeps the locks, while data and offset stay here.
+enum fos_backing {
+    FOS_BACKING_NONE = 0,
+    FOS_BACKING_BEGINS = 1,  // numbers are being replaced, under the description's lock
+    FOS_BACKING_DONE = 2,
+};
+
 // An open file description of ours.
 struct fos_file {
     uint32_t references;   // numbers of the table, and calls that use it now
@@ -197,6 +206,7 @@ struct fos_file {
     uint64_t message_bytes;
     int64_t ended_at;        // of a directory: the cookie behind its last entry, if `ended_epoch` still stands; -1: not known
     uint32_t ended_epoch;
+    uint32_t backing;        // enum fos_backing
     char path[FOS_FILE_PATH_BYTES];
 };
 
@@ -221,9 +231,10 @@ int fos_table_highest(void);
 void fos_file_lock(struct fos_context *context, struct fos_file *file);
 void fos_file_unlock(struct fos_context *context, struct fos_file *file);
 void fos_files_after_fork(void);
-// A POSIX lock is about to be asked for on a descriptor. From then on closes of the file are the kernel's business:
-// fos_before_close hands it the number.
-void fos_note_locks(int fd);
+// fcntl's lock commands (locks.c).
+long fos_record_lock(struct fos_call *call);
+int fos_is_locked(uint64_t inode);  // 1: this process may have record locks on it
+// Closing a number drops record locks (fcntl(2)): before it, the kernel gets a descriptor to see that by (locks.c).
 void fos_before_close(int fd);
 int fos_is_kernels(int fd);  // 1: not ours, or materialised
 static inline struct fos_mount *fos_file_mount(const struct fos_file *file) { return &fos_mounts[file->mount]; }
@@ -237,11 +248,26 @@ static inline struct fos_mount *fos_file_usable(const struct fos_file *file) {
 
 // Makes the description behind a number the kernel's, under all its numbers. 0, or -errno: it stays ours.
 long fos_materialise(struct fos_context *context, long fd);
+// Puts a description of the kernel's behind all numbers of the one behind `fd`, whose data and offset stay here. 0 or -errno.
+long fos_back(struct fos_context *context, long fd);
+// The same for all descriptions of an inode.
+long fos_back_all(uint64_t inode);
+// A descriptor of the kernel's for the file of a description, closed at an exec. Or -errno.
+long fos_reopen(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file);
+// The kernel has made `made` a duplicate of `fd`, a number of the same description, and the table knows: if the description
+// was being backed meanwhile, the duplicate is made again.
+void fos_follow_backing(struct fos_context *context, struct fos_file *file, uint32_t before, long fd, long made, long flags);
 // The same for all descriptions; `inherited_only`: those that a program executed now would get.
 // How many became the kernel's.
 int fos_materialise_all(struct fos_context *context, int inherited_only);
 // Materialises the files of `fd_mask` (bits by argument), counts a bypass, and returns FOS_PASS or -errno.
 long fos_via_kernel(struct fos_call *call, uint32_t fd_mask, enum fos_bypass reason);
+
+// Has the kernel ask for what it decides by, if `path` (empty: `fd` itself) leads to the inode: before it is given a call that
+// it may have to refuse, or allow, because of a change by message.
+void fos_show(struct fos_context *context, struct fos_mount *mount, uint64_t inode, long fd, const char *path);
+// After a reply with FOS_REPLY_RESIZED: has the kernel ask for the file's size, so that mappings of it end where it does now.
+void fos_show_size(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, long fd);
 
 // ---- paths (paths.c) ------------------------------------------------------------------------------------------------
 
@@ -267,6 +293,9 @@ struct fos_place {
 long fos_walk(struct fos_context *context, long directory, const char *path, uint32_t flags, struct fos_place *place);
 // Leaves a path to the kernel: a directory argument of ours becomes the kernel's. FOS_PASS or -errno.
 long fos_hand_over(struct fos_context *context, long directory, enum fos_bypass reason);
+// FOS_PASS for a call that the kernel decides by what it knows of a file (its owner, mode or size): it looks first, because a
+// change by message may have come since it last did. `path` NULL: the descriptor itself.
+long fos_pass_looking(long directory, const char *path, int flags);
 // Before a path goes to the kernel: if it names a descriptor of ours (/proc/self/fd/N, /dev/fd/N), makes it the kernel's.
 void fos_path_to_kernel(struct fos_context *context, const char *path);
 // The absolute path of what was walked to, as text: 0 if it does not fit.
@@ -279,6 +308,7 @@ struct fos_use {
     struct fos_file *file;
     struct fos_mount *mount;
     struct fos_context *context;
+    long fd;
 };
 // 0, -errno, or FOS_PASS: the descriptor is not ours. Only after 0 fos_end must follow.
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use);

@@ -209,12 +209,14 @@ static long change_path(struct fos_call *call, long directory, const char *path,
         }
     }
     fos_leave(context);
+    if (result == FOS_PASS) return fos_pass_looking(directory, path, flags);
     return result == -ESTALE ? -ENOENT : result;
 }
 
 static long change_file(struct fos_call *call, long fd, struct fos_setattr_request *set) {
     struct fos_use use;
     long result = fos_begin(call, fd, &use);
+    if (result == FOS_PASS) return fos_pass_looking(fd, NULL, 0);
     if (result != 0) return result;
     if (changes_access(set)) keep_reachable(use.context, use.mount, use.file->inode);
     return fos_end(&use, fos_set_attributes(use.context, use.mount, use.file->inode, set));

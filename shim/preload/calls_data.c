@@ -16,6 +16,7 @@ long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
     if (use->file == NULL) return FOS_PASS;
     use->mount = fos_file_usable(use->file);
     use->context = NULL;
+    use->fd = fd;
     if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {
         // A directory that is the kernel's is still answered by it when no message can be.
         long result = use->file->state == FOS_FILE_KERNEL ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
@@ -118,6 +119,13 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
     return done;
 }
 
+// After a reply to a change of data or size.
+static void show_size(struct fos_use *use) {
+    if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_RESIZED) != 0, 0)) {
+        fos_show_size(use->context, use->mount, use->file, use->fd);
+    }
+}
+
 static uint64_t size_in(const struct fos_message *reply) {
     struct fos_io_reply io;
     if (reply->length < sizeof io) return 0;
@@ -208,6 +216,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         struct fos_io_reply where;
         if (got > now || reply->length < sizeof where) return -EIO;
         memcpy(&where, fos_payload_const(reply), sizeof where);
+        show_size(use);
         *end = where.offset + got;
         done += got;
         if (got < now) break;
@@ -381,6 +390,7 @@ long fos_ftruncate(struct fos_call *call) {
     struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
     if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
     else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
+    if (result == 0) show_size(&use);
     return fos_end(&use, result);
 }
 
@@ -395,6 +405,9 @@ long fos_truncate(struct fos_call *call) {
         struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
         uint32_t type = place.attributes.mode & S_IFMT;
         result = type == S_IFDIR ? -EISDIR : type != S_IFREG ? -EINVAL : fos_set_attributes(context, place.mount, place.attributes.inode, &set);
+        if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_RESIZED) != 0) {
+            fos_show(context, place.mount, place.attributes.inode, AT_FDCWD, (const char *)call->arguments[0]);
+        }
     }
     fos_leave(context);
     return result == -ESTALE ? -ENOENT : result;
@@ -417,7 +430,9 @@ long fos_fallocate(struct fos_call *call) {
     struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FALLOCATE, use.file->inode);
     struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
     fos_put_fixed(request, &wanted, sizeof wanted);
-    return fos_end(&use, fos_send(use.context, use.mount));
+    result = fos_send(use.context, use.mount);
+    if (result == 0) show_size(&use);
+    return fos_end(&use, result);
 }
 
 // ---- syncing --------------------------------------------------------------------------------------------------------
@@ -492,6 +507,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
             const struct fos_message *reply = fos_answer(use->context, use->mount);
             if (reply->length < sizeof done) result = -EIO;
             else memcpy(&done, fos_payload_const(reply), sizeof done);
+            show_size(use);
         }
         if (result == 0) {
             result = (long)done.bytes;
@@ -515,12 +531,21 @@ static struct fos_file *partner(const struct fos_file *file, long fd) {
     return NULL;
 }
 
+// The kernel copies: how much, it decides by the sizes that it knows.
+static long copy_by_kernel(struct fos_call *call) {
+    long result = fos_via_kernel(call, 5, FOS_BYPASS_PASSED);
+    if (result != FOS_PASS) return result;
+    fos_pass_looking((int)call->arguments[0], NULL, 0);
+    return fos_pass_looking((int)call->arguments[2], NULL, 0);
+}
+
 long fos_copy_file_range(struct fos_call *call) {
     long source = (int)call->arguments[0], target = (int)call->arguments[2];
-    if (fos_file_size_limited || (uint32_t)call->arguments[5] != 0) return fos_via_kernel(call, 5, FOS_BYPASS_PASSED);
+    if (fos_file_size_limited || (uint32_t)call->arguments[5] != 0) return copy_by_kernel(call);
     struct fos_use use;
     int by_target = fos_ours(target);
     long result = fos_begin(call, by_target ? target : source, &use);
+    if (result == FOS_PASS) return copy_by_kernel(call);
     if (result != 0) return result;
     struct fos_file *other = partner(use.file, by_target ? source : target);
     if (other == NULL || !by_target) {
@@ -529,7 +554,7 @@ long fos_copy_file_range(struct fos_call *call) {
         int allowed = by_target ? writable(use.file) && (use.file->flags & O_APPEND) == 0 : readable(use.file);
         if (other != NULL) fos_file_put(use.context, other);
         fos_end(&use, 0);
-        return differs && allowed ? -EXDEV : fos_via_kernel(call, 5, FOS_BYPASS_PASSED);
+        return differs && allowed ? -EXDEV : copy_by_kernel(call);
     }
     if (!readable(other) || !writable(use.file) || (use.file->flags & O_APPEND) != 0) result = -EBADF;
     else result = copy_between(&use, other, use.file, (int64_t *)call->arguments[1], (int64_t *)call->arguments[3], (uint64_t)call->arguments[4]);

@@ -18,6 +18,7 @@ static long duplicate(struct fos_call *call, int fd, int command, long least) {
     struct fos_use use;
     long result = fos_begin(call, fd, &use);
     if (result != 0) return result;
+    uint32_t backing = use.file->backing;
     long made = fos_raw(SYS_fcntl, fd, command, least);
     if (made >= FOS_DESCRIPTORS_MAX) {
         // Beyond the table: as a duplicate of the kernel's.
@@ -25,7 +26,10 @@ static long duplicate(struct fos_call *call, int fd, int command, long least) {
         fos_end(&use, 0);
         return fos_via_kernel(call, 1, FOS_BYPASS_LIMIT);
     }
-    if (made >= 0) fos_table_set(use.context, (int)made, use.file);
+    if (made >= 0) {
+        fos_table_set(use.context, (int)made, use.file);
+        fos_follow_backing(use.context, use.file, backing, fd, made, command == F_DUPFD_CLOEXEC ? O_CLOEXEC : 0);
+    }
     return fos_end(&use, made);
 }
 
@@ -44,8 +48,12 @@ static long replace(struct fos_call *call, long flags, int same_is_error) {
     if (from != to) fos_before_close(to);
     struct fos_context *context = fos_enter(call->number);
     struct fos_file *file = fos_file_get(from);
+    uint32_t backing = file == NULL ? FOS_BACKING_DONE : file->backing;
     long made = fos_raw(SYS_dup3, from, to, flags);
-    if (made >= 0 && made != from) fos_table_set(context, (int)made, file);
+    if (made >= 0 && made != from) {
+        fos_table_set(context, (int)made, file);
+        if (file != NULL) fos_follow_backing(context, file, backing, from, made, flags);
+    }
     if (file != NULL) fos_file_put(context, file);
     if (context != NULL) fos_leave(context);
     return made;
@@ -57,7 +65,15 @@ long fos_dup3(struct fos_call *call) { return replace(call, (int)call->arguments
 
 long fos_fcntl(struct fos_call *call) {
     int fd = (int)call->arguments[0], command = (int)call->arguments[1];
-    if (command == F_SETLK || command == F_SETLKW) fos_note_locks(fd);
+    switch (command) {
+    case F_GETLK:
+    case F_SETLK:
+    case F_SETLKW:
+    case F_OFD_GETLK:
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW: return fos_record_lock(call);
+    default: break;
+    }
     if (!fos_ours(fd)) return FOS_PASS;
     struct fos_file *file;
     switch (command) {
@@ -77,12 +93,6 @@ long fos_fcntl(struct fos_call *call) {
         __atomic_store_n(&file->flags, (file->flags & ~(settable | O_NOATIME)) | ((uint32_t)call->arguments[2] & settable), __ATOMIC_RELAXED);
         fos_file_put(NULL, file);
         return 0;
-    case F_GETLK:
-    case F_SETLK:
-    case F_SETLKW:
-    case F_OFD_GETLK:
-    case F_OFD_SETLK:
-    case F_OFD_SETLKW: return fos_via_kernel(call, 1, FOS_BYPASS_LOCK);
     default: return fos_via_kernel(call, 1, FOS_BYPASS_PASSED);
     }
 }
@@ -189,6 +199,8 @@ long fos_all_to_kernel(struct fos_call *call) {
 
 long fos_mmap(struct fos_call *call) {
     if ((call->arguments[3] & 0x20) != 0) return FOS_PASS;  // MAP_ANONYMOUS: the descriptor is not looked at
+    // A mapping reaches as far as the kernel knows the file to.
+    if (!fos_ours((int)call->arguments[4])) return fos_pass_looking((int)call->arguments[4], NULL, 0);
     return fos_via_kernel(call, 1 << 4, FOS_BYPASS_MAP);
 }
 

@@ -17,6 +17,7 @@ struct opening {
     const char *path;
     int flags;
     uint32_t mode;
+    int resized;  // FOS_REPLY_RESIZED
     struct fos_place place;
 };
 
@@ -33,7 +34,9 @@ static long open_found(struct opening *open) {
     struct fos_open_request wanted = {.open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL))};
     fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(open->context, mount);
-    return status < 0 ? status : fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
+    if (status < 0) return status;
+    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_RESIZED) != 0;
+    return fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
 }
 
 // Whether an open with O_CREAT of an existing file may be refused by protected_regular or protected_fifos (proc(5)).
@@ -66,6 +69,7 @@ static long create(struct opening *open) {
     fos_put_named(request, &make, sizeof make, place->name, place->name_length);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
+    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_RESIZED) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
@@ -107,6 +111,19 @@ static struct fos_file *describe(struct opening *open) {
     return file;
 }
 
+// A file with record locks gets a descriptor of the kernel's as its number at once (locks.c).
+static long back_number(struct opening *open, struct fos_file *file, long number, int close_on_exec) {
+    if (number >= 0) fos_raw(SYS_close, number);
+    number = fos_reopen(open->context, open->place.mount, file);
+    if (number >= FOS_DESCRIPTORS_MAX) {
+        fos_raw(SYS_close, number);
+        return FOS_PASS;
+    }
+    if (number >= 0 && !close_on_exec) fos_raw(SYS_fcntl, number, F_SETFD, 0);
+    file->backing = FOS_BACKING_DONE;
+    return number;
+}
+
 static long open_numbered(struct opening *open) {
     // What changes something must not do so and then fail for want of a number.
     int first = (open->flags & (O_CREAT | O_TRUNC)) != 0;
@@ -131,9 +148,11 @@ static long open_numbered(struct opening *open) {
     if (result == -ESTALE) result = -ENOENT;
     if (result == 0) {
         struct fos_file *file = describe(open);
-        if (file != NULL && number < 0) number = fos_number_take(keep);
+        if (file != NULL && !file->is_directory && fos_is_locked(file->inode)) number = back_number(open, file, number, keep);
+        else if (file != NULL && number < 0) number = fos_number_take(keep);
         if (file != NULL && number >= 0) {
             fos_number_publish((int)number, file);
+            if (open->resized) fos_show_size(open->context, open->place.mount, file, number);
             return number;
         }
         if (file != NULL) fos_file_delete(file);

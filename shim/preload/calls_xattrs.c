@@ -30,6 +30,11 @@ static long find(struct fos_call *call, int follow, struct subject *subject) {
     if (result != 0) fos_leave(subject->context);
     return result;
 }
+// A change that the kernel makes.
+static long pass_change(struct fos_call *call, int follow) {
+    if (follow < 0) return fos_pass_looking(call->arguments[0], NULL, 0);
+    return fos_pass_looking(AT_FDCWD, (const char *)call->arguments[0], follow ? 0 : AT_SYMLINK_NOFOLLOW);
+}
 static long done(struct subject *subject, long result) {
     if (subject->file != NULL) fos_file_put(subject->context, subject->file);
     fos_leave(subject->context);
@@ -101,6 +106,7 @@ static long set(struct fos_call *call, int follow) {
     struct subject subject;
     if ((call->arguments[4] & ~3) != 0) return fos_via_kernel(call, follow < 0, FOS_BYPASS_UNHANDLED);
     long result = find(call, follow, &subject);
+    if (result == FOS_PASS) return pass_change(call, follow);
     if (result != 0) return result;
     if (length > FOS_XATTR_BYTES_MAX) return done(&subject, -E2BIG);
     if (name == NULL || (length > 0 && fos_bad_pointer(value))) return done(&subject, -EFAULT);
@@ -116,6 +122,7 @@ static long take_off(struct fos_call *call, int follow) {
     const char *name = (const char *)call->arguments[1];
     struct subject subject;
     long result = find(call, follow, &subject);
+    if (result == FOS_PASS) return pass_change(call, follow);
     if (result != 0) return result;
     if (name == NULL || build(&subject, FOS_OP_REMOVEXATTR, name, 0, 0) == NULL) return done(&subject, name == NULL ? -EFAULT : -ERANGE);
     return done(&subject, fos_send(subject.context, subject.mount));

@@ -45,6 +45,7 @@ struct fos_file *fos_file_new(void) {
     file->path_length = 0;
     file->region = file->message_reads = 0;
     file->message_bytes = 0;
+    file->backing = FOS_BACKING_NONE;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
 }
@@ -126,54 +127,6 @@ void fos_table_set(struct fos_context *context, int fd, struct fos_file *file) {
 
 void fos_table_clear(struct fos_context *context, int fd) {
     if ((uint32_t)fd < FOS_DESCRIPTORS_MAX) fos_table_set(context, fd, NULL);
-}
-
-// ---- record locks ---------------------------------------------------------------------------------------------------
-
-// The inodes that this process has taken POSIX locks on, through descriptors of the kernel's. Closing any descriptor of such
-// a file drops them (fcntl(2)), which only the kernel can do, and only for a descriptor that it has.
-enum { LOCKED_INODES = 64 };
-static uint64_t locked[LOCKED_INODES];
-static uint32_t locked_count;  // more than there is room for: all files count as locked
-
-// The inode behind a number on one of the mounts; 0: it is elsewhere.
-static uint64_t inode_behind(int fd) {
-    struct fos_file *file = fos_file_get(fd);
-    uint64_t inode = 0;
-    if (file != NULL) {
-        inode = file->inode;
-        fos_file_put(NULL, file);
-        return inode;
-    }
-    struct stat seen;
-    if (fos_raw(SYS_fstat, fd, &seen) != 0) return 0;
-    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
-        if (fos_mounts[i].state != FOS_MOUNT_NONE && fos_mounts[i].device == seen.st_dev) inode = seen.st_ino;
-    }
-    return inode;
-}
-
-void fos_note_locks(int fd) {
-    uint64_t inode = inode_behind(fd);
-    if (inode == 0) return;
-    uint32_t count = __atomic_load_n(&locked_count, __ATOMIC_ACQUIRE);
-    for (uint32_t i = 0; i < count && i < LOCKED_INODES; i++) {
-        if (__atomic_load_n(&locked[i], __ATOMIC_RELAXED) == inode) return;
-    }
-    if (count > LOCKED_INODES) return;
-    uint32_t at = __atomic_fetch_add(&locked_count, 1, __ATOMIC_ACQ_REL);
-    if (at < LOCKED_INODES) __atomic_store_n(&locked[at], inode, __ATOMIC_RELEASE);
-}
-
-void fos_before_close(int fd) {
-    uint32_t count = __atomic_load_n(&locked_count, __ATOMIC_ACQUIRE);
-    if (__builtin_expect(count == 0, 1)) return;
-    struct fos_file *file = fos_file_get(fd);
-    if (file == NULL) return;
-    int may_drop = count > LOCKED_INODES;
-    for (uint32_t i = 0; i < count && i < LOCKED_INODES; i++) may_drop |= __atomic_load_n(&locked[i], __ATOMIC_ACQUIRE) == file->inode;
-    fos_file_put(NULL, file);
-    if (may_drop) fos_materialise(NULL, fd);
 }
 
 int fos_is_kernels(int fd) {

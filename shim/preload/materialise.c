@@ -1,4 +1,5 @@
-// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers.
+// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers. Backing: the kernel's
+// stands behind the numbers, for its locks, while data and offset stay here.
 //
 // The file is opened again through the mount: by the path it was opened with, if that still leads to the same inode, else
 // a file by its number under `.fos/open`, which the daemon resolves for clients that hold a reference to it, and a
@@ -11,10 +12,27 @@
 #define _GNU_SOURCE
 #include "calls.h"
 
-// Whether a descriptor of the kernel's is the file that `file` describes.
-static int is_same(const struct fos_mount *mount, const struct fos_file *file, long fd) {
-    struct stat seen;
-    return fos_raw(SYS_fstat, fd, &seen) == 0 && seen.st_ino == file->inode && seen.st_dev == mount->device;
+// Whether `path` (empty: `fd` itself) leads to an inode, of which the kernel then knows what the servers know: it decides by
+// what it knows (how far a mapping reaches, who may change the mode), and it may not have looked since a change by message,
+// or know what an answer of before that change said. The context's channel is used.
+static int is_same(struct fos_context *context, struct fos_mount *mount, uint64_t inode, long fd, const char *path) {
+    int flags = *path == 0 ? AT_EMPTY_PATH : 0;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        struct statx known;
+        struct fos_attributes true_now;
+        int asks = attempt == 0 ? AT_STATX_DONT_SYNC : AT_STATX_FORCE_SYNC;
+        if (fos_raw(SYS_statx, fd, path, flags | asks, STATX_BASIC_STATS, &known) != 0) return 0;
+        if (known.stx_ino != inode || known.stx_dev_major != mount->device_major || known.stx_dev_minor != mount->device_minor) return 0;
+        if (asks == AT_STATX_FORCE_SYNC && fos_raw(SYS_statx, fd, path, flags | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &known) != 0) return 0;
+        if (fos_get_attributes(context, mount, inode, &true_now) != 0) return 1;
+        int is_regular = (true_now.mode & S_IFMT) == S_IFREG;
+        if (known.stx_mode == true_now.mode && known.stx_uid == true_now.uid && known.stx_gid == true_now.gid && (!is_regular || known.stx_size == true_now.size)) return 1;
+    }
+    return 1;
+}
+
+void fos_show(struct fos_context *context, struct fos_mount *mount, uint64_t inode, long fd, const char *path) {
+    is_same(context, mount, inode, fd, path);
 }
 
 static char *append(char *to, const char *text) {
@@ -100,14 +118,13 @@ static long climb(struct fos_context *context, struct fos_mount *mount, const st
     return fd;
 }
 
-// A descriptor of the kernel's for the same file. Or -errno.
-static long reopen(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file) {
+long fos_reopen(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file) {
     int flags = (int)file->flags & ~(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
     flags |= O_CLOEXEC | O_NOCTTY | (file->is_directory ? O_DIRECTORY : 0);
     if (file->path_length > 0) {
         long fd = fos_raw(SYS_openat, AT_FDCWD, file->path, flags);
         if (fd >= 0) {
-            if (is_same(mount, file, fd)) return fd;
+            if (is_same(context, mount, file->inode, fd, "")) return fd;
             fos_raw(SYS_close, fd);
         }
     }
@@ -116,49 +133,111 @@ static long reopen(struct fos_context *context, struct fos_mount *mount, const s
     // The daemon opens files by their number only: a directory has one place in the tree.
     long fd = file->is_directory && fos_file_usable(file) != NULL ? climb(context, mount, file, flags)
                                                                    : fos_raw(SYS_openat, AT_FDCWD, context->text, flags);
-    if (fd < 0 || is_same(mount, file, fd)) return fd;
+    if (fd < 0 || is_same(context, mount, file->inode, fd, "")) return fd;
     fos_raw(SYS_close, fd);
     return -ESTALE;
 }
 
-static long materialise(struct fos_context *context, struct fos_file *file) {
-    struct fos_mount *mount = fos_file_mount(file);
-    if (file->state != FOS_FILE_MESSAGE) return 0;
-    // Waits for what was posted and not waited for: the kernel must not come before it.
-    long fd = reopen(context, mount, file);
+// Under the description's lock: a descriptor of the kernel's takes every number over. 0 or -errno.
+static long back(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
+    if (file->backing == FOS_BACKING_DONE) return 0;
+    long fd = fos_reopen(context, mount, file);
     if (fd < 0) return fd;
-    if (file->offset != 0) fos_raw(SYS_lseek, fd, file->offset, SEEK_SET);
+    // From here on whoever makes a number more looks again once it is in the table.
+    __atomic_store_n(&file->backing, FOS_BACKING_BEGINS, __ATOMIC_SEQ_CST);
     int highest = fos_table_highest();
-    __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
-    uint32_t numbers = 0;
     for (int number = 0; number <= highest; number++) {
         struct fos_file *here = fos_file_get(number);
         if (here == file) {
             long kept = fos_raw(SYS_fcntl, number, F_GETFD);
             fos_raw(SYS_dup3, fd, number, kept > 0 && (kept & FD_CLOEXEC) ? O_CLOEXEC : 0);
-            if (!file->is_directory) fos_table_clear(context, number);
-            numbers++;
         }
         if (here != NULL) fos_file_put(context, here);
     }
     fos_raw(SYS_close, fd);
+    __atomic_store_n(&file->backing, FOS_BACKING_DONE, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+void fos_follow_backing(struct fos_context *context, struct fos_file *file, uint32_t before, long fd, long made, long flags) {
+    if (before == FOS_BACKING_DONE || __atomic_load_n(&file->backing, __ATOMIC_SEQ_CST) == FOS_BACKING_NONE) return;
+    if (context != NULL) {
+        fos_file_lock(context, file);
+        fos_file_unlock(context, file);
+    }
+    fos_raw(SYS_dup3, fd, made, flags);
+}
+
+void fos_show_size(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, long fd) {
+    if (file->backing == FOS_BACKING_DONE && is_same(context, mount, file->inode, fd, "")) return;
+    if (file->path_length > 0 && is_same(context, mount, file->inode, AT_FDCWD, file->path)) return;
+    number_path(context, mount, file->inode);
+    is_same(context, mount, file->inode, AT_FDCWD, context->text);
+}
+
+static long materialise(struct fos_context *context, struct fos_file *file) {
+    struct fos_mount *mount = fos_file_mount(file);
+    if (file->state != FOS_FILE_MESSAGE) return 0;
+    int was_backed = file->backing == FOS_BACKING_DONE;
+    long result = back(context, mount, file);
+    if (result < 0) return result;
+    int highest = fos_table_highest();
+    uint32_t numbers = 0;
+    for (int number = 0; number <= highest; number++) {
+        struct fos_file *here = fos_file_get(number);
+        if (here == file && numbers++ == 0) {
+            if (file->offset != 0) fos_raw(SYS_lseek, number, file->offset, SEEK_SET);
+            if (was_backed) {
+                fos_raw(SYS_fcntl, number, F_SETFL, (long)file->flags);
+                // What the kernel knows is from when the descriptor was opened.
+                is_same(context, mount, file->inode, number, "");
+            }
+            // Only now: until its numbers were the kernel's, calls on them were answered here.
+            __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+        }
+        if (here == file && !file->is_directory) fos_table_clear(context, number);
+        if (here != NULL) fos_file_put(context, here);
+    }
     // The kernel's own reference keeps the inode from here on.
     if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode);
     fos_tally_add(&fos_tally->materialised, 1);
     return 0;
 }
 
-long fos_materialise(struct fos_context *context, long fd) {
+typedef long file_action(struct fos_context *context, struct fos_file *file);
+
+// Does it to the description behind a number, under its lock.
+static long with_description(struct fos_context *context, long fd, file_action *action) {
     struct fos_file *file = fos_file_get(fd);
     if (file == NULL) return 0;
     struct fos_context *own = context == NULL ? fos_enter(SYS_dup3) : context;
     long result = -ENFILE;
     if (own != NULL) {
         fos_file_lock(own, file);
-        result = materialise(own, file);
+        result = action(own, file);
         fos_file_unlock(own, file);
-        fos_file_put(own, file);
-        if (context == NULL) fos_leave(own);
+    }
+    fos_file_put(own, file);
+    if (context == NULL && own != NULL) fos_leave(own);
+    return result;
+}
+
+long fos_materialise(struct fos_context *context, long fd) { return with_description(context, fd, materialise); }
+
+static long back_message(struct fos_context *context, struct fos_file *file) {
+    return file->state != FOS_FILE_MESSAGE ? 0 : back(context, fos_file_mount(file), file);
+}
+long fos_back(struct fos_context *context, long fd) { return with_description(context, fd, back_message); }
+
+long fos_back_all(uint64_t inode) {
+    int highest = fos_table_highest();
+    long result = 0;
+    for (int number = 0; number <= highest && result == 0; number++) {
+        struct fos_file *here = fos_file_get(number);
+        if (here == NULL) continue;
+        int backs = here->inode == inode && !here->is_directory && here->backing != FOS_BACKING_DONE;
+        fos_file_put(NULL, here);
+        if (backs) result = fos_back(NULL, number);
     }
     return result;
 }

@@ -16,6 +16,15 @@ long fos_hand_over(struct fos_context *context, long directory, enum fos_bypass 
     return FOS_PASS;
 }
 
+long fos_pass_looking(long directory, const char *path, int flags) {
+    struct stat seen;
+    int mounts = 0;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) mounts += fos_mounts[i].state != FOS_MOUNT_NONE;
+    if (mounts == 0) return FOS_PASS;
+    fos_raw(SYS_newfstatat, directory, path == NULL ? "" : path, &seen, path == NULL ? AT_EMPTY_PATH : flags);
+    return FOS_PASS;
+}
+
 // ---- descriptors by name --------------------------------------------------------------------------------------------
 
 static const char *after(const char *path, const char *prefix) {

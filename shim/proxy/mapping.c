@@ -58,7 +58,7 @@ int fos_map_receive(struct fos_client *client, const struct fos_map_reply *reply
     long address = -EPROTO;
     if (seals >= 0 && (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW) &&
         fos_system(SYS_fstat, fd, (long)&status, 0, 0, 0, 0) == 0 && (uint64_t)status.st_size == bytes + FOS_PAGE_BYTES) {
-        address = fos_system(SYS_mmap, 0, (long)(bytes + FOS_PAGE_BYTES), PROT_READ, MAP_SHARED, fd, 0);
+        address = fos_system(SYS_mmap, 0, (long)(bytes + FOS_PAGE_BYTES), PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
     }
     system_close(fd);
     if (address < 0 && address > -4096) return (int)address;

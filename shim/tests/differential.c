@@ -191,7 +191,7 @@ static void call(void) {
     off_t offset = place();
     ssize_t result;
     snprintf(subject, sizeof subject, "#%d", (int)(fd - slots));
-    switch (below(62)) {
+    switch (below(63)) {
     case 0: case 1: case 2: case 3: case 4: {
         int flags = open_flags();
         if (*fd >= 0) close(*fd);
@@ -291,8 +291,14 @@ static void call(void) {
     case 51: return say("setfd", subject, fcntl(*fd, F_SETFD, chance(50) ? FD_CLOEXEC : 0), 0);
     case 52: return say("getfd", subject, fcntl(*fd, F_GETFD), 0);
     case 53: {
-        struct flock lock = {.l_type = chance(50) ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = below(100), .l_len = 10};
-        return say("lock", subject, fcntl(*fd, F_SETLK, &lock), 0);
+        static const short types[] = {F_WRLCK, F_RDLCK, F_RDLCK, F_UNLCK};
+        static const int commands[] = {F_SETLK, F_SETLK, F_OFD_SETLK, F_GETLK, F_OFD_GETLK};
+        int command = commands[below(5)];
+        struct flock lock = {.l_type = types[below(4)], .l_whence = chance(80) ? SEEK_SET : SEEK_END, .l_start = below(100), .l_len = 10};
+        result = fcntl(*fd, command, &lock);
+        int asked = result == 0 && (command == F_GETLK || command == F_OFD_GETLK);
+        snprintf(subject + strlen(subject), 40, " %d", command);
+        return say("lock", subject, asked ? 100 + lock.l_type : result, asked ? (uint32_t)(lock.l_start * 1000 + lock.l_len) : 0);
     }
     case 54: {
         if (fstat(*fd, &seen) != 0 || !S_ISREG(seen.st_mode) || seen.st_size == 0 || (fcntl(*fd, F_GETFL) & O_ACCMODE) == O_WRONLY) return;
@@ -333,6 +339,12 @@ static void call(void) {
         if (utimensat(AT_FDCWD, name(one), times, AT_SYMLINK_NOFOLLOW) != 0) return say("utimens", one, -1, 0);
         if (lstat(one, &seen) != 0) return say("utimens", one, -1, 0);
         return say("utimens", one, seen.st_mtim.tv_sec, (uint32_t)seen.st_mtim.tv_nsec);
+    }
+    case 62: {
+        static const int operations[] = {LOCK_SH | LOCK_NB, LOCK_EX | LOCK_NB, LOCK_UN};
+        int operation = operations[below(3)];
+        snprintf(subject + strlen(subject), 40, " %d", operation);
+        return say("flock", subject, flock(*fd, operation), 0);
     }
     case 61: {
         int directory = open("d1", O_RDONLY | O_DIRECTORY);

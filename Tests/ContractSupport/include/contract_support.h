@@ -16,6 +16,9 @@ struct contract_status {
 // Acts as a user from now on: fsuid, fsgid, supplementary groups. Only root can; capabilities over files go with fsuid 0.
 int contract_become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count);
 
+// 1: calls with a path go to the kernel from now on, around a preloaded shim; 0: as libc makes them. Of the process.
+void contract_go_around(int on);
+
 long contract_open(const char *path, int flags, uint32_t mode);
 long contract_close(int fd);
 long contract_pread(int fd, void *to, size_t count, uint64_t offset);

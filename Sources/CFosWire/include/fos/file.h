@@ -49,6 +49,7 @@ enum fos_reply_flag {
     FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
     FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
+    FOS_REPLY_RESIZED = 8,   // the size changed of a file that the kernel may have mapped: see that it asks again (stat it)
 };
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
