@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef MFD_NOEXEC_SEAL
@@ -29,6 +31,15 @@ int fos_platform_seal_size(int fd) {
 
 int fos_platform_seal_read_only(int fd) {
     return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
+int fos_platform_open_read_only(int fd) {
+    char path[32];
+    // Another user who was handed the result must not open the file again for writing.
+    if (fchmod(fd, 0600) < 0) { return -errno; }
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int copy = open(path, O_RDONLY | O_CLOEXEC);
+    return copy < 0 ? -errno : copy;
 }
 
 void *fos_platform_map_shared(int fd, uint64_t bytes) {

@@ -23,8 +23,10 @@ extension Timestamp {
 }
 
 extension FileServer {
-    func attributes<K: Kernel>(of inode: InodePointer, _ kernel: K) -> fos_attributes {
+    mutating func attributes<K: Kernel>(of inode: InodePointer, _ kernel: K) -> fos_attributes {
+        noteWritten(inode, kernel)
         var result = fos_attributes()
+        if isWritten(inode) { result.flags = FOS_ATTRIBUTES_VOLATILE.rawValue }
         result.inode = inode.pointee.number
         result.mode = inode.pointee.mode
         result.links = inode.pointee.links
@@ -100,7 +102,9 @@ extension FileServer {
         }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         if sizeChanges {
+            let isCut = set.size < inode.pointee.size
             resize(inode, to: set.size)
+            if isCut { renewRegion(inode, kernel) }
             inode.pointee.modified = now
         }
         let chowns = valid & (FOS_SET_UID.rawValue | FOS_SET_GID.rawValue) != 0

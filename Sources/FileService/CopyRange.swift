@@ -20,6 +20,7 @@ extension FileServer {
         let length = min(copy.length, Limits.fileBytes - copy.offset, Limits.fileBytes - copy.source_offset)
         guard isHere(copy.source) else { return copyFromElsewhere(inode, copy, min(length, Limits.copyBytesBetweenServers), kernel) }
         guard let source = inodes.find(copy.source) else { return answer(-ESTALE, kernel) }
+        endWriting(source, kernel)
         if source.isDirectory { return answer(-EISDIR, kernel) }
         guard source.isRegular else { return answer(-EINVAL, kernel) }
         guard mayUse(source, Access.read) else { return answer(-EACCES, kernel) }

@@ -88,6 +88,7 @@ extension FileServer {
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
+        noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
         case FOS_OP_GETATTR: answer(attributesOf: inode, kernel)
@@ -153,6 +154,7 @@ extension FileServer {
             let takes = operation == FOS_OP_PEER_UNLINK || operation == FOS_OP_PEER_REMOVE_DIRECTORY
             return answerPeer(isLost(number) && !takes ? -EIO : -ENOENT, kernel)
         }
+        endWriting(inode, kernel)
         switch operation {
         case FOS_OP_PEER_LINK: peerLink(inode, request, kernel)
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)

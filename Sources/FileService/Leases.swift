@@ -73,7 +73,7 @@ extension FileServer {
     }
 
     /// Whether data may change without the inode's epoch: no client keeps what it is told of it now.
-    @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { mayHoldPages(inode) }
+    @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { mayHoldPages(inode) || isWritten(inode) }
 
     /// Whether the kernel may have pages that nobody else has seen: it was given some, or has not yet been heard to have
     /// given them back.

@@ -21,6 +21,9 @@ enum Limits {
     static var hops: UInt32 { 16 }
     /// Largest size of a file: off_t.
     static var fileBytes: UInt64 { UInt64(Int64.max) }
+    /// Messages about a file that clients may write to in shared memory, and did not, until they may no longer: meanwhile
+    /// nobody keeps anything of it.
+    static var idleUsesOfWriting: UInt32 { 16 }
     /// Files of one server that clients have mapped: each is a descriptor of the process.
     static var mappedFiles: Int { 128 }
     static var pageBytes: Int { Int(FOS_PAGE_BYTES) }

@@ -1,10 +1,11 @@
-// MAP: files whose pages clients read in shared memory (fos/map.h has the protocol).
+// MAP: files whose pages clients read and overwrite in shared memory (fos/map.h has the protocol).
 //
 // Role: keeps the regions of this server's mapped files, and the grants in their control pages.
 // Protocol: whatever is about to change a file's bytes or size calls `takeGrant`; `committed`, which every change passes,
-// gives a new one. While the kernel may hold pages there is none.
+// gives a new one. While the kernel may hold pages there is none. `Mapping+Writing.swift` has what concerns writing.
 // Invariants: a mapped inode has its first `regionPages` pages in its region; a region that is given up never has a grant
-// again. The table is small and fixed: each region is a descriptor of the host's.
+// again. Clients can write to the control page: nothing in it is read here but the two times. The table is small and fixed:
+// each region is a descriptor of the host's.
 
 import CFosWire
 import FileStorage
@@ -13,8 +14,17 @@ import Messaging
 
 struct Mapping: BitwiseCopyable {
     var region: SharedRegion
+    var inode: UInt64
     /// The last number given out.
     var grant: UInt32 = 0
+    /// It stands.
+    var isGranted = false
+    /// Clients may write without a message while the grant stands.
+    var isWritten = false
+    /// They may have, since the region was made.
+    var wasWritten = false
+    /// Uses of the file since somebody last wrote so.
+    var idleUses: UInt32 = 0
     var control: UnsafeMutablePointer<fos_map_control> {
         (region.base + region.bytes - Limits.pageBytes).assumingMemoryBound(to: fos_map_control.self)
     }
@@ -39,9 +49,9 @@ struct MappingTable: ~Copyable {
         }
         nonmutating set { slots[Int(number) - 1] = newValue }
     }
-    mutating func add(_ region: SharedRegion) -> UInt16? {
+    mutating func add(_ region: SharedRegion, _ inode: UInt64) -> UInt16? {
         guard let free = (0..<Limits.mappedFiles).first(where: { slots[$0] == nil }) else { return nil }
-        slots[free] = Mapping(region: region)
+        slots[free] = Mapping(region: region, inode: inode)
         count += 1
         return UInt16(free + 1)
     }
@@ -49,6 +59,7 @@ struct MappingTable: ~Copyable {
         slots[Int(number) - 1] = nil
         count -= 1
     }
+    func isUsed(_ number: UInt16) -> Bool { slots[Int(number) - 1] != nil }
     mutating func nextToken() -> UInt64 {
         tokens += 1
         return tokens
@@ -58,31 +69,46 @@ struct MappingTable: ~Copyable {
 extension FileServer {
     mutating func map<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let wanted = request.fixed(fos_map_request.self) else { return answer(-EINVAL, kernel) }
-        guard wanted.access == Access.read else { return answer(-EOPNOTSUPP, kernel) }
+        let writes = wanted.access == Access.read | Access.write
+        guard writes || wanted.access == Access.read, wanted.flags & ~FOS_MAP_RENEW.rawValue == 0 else { return answer(-EOPNOTSUPP, kernel) }
         guard inode.isRegular, inode.pointee.size > 0 else { return answer(-EINVAL, kernel) }
-        guard openFiles.granted(request.envelope.pointee.client, inode.pointee.number) & Access.read != 0 else { return answer(-EACCES, kernel) }
+        let granted = openFiles.granted(request.envelope.pointee.client, inode.pointee.number)
+        guard granted & wanted.access == wanted.access else { return answer(-EACCES, kernel) }
         guard inode.pointee.size <= UInt64(FOS_MAP_BYTES_MAX) else { return answer(-EFBIG, kernel) }
         let pageBytes = UInt64(Limits.pageBytes)
         let pages = (inode.pointee.size + pageBytes - 1) / pageBytes
+        let renews = wanted.flags & FOS_MAP_RENEW.rawValue != 0
+        guard !renews || inode.pageMap.pointee.regionPages >= pages else { return answer(-ESTALE, kernel) }
         if inode.pageMap.pointee.regionPages < pages {
             let status = moveIntoRegion(inode, pages: pages, kernel)
             guard status == 0 else { return answer(status, kernel) }
         }
+        if writes {
+            guard mayBeWritten(inode) else { return answer(-EOPNOTSUPP, kernel) }
+            guard flushPages(inode, nil, kernel) else { return }
+            guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
+            revokeAttributes(inode, kernel)
+            beginWriting(inode, kernel)
+        }
+        if renews { return answer(0, kernel) }
         let mapping = mappings[inode.pointee.mapping]
         // Servers count for themselves, and a client may ask several.
         let token = UInt64(member) << 48 | mappings.nextToken()
-        guard kernel.handOut(mapping.region, token: token, to: request.envelope) else { return answer(Status.retry, kernel) }
+        var region = mapping.region
+        region.isForWriting = writes
+        guard kernel.handOut(region, token: token, to: request.envelope) else { return answer(Status.retry, kernel) }
         let message = kernel.scratch()
         message.setBody(fos_map_reply(token: token, bytes: UInt64(mapping.region.bytes - Limits.pageBytes)))
         deliver(message, kernel)
     }
 
-    private mutating func moveIntoRegion<K: Kernel>(_ inode: InodePointer, pages: UInt64, _ kernel: K) -> Int32 {
+    mutating func moveIntoRegion<K: Kernel>(_ inode: InodePointer, pages: UInt64, _ kernel: K) -> Int32 {
         guard let region = kernel.makeRegion(bytes: (Int(pages) + 1) * Limits.pageBytes) else { return -ENOMEM }
-        guard let number = mappings.add(region) else {
+        guard let number = mappings.add(region, inode.pointee.number) else {
             kernel.dropRegion(region)
             return -EMFILE
         }
+        endWriting(inode, kernel)
         takeGrant(inode)
         guard inode.pageMap.pointee.enterRegion(region.base, pages: pages, &pool) else {
             mappings.remove(number)
@@ -125,21 +151,28 @@ extension FileServer {
 
     /// Bytes or size of a file are about to change, or may be changed unseen.
     @inline(__always) func takeGrant(_ inode: InodePointer) {
-        if inode.pointee.mapping != 0 { fos_map_take_grant(mappings[inode.pointee.mapping].control) }
+        if inode.pointee.mapping == 0 { return }
+        var mapping = mappings[inode.pointee.mapping]
+        mapping.isGranted = false
+        mappings[inode.pointee.mapping] = mapping
+        fos_map_take_grant(mapping.control)
     }
 
     /// What clients may read in the region is true again, unless the kernel may hold pages.
     @inline(__always) func giveGrant(_ inode: InodePointer) {
-        if inode.pointee.mapping == 0 || mayChangeUnseen(inode) { return }
+        if inode.pointee.mapping == 0 || mayHoldPages(inode) { return }
         var mapping = mappings[inode.pointee.mapping]
         mapping.grant = mapping.grant == UInt32.max ? 1 : mapping.grant + 1
+        mapping.isGranted = true
         mappings[inode.pointee.mapping] = mapping
-        fos_map_give_grant(mapping.control, inode.pointee.size, readUntil(inode), mapping.grant)
+        fos_map_give_grant(mapping.control, inode.pointee.size, readUntil(inode), mapping.isWritten ? 1 : 0, mapping.grant)
     }
 
     /// After a READ by message: there may be a grant again, and the access time is no longer due.
     @inline(__always) func renewGrant(_ inode: InodePointer) {
-        if inode.pointee.mapping != 0, fos_map_grant(mappings[inode.pointee.mapping].control) == 0 { giveGrant(inode) }
+        if inode.pointee.mapping == 0 { return }
+        let mapping = mappings[inode.pointee.mapping]
+        if !mapping.isGranted { giveGrant(inode) } else if mapping.isWritten { fos_map_set_read_until(mapping.control, readUntil(inode)) }
     }
 
     /// Until when reads leave the access time as it is (`markAccessed`).

@@ -58,7 +58,7 @@ extension FileServer {
         deliver(message, kernel)
     }
 
-    private func put<K: Kernel>(
+    private mutating func put<K: Kernel>(
         _ writer: inout RecordWriter, _ inode: UInt64, next: UInt64, _ name: StaticString, _ found: InodePointer?, _ kernel: K
     ) -> Bool {
         writer.put(

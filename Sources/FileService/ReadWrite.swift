@@ -65,6 +65,8 @@ extension FileServer {
             return needCredits(wanting, atLeast: wanting, kernel)
         }
         guard hasPages(inode, at: offset, count, kernel) else { return }
+        // A gap will be a hole.
+        if offset > size { endWriting(inode, kernel) }
         let written = writeBytes(inode, at: offset, bytes)
         guard written > 0 else { return answer(-ENOSPC, kernel) }
         if io.flags & FOS_IO_KILL_PRIVILEGE.rawValue != 0 || !turn.actor.isPrivileged, dropPrivilege(inode) { tellKernelOfMode(inode, kernel) }

@@ -130,6 +130,7 @@ extension FileServer {
         if truncates, inode.isRegular {
             guard flushPages(inode, nil, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
+            endWriting(inode, kernel)
             if inode.pointee.size > 0 { resize(inode, to: 0) }
             if !turn.actor.isPrivileged { dropPrivilege(inode) }
             markModified(inode, time(kernel))
@@ -194,6 +195,7 @@ extension FileServer {
             waiters.remove(id)
         }
         locks.releaseAll(client: client, &arena, &pool)
+        forgetWriter(kernel)
         answerLocks(kernel)
         var position = 0
         while let held = openFiles.removeNext(of: client, from: &position) {

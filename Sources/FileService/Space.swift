@@ -182,6 +182,7 @@ extension FileServer {
             }
         }
         if punches || wanted.mode & zeroRange != 0 { clear(inode, from: step.start, to: step.end, removingPages: punches) }
+        if punches { renewRegion(inode, kernel) }
         committed(.data(inode, offset: step.start, length: step.end - step.start), kernel)
         if step.end < end {
             committed(.inode(inode), kernel)

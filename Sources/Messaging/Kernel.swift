@@ -48,7 +48,7 @@ public struct Timestamp: Equatable, Sendable, BitwiseCopyable {
 /// Memory from the host, zeros at first.
 public struct SharedRegion: BitwiseCopyable {
     public enum Sharing: UInt8, Sendable, BitwiseCopyable {
-        /// The server writes, clients map it for reading.
+        /// The server writes; clients map it for reading, or for writing too where it is handed out so (`isForWriting`).
         case readOnly
         /// Clients read and write it; the host can tell when none has it any more (`isAlone`).
         case lent
@@ -60,6 +60,8 @@ public struct SharedRegion: BitwiseCopyable {
     /// The host's name for it.
     public var handle: Int32
     public var sharing: Sharing
+    /// When it is handed out: this client may write.
+    public var isForWriting = false
     @inlinable public init(base: UnsafeMutableRawPointer, bytes: Int, handle: Int32, sharing: Sharing = .readOnly) {
         self.base = base
         self.bytes = bytes

@@ -53,13 +53,12 @@ extension CoreKernel {
     public func makeRegion(bytes: Int) -> SharedRegion? {
         let descriptor = fos_platform_memfd("fos-file", UInt64(bytes))
         guard descriptor >= 0 else { return nil }
-        // The mapping is made before the seal that allows no other one to write.
         guard let base = fos_platform_map_shared(descriptor, UInt64(bytes)) else {
             fos_platform_close(descriptor)
             return nil
         }
         let region = SharedRegion(base: base, bytes: bytes, handle: descriptor)
-        guard fos_platform_seal_read_only(descriptor) == 0 else {
+        guard fos_platform_seal_size(descriptor) == 0 else {
             dropRegion(region)
             return nil
         }
@@ -74,7 +73,10 @@ extension CoreKernel {
     public func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
         let fabric = state.pointee.fabric
         // The server may drop the region before the acceptor comes to it.
-        let descriptor = region.sharing == .lent ? fos_platform_frames_open(region.handle) : fos_platform_duplicate(region.handle)
+        let descriptor =
+            region.sharing == .lent
+            ? fos_platform_frames_open(region.handle)
+            : region.isForWriting ? fos_platform_duplicate(region.handle) : fos_platform_open_read_only(region.handle)
         guard descriptor >= 0 else { return false }
         let order = HandOut(
             token: token, client: envelope.pointee.client, generation: envelope.pointee.client_generation, descriptor: descriptor, reserved: 0)

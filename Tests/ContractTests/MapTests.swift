@@ -12,7 +12,7 @@ import Testing
         close(descriptor)
     }
     private func map(_ client: MountClient, _ inode: UInt64) throws -> fos_mapping {
-        try #require(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, reserved: 0)).status == 0)
+        try #require(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, flags: 0)).status == 0)
         var reply = fos_payload_const(fos_reply(client.client, client.channel)).loadUnaligned(as: fos_map_reply.self)
         var mapping = fos_mapping()
         try #require(fos_map_receive(client.client, &reply, &mapping) == 0)
@@ -74,7 +74,7 @@ import Testing
         #expect(truncate(path, 0) == 0)
         #expect(direct(mapping, 0, 100).0 == -Int(ESTALE) && mapping.data[5] == 0)
         fos_map_release(&mapping)
-        #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, reserved: 0)).status == -EINVAL)
+        #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, flags: 0)).status == -EINVAL)
     }
 
     /// A packet that nobody waited for is dropped by the next who does.
@@ -85,12 +85,12 @@ import Testing
         let inode = client.create("file")
         write([1, 2, 3], to: mount.directory + "/file", at: 0)
         _ = read(client, inode, 0, 1)
-        for _ in 0..<10 { #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, reserved: 0)).status == 0) }
+        for _ in 0..<10 { #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, flags: 0)).status == 0) }
         var mapping = try map(client, inode)
         #expect(direct(mapping, 0, 3).1 == [1, 2, 3])
         fos_map_release(&mapping)
         // More than the socket holds: some are lost, nobody waits for the one who does not read, and then all is as before.
-        for _ in 0..<2_000 { #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, reserved: 0)).status == 0) }
+        for _ in 0..<2_000 { #expect(client.call(FOS_OP_MAP, inode, fos_map_request(access: 4, flags: 0)).status == 0) }
         var reply = fos_payload_const(fos_reply(client.client, client.channel)).loadUnaligned(as: fos_map_reply.self)
         let late = fos_map_receive(client.client, &reply, &mapping)
         #expect(late == 0 || late == -ETIMEDOUT)
@@ -100,6 +100,6 @@ import Testing
         fos_map_release(&mapping)
         // Who has not opened it may not map it, and there is nothing to receive then.
         let other = try MountClient(mountedAt: mount.directory)
-        #expect(other.call(FOS_OP_MAP, inode, fos_map_request(access: 4, reserved: 0)).status == -EACCES)
+        #expect(other.call(FOS_OP_MAP, inode, fos_map_request(access: 4, flags: 0)).status == -EACCES)
     }
 }

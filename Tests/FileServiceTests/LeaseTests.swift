@@ -256,6 +256,28 @@ import Testing
         s.fleet.check()
     }
 
+    /// Whoever changes the size of a file that a program may have mapped is told, and has the kernel look again.
+    @Test func aSizeThatTheKernelMayHaveMappedIsSaid() {
+        let fleet = FileFleet(members: 1)
+        let (kernel, files) = (fleet.frontEnd(), fleet.files())
+        let f = files.create(1, "f", reference: 1).inode
+        func isSaid(_ reply: LoopReply) -> Bool { reply.status == 0 && UInt32(reply.header.flags) & FOS_REPLY_RESIZED.rawValue != 0 }
+        #expect(!isSaid(files.call(Files.writeCall(f, 0, [1, 2, 3]))) && kernel.lookup(1, "f").status == 0)
+        #expect(!isSaid(files.call(Files.writeCall(f, 3, [4]))), "it has no pages yet")
+        _ = kernel.read(f, 0, 4)
+        #expect(!isSaid(files.call(Files.writeCall(f, 0, [9]))), "the size is the same")
+        #expect(isSaid(files.call(Files.writeCall(f, 4, [5]))) && isSaid(files.call(Files.writeCall(f, 5, [6]))), "mapped is mapped, however long ago")
+        let cut = LoopCall(
+            FOS_OP_SETATTR, inode: f,
+            fos_setattr_request(valid: FOS_SET_SIZE.rawValue, mode: 0, uid: 0, gid: 0, size: 2, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
+        #expect(isSaid(files.call(cut)) && !isSaid(files.call(cut)))
+        #expect(kernel.forget([(f, 1)]) == 0 && !isSaid(files.call(Files.writeCall(f, 2, [1]))))
+        kernel.client.die()
+        files.client.die()
+        fleet.host.runUntilQuiet()
+        fleet.check()
+    }
+
     @Test func noRoomForNoticesMeansTryAgain() {
         var options = LoopOptions()
         options.noticeCapacity = 9

@@ -14,10 +14,10 @@ struct MappedFile {
     let inode: UInt64
     var mapping = fos_mapping()
 
-    init(_ files: Files, _ inode: UInt64, sourceLocation: SourceLocation = #_sourceLocation) {
+    init(_ files: Files, _ inode: UInt64, writing: Bool = false, sourceLocation: SourceLocation = #_sourceLocation) {
         self.files = files
         self.inode = inode
-        let reply = MappedFile.map(files, inode)
+        let reply = MappedFile.map(files, inode, access: writing ? 6 : 4)
         #expect(reply.status == 0, sourceLocation: sourceLocation)
         let map: fos_map_reply = reply.fixed()
         let packet = files.fleet.host.handedOut.last { $0.token == map.token }
@@ -25,11 +25,13 @@ struct MappedFile {
         guard let packet else { return }
         mapping.data = UnsafePointer(packet.region.base.assumingMemoryBound(to: UInt8.self))
         mapping.bytes = map.bytes
+        mapping.writable = writing ? 1 : 0
+        #expect(packet.region.isForWriting == writing, sourceLocation: sourceLocation)
         mapping.control = UnsafeRawPointer(packet.region.base + Int(map.bytes)).assumingMemoryBound(to: fos_map_control.self)
     }
 
     static func map(_ files: Files, _ inode: UInt64, access: UInt32 = 4) -> LoopReply {
-        files.call(LoopCall(FOS_OP_MAP, inode: inode, fos_map_request(access: access, reserved: 0)))
+        files.call(LoopCall(FOS_OP_MAP, inode: inode, fos_map_request(access: access, flags: 0)))
     }
 
     /// A read without a message: the bytes, or why not.
@@ -38,6 +40,12 @@ struct MappedFile {
         var bytes = [UInt8](repeating: 0xee, count: count)
         let got = fos_map_read(&mapping, offset, &bytes, UInt64(count), files.fleet.host.now.seconds + later)
         return (got, got > 0 ? Array(bytes[..<got]) : [])
+    }
+    /// A write without a message, at the host's time or another: the count, or why not.
+    func overwrite(_ offset: UInt64, _ bytes: [UInt8], at time: UInt64? = nil) -> Int {
+        var mapping = mapping
+        let now = files.fleet.host.now
+        return fos_map_write(&mapping, offset, bytes, UInt64(bytes.count), time ?? UInt64(now.seconds) * 1_000_000_000 + UInt64(now.nanoseconds))
     }
     var isGranted: Bool { direct(0, 1).0 >= 0 }
 }
@@ -122,7 +130,7 @@ struct MappedFile {
         let f = open(files, "f", pattern(5000))
         #expect(MappedFile.map(other, f).status == -EACCES)
         #expect(other.open(f, 0).status == 0 && MappedFile.map(other, f).status == 0)
-        #expect(MappedFile.map(files, f, access: 2).status == -EOPNOTSUPP && MappedFile.map(files, f, access: 6).status == -EOPNOTSUPP)
+        #expect(MappedFile.map(files, f, access: 2).status == -EOPNOTSUPP && MappedFile.map(other, f, access: 6).status == -EACCES)
         #expect(files.call(LoopCall(FOS_OP_MAP, inode: f, payload: [4])).status == -EINVAL)
         let writeOnly = files.create(1, "w", flags: 1, reference: 1).inode
         #expect(files.write(writeOnly, 0, [1]) == 1 && MappedFile.map(files, writeOnly).status == -EACCES)
@@ -189,7 +197,7 @@ struct MappedFile {
         _ = kernel.read(f, 0, 10)
         let late = files.client.post(Files.readCall(f, 0, 3))
         fleet.host.runUntilQuiet()
-        #expect(fleet.files().setattr(f, FOS_SET_MODE.rawValue, mode: 0o640).status == 0 && fos_map_grant(map.mapping.control) == 0)
+        #expect(fleet.files().setattr(f, FOS_SET_MODE.rawValue, mode: 0o640).status == 0 && map.mapping.control.pointee.grant == 0)
         kernel.client.noticePolicy = .acknowledge
         kernel.client.acknowledgeAll()
         fleet.host.runUntilQuiet()

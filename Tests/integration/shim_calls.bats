@@ -158,6 +158,79 @@ PY
     "$FOS" status "$MOUNT" | grep -q '^clients  *0'
 }
 
+@test "data that is overwritten in shared memory is what others read, with its times, by message and on the mount" {
+    only_fos
+    cat > "$BASE/overwrite.py" <<'PY'
+import os, random, subprocess, sys, time
+path, seed = sys.argv[1] + '/overwritten', int(sys.argv[2])
+random.seed(seed)
+SIZE = 400000
+data = bytearray(os.urandom(SIZE))
+with open(path, 'wb') as file: file.write(data)
+fd, other = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+plain = {k: v for k, v in os.environ.items() if k != 'LD_PRELOAD'}
+# Reads what it is told to and writes what it is told to: through the mount, and by messages of its own.
+script = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for line in sys.stdin:
+    what, offset, value = line.split()
+    if what == 'r': print(os.pread(fd, int(value), int(offset)).hex(), flush=True)
+    elif what == 'w': print(os.pwrite(fd, bytes.fromhex(value), int(offset)), flush=True)
+    else: print(os.fstat(fd).st_mtime_ns, os.fstat(fd).st_size, flush=True)
+"""
+others = [subprocess.Popen([sys.executable, '-c', script, path], env=e, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for e in (plain, None)]
+def ask(who, *what):
+    who.stdin.write('%s %s %s\n' % what)
+    who.stdin.flush()
+    return who.stdout.readline().strip()
+def place(most): return random.randrange(len(data) - most), random.randrange(1, most)
+modified = os.stat(path).st_mtime_ns
+for round in range(60):
+    for i in range(300):
+        offset, count = place(6000)
+        new = os.urandom(count)
+        assert os.pwrite(random.choice([fd, other]), new, offset) == count
+        data[offset:offset + count] = new
+        if i % 10 == 0:
+            offset, count = place(20000)
+            assert os.pread(fd, count, offset) == data[offset:offset + count], (seed, round, i)
+    wrote = time.time_ns()
+    who = random.choice(others)
+    if round % 3 == 0:
+        time.sleep(0.02)
+        now, size = map(int, ask(who, 's', 0, 0).split())
+        assert modified < now <= wrote + 10000000 and size == len(data), (seed, round, modified, now, wrote)
+        modified = now
+    for _ in range(3):
+        offset, count = place(500)
+        assert bytes.fromhex(ask(who, 'r', offset, count)) == data[offset:offset + count], (seed, round)
+    if round % 4 == 1:
+        offset, count = place(500)
+        new = os.urandom(count)
+        assert int(ask(who, 'w', offset, new.hex())) == count
+        data[offset:offset + count] = new
+        offset = max(0, offset - 10)
+        assert os.pread(fd, 600, offset) == data[offset:offset + 600], (seed, round)
+        modified = os.stat(path).st_mtime_ns
+    if round == 30:
+        os.ftruncate(fd, 300000)
+        data = data[:300000]
+        os.pwrite(fd, b'end', SIZE - 3)
+        data += bytes(SIZE - 3 - 300000) + b'end'
+        modified = os.stat(path).st_mtime_ns
+for who in others:
+    who.stdin.close()
+    assert who.wait() == 0
+assert open(path, 'rb').read() == data and subprocess.run(['cat', path], env=plain, stdout=subprocess.PIPE).stdout == data
+PY
+    cd "$BASE"
+    "$FOS" run --stats -- python3 "$BASE/overwrite.py" mount "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    cat "$BASE/figures"
+    copies=$(sed -n 's/.* written; \([0-9,]*\) calls as memory copies.*/\1/p' "$BASE/figures" | tr -d ,)
+    [ "$copies" -gt 5000 ]
+}
+
 @test "an open file fails at once when its daemon goes, and a later mount is used again" {
     only_fos
     mkdir "$BASE/brief"

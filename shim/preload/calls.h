@@ -162,8 +162,9 @@ void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount);
 // The same two, to the best member of a symbolic name instead of the inode's owner; NULL: the owner.
 int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char *name);
 void fos_post_to(struct fos_context *context, struct fos_mount *mount, const char *name);
-// Gives one reference of an inode back to its server. Nobody waits for the answer.
-void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode);
+// Gives one reference of an inode back to its server, with what it was opened for: what that granted ends. Nobody waits for
+// the answer.
+void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags);
 static inline const struct fos_message *fos_answer(const struct fos_context *context, const struct fos_mount *mount) {
     return fos_reply(&mount->client, (int)context->index);
 }
@@ -206,6 +207,7 @@ struct fos_file {
     uint64_t message_bytes;
     int64_t ended_at;        // of a directory: the cookie behind its last entry, if `ended_epoch` still stands; -1: not known
     uint32_t ended_epoch;
+    uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
     char path[FOS_FILE_PATH_BYTES];
 };
@@ -288,6 +290,9 @@ struct fos_place {
     struct fos_attributes attributes;
     char name[FOS_NAME_BYTES_MAX + 1];
 };
+// The target of a symbolic link, in the context's bulk area of the mount. Its length; -ESTALE: it is gone, or no link any more;
+// or another error.
+long fos_link_target(struct fos_context *context, struct fos_mount *mount, uint64_t inode);
 // 0, -errno as the call would fail with, or FOS_PASS: the kernel must walk (a descriptor of ours in `directory` has
 // been materialised then).
 long fos_walk(struct fos_context *context, long directory, const char *path, uint32_t flags, struct fos_place *place);
@@ -365,16 +370,19 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
 
-// ---- reading in shared memory (maps.c) ------------------------------------------------------------------------------
+// ---- reading and writing in shared memory (maps.c) ------------------------------------------------------------------------------
 
 // Bytes read from the file's region, -1: a message is needed.
 long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes);
-// After a READ: asks for a region when that pays. Uses the context's channel: what the reply held must have been taken.
-void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes);
 // Descriptors come over the connection's socket, so from a request that brings some until they are taken, one call of the
 // process has it. 0: another one does.
 int fos_packets_claim(void);
 void fos_packets_release(void);
+// The same for writing, all of the bytes or none.
+long fos_mapped_write(struct fos_mount *mount, struct fos_file *file, uint64_t offset, const void *from, uint64_t bytes);
+// After a READ, or a WRITE of bytes that were there: asks for a region when that pays. Uses the context's channel: what the
+// reply held must have been taken.
+void fos_used_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes, int is_write);
 // With the last number of a description.
 void fos_unmap(struct fos_file *file);
 void fos_maps_after_fork(void);

@@ -155,7 +155,7 @@ static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t o
     if (left > bytes) left = bytes;
     uint64_t size = size_in(reply);
     copy_pieces(pieces, bulk + skip, left, 1);
-    fos_read_by_message(use->context, use->mount, use->file, size, left);
+    fos_used_by_message(use->context, use->mount, use->file, size, left, 0);
     return (long)left;
 }
 
@@ -193,7 +193,7 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
         uint64_t size = size_in(fos_answer(use->context, use->mount));
         copy_pieces(pieces, fos_bulk_of(use->context, use->mount), got, 1);
         done += got;
-        fos_read_by_message(use->context, use->mount, use->file, size, got);
+        fos_used_by_message(use->context, use->mount, use->file, size, got, 0);
         if (got < now) break;
     }
     fos_tally_add(&fos_tally->bytes_read, done);
@@ -203,6 +203,11 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
 // `end`: where the last byte went, for the offset.
 static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset, int append, uint64_t *end) {
     uint64_t done = 0;
+    if (use->file->region != 0 && !append && pieces->count == 1 &&
+        fos_mapped_write(use->mount, use->file, offset, pieces->vector->iov_base, pieces->total) >= 0) {
+        *end = offset + pieces->total;
+        return (long)pieces->total;
+    }
     while (done < pieces->total) {
         uint64_t left = pieces->total - done;
         uint32_t now = left < FOS_TRANSFER_BYTES_MAX ? (uint32_t)left : FOS_TRANSFER_BYTES_MAX;
@@ -219,6 +224,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         show_size(use);
         *end = where.offset + got;
         done += got;
+        if (!append) fos_used_by_message(use->context, use->mount, use->file, where.size, got, 1);
         if (got < now) break;
         *pieces = here;
     }

@@ -86,14 +86,9 @@ static long read_link(struct fos_call *call, long directory, const char *path, c
         result = fos_walk(context, directory, path, 0, &place);
         if (result == 0 && (place.attributes.mode & S_IFMT) != S_IFLNK) result = -EINVAL;
         if (result != 0) break;
-        struct fos_message *request = fos_build(context, place.mount, FOS_OP_READLINK, place.attributes.inode);
-        request->bulk_offset = 0;
-        request->bulk_length = FOS_SYMLINK_BYTES_MAX;
-        result = fos_send(context, place.mount);
-        if (result == 0) {
-            uint32_t length = fos_answer(context, place.mount)->bulk_length;
-            if (length > FOS_SYMLINK_BYTES_MAX) length = 0;
-            result = length < (uint64_t)room ? length : room;
+        result = fos_link_target(context, place.mount, place.attributes.inode);
+        if (result >= 0) {
+            if (result > room) result = room;
             if (fos_bad_pointer(to)) result = -EFAULT;
             else memcpy(to, fos_bulk_of(context, place.mount), (size_t)result);
         }

@@ -73,7 +73,7 @@ static long create(struct opening *open) {
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
-    fos_give_back(open->context, mount, place->attributes.inode);
+    fos_give_back(open->context, mount, place->attributes.inode, (uint32_t)open->flags);
     return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
 }
 
@@ -151,12 +151,12 @@ static long open_numbered(struct opening *open) {
         if (file != NULL && !file->is_directory && fos_is_locked(file->inode)) number = back_number(open, file, number, keep);
         else if (file != NULL && number < 0) number = fos_number_take(keep);
         if (file != NULL && number >= 0) {
-            fos_number_publish((int)number, file);
             if (open->resized) fos_show_size(open->context, open->place.mount, file, number);
+            fos_number_publish((int)number, file);
             return number;
         }
         if (file != NULL) fos_file_delete(file);
-        fos_give_back(open->context, open->place.mount, open->place.attributes.inode);
+        fos_give_back(open->context, open->place.mount, open->place.attributes.inode, (uint32_t)open->flags);
         // The kernel opens it: what an exclusive creation has made, it must not find in its way.
         if ((file == NULL || number == FOS_PASS) && (open->flags & O_EXCL) == 0) result = fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT);
         else result = file == NULL ? -ENFILE : number;

@@ -43,7 +43,7 @@ struct fos_file *fos_file_new(void) {
     file->offset = 0;
     file->ended_at = -1;
     file->path_length = 0;
-    file->region = file->message_reads = 0;
+    file->region = file->message_reads = file->message_writes = 0;
     file->message_bytes = 0;
     file->backing = FOS_BACKING_NONE;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
@@ -79,7 +79,7 @@ static void release(struct fos_context *context, struct fos_file *file) {
     if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
-    fos_give_back(own, mount, file->inode);
+    fos_give_back(own, mount, file->inode, file->flags);
     if (context == NULL) fos_leave(own);
 }
 

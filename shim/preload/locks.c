@@ -16,32 +16,35 @@
 enum { LOCKED_INODES = 1024, LOCKED_MOST = 768 };
 static const uint64_t removed = UINT64_MAX;
 static uint64_t locked[LOCKED_INODES];
-static uint32_t locked_count;  // places ever taken
+static uint32_t locked_count;  // that are in it, and those that found no place
 
 static uint32_t place_of(uint64_t inode) { return (uint32_t)((inode * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - 10)); }
 
 int fos_is_locked(uint64_t inode) {
     if (__builtin_expect(__atomic_load_n(&locked_count, __ATOMIC_ACQUIRE) == 0, 1)) return 0;
-    for (uint32_t at = place_of(inode);; at = (at + 1) % LOCKED_INODES) {
+    if (__atomic_load_n(&locked_count, __ATOMIC_RELAXED) > LOCKED_MOST) return 1;
+    for (uint32_t at = place_of(inode), step = 0; step < LOCKED_INODES; at = (at + 1) % LOCKED_INODES, step++) {
         uint64_t here = __atomic_load_n(&locked[at], __ATOMIC_ACQUIRE);
         if (here == inode) return 1;
-        if (here == 0) return __atomic_load_n(&locked_count, __ATOMIC_RELAXED) > LOCKED_MOST;
+        if (here == 0) return 0;
     }
+    return 0;
 }
 
 static void note(uint64_t inode) {
     if (inode == 0 || fos_is_locked(inode)) return;
     if (__atomic_fetch_add(&locked_count, 1, __ATOMIC_ACQ_REL) >= LOCKED_MOST) return;
-    for (uint32_t at = place_of(inode);; at = (at + 1) % LOCKED_INODES) {
-        uint64_t here = 0;
-        if (__atomic_compare_exchange_n(&locked[at], &here, inode, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) || here == inode) return;
+    for (uint32_t at = place_of(inode), step = 0; step < LOCKED_INODES; at = (at + 1) % LOCKED_INODES, step++) {
+        uint64_t here = __atomic_load_n(&locked[at], __ATOMIC_ACQUIRE);
+        if ((here == 0 || here == removed) && __atomic_compare_exchange_n(&locked[at], &here, inode, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return;
     }
 }
 
 static void forget(uint64_t inode) {
     for (uint32_t at = place_of(inode), step = 0; step < LOCKED_INODES; at = (at + 1) % LOCKED_INODES, step++) {
         uint64_t here = inode;
-        if (__atomic_compare_exchange_n(&locked[at], &here, removed, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) || here == 0) return;
+        if (__atomic_compare_exchange_n(&locked[at], &here, removed, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) __atomic_sub_fetch(&locked_count, 1, __ATOMIC_ACQ_REL);
+        else if (here == 0) return;
     }
 }
 

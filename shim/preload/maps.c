@@ -1,15 +1,15 @@
-// Files that are read in memory shared with their owner, without a message (fos/map.h).
+// Files that are read and overwritten in memory shared with their owner, without a message (fos/map.h).
 //
-// Role: a file that a description has read more of than it holds is asked for as a region (MAP): making one costs the owner
-// about what reading the file once costs, so at worst twice the work is done. Reads then copy from the region while its
-// grant stands; else they are messages, as before.
+// Role: a file that a description has read or written more of than it holds is asked for as a region (MAP): making one costs the
+// owner about what reading the file once costs, so at worst twice the work is done. Reads then copy from the region, and
+// writes within the file into it, while its grant stands; else they are messages, as before.
 // Invariants: a region belongs to one inode of one connection; it is unmapped only while no call uses it; one MAP at a
 // time a process, because its descriptor comes over the connection's socket.
 #define _GNU_SOURCE
 #include <time.h>
 #include "calls.h"
 
-enum { REGIONS = 32, LEAST_READS = 8, REFUSED = INT32_MAX };
+enum { REGIONS = 32, LEAST_USES = 8, LEAST_WRITES = 16, REFUSED = INT32_MAX };
 
 struct region {
     int32_t users;      // calls that use it now; -1: being made or unmapped
@@ -47,24 +47,29 @@ static void drop(struct region *region) {
     hand_back(region);
 }
 
-static int64_t now(void) {
+static struct timespec now(void) {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME_COARSE, &time);
-    return time.tv_sec;
+    return time;
 }
 
-long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes) {
+// The region of a description, held. NULL: there is none.
+static struct region *region_of(const struct fos_mount *mount, struct fos_file *file) {
     uint32_t place = file->region;
-    if (place == 0) return -1;
+    if (place == 0) return NULL;
     struct region *region = &regions[place - 1];
-    if (!hold(region)) return -1;
-    long result = -1;
+    if (!hold(region)) return NULL;
     if (region->inode == file->inode && region->owner == fos_connection_tag(mount)) {
         region->used = __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
-        result = fos_map_read(&region->mapping, offset, to, bytes, now());
-    } else {
-        file->region = 0;
+        return region;
     }
+    file->region = 0;
+    let_go(region);
+    return NULL;
+}
+
+// The end of a use.
+static long finish(struct region *region, struct fos_file *file, long result) {
     let_go(region);
     // The region is of no use any more: the file outgrew it, or was emptied.
     if (result == -ESTALE) {
@@ -73,6 +78,18 @@ long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t of
     }
     if (result >= 0) fos_tally_add(&fos_tally->mapped_reads, 1);
     return result < 0 ? -1 : result;
+}
+
+long fos_mapped_read(struct fos_mount *mount, struct fos_file *file, uint64_t offset, void *to, uint64_t bytes) {
+    struct region *region = region_of(mount, file);
+    return region == NULL ? -1 : finish(region, file, fos_map_read(&region->mapping, offset, to, bytes, now().tv_sec));
+}
+
+long fos_mapped_write(struct fos_mount *mount, struct fos_file *file, uint64_t offset, const void *from, uint64_t bytes) {
+    struct region *region = region_of(mount, file);
+    if (region == NULL) return -1;
+    struct timespec time = now();
+    return finish(region, file, fos_map_write(&region->mapping, offset, from, bytes, (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec));
 }
 
 // A place for one region more: a free one, or the one that was used longest ago.
@@ -90,12 +107,13 @@ static struct region *take_place(void) {
     return oldest;
 }
 
-static int ask(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, struct fos_mapping *mapping) {
+// `mapping` NULL: it is there, and is to be written to again.
+static int ask(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, int writes, struct fos_mapping *mapping) {
     struct fos_message *request = fos_build(context, mount, FOS_OP_MAP, file->inode);
-    struct fos_map_request wanted = {.access = 4};
+    struct fos_map_request wanted = {.access = writes ? 6 : 4, .flags = mapping == NULL ? FOS_MAP_RENEW : 0};
     fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(context, mount);
-    if (status < 0) return status;
+    if (status < 0 || mapping == NULL) return status;
     const struct fos_message *message = fos_answer(context, mount);
     struct fos_map_reply reply;
     if (message->length < sizeof reply) return -EIO;
@@ -103,23 +121,45 @@ static int ask(struct fos_context *context, struct fos_mount *mount, const struc
     return fos_map_receive(&mount->client, &reply, mapping);
 }
 
-static void map(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
+// The place of an inode's region, or 0.
+static uint32_t find(const struct fos_mount *mount, uint64_t inode) {
     for (uint32_t i = 0; i < REGIONS; i++) {
-        if (regions[i].inode == file->inode && regions[i].owner == fos_connection_tag(mount)) {
-            file->region = i + 1;
-            return;
-        }
+        if (regions[i].inode == inode && regions[i].owner == fos_connection_tag(mount)) return i + 1;
     }
-    // A handler that interrupts this, and another thread, read by message meanwhile.
+    return 0;
+}
+
+static void map(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, int writes) {
+    uint32_t place = find(mount, file->inode);
+    struct region *region = place == 0 ? NULL : &regions[place - 1];
+    if (region != NULL && (!writes || region->mapping.writable)) {
+        file->region = place;
+        // Writing has ended meanwhile, or the file has outgrown the region.
+        int status = writes ? ask(context, mount, file, 1, NULL) : 0;
+        if (status == -ESTALE) {
+            file->region = 0;
+            drop(region);
+        } else if (status < 0) {
+            file->message_writes = REFUSED;
+        }
+        return;
+    }
+    // A handler that interrupts this, and another thread, use messages meanwhile.
     if (!fos_packets_claim()) return;
-    struct region *region = take_place();
+    if (region != NULL && !seize(region)) region = NULL;
+    else if (region == NULL) region = take_place();
     if (region != NULL) {
         struct fos_mapping mapping;
-        if (ask(context, mount, file, &mapping) == 0) {
+        fos_map_release(&region->mapping);
+        region->inode = 0;
+        int status = ask(context, mount, file, writes, &mapping);
+        if (status == 0) {
             region->mapping = mapping;
             region->owner = fos_connection_tag(mount);
             region->inode = file->inode;
             file->region = (uint32_t)(region - regions) + 1;
+        } else if (writes) {
+            file->message_writes = REFUSED;
         } else {
             file->message_bytes = REFUSED;
         }
@@ -128,14 +168,22 @@ static void map(struct fos_context *context, struct fos_mount *mount, struct fos
     fos_packets_release();
 }
 
-void fos_read_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes) {
-    if (!fos_cache_enabled() || file->message_bytes == REFUSED || size == 0) return;
+void fos_used_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes, int is_write) {
+    if (!fos_cache_enabled() || size == 0 || file->message_bytes == REFUSED) return;
+    if (is_write) {
+        if ((file->flags & O_ACCMODE) != O_RDWR || file->message_writes == REFUSED) return;
+        file->message_writes++;
+    }
     file->message_bytes += bytes < INT32_MAX / 4 ? bytes : INT32_MAX / 4;
     file->message_reads++;
-    if (file->message_bytes <= size || file->message_reads < LEAST_READS) return;
+    int writes = file->message_writes > 0 && file->message_writes != REFUSED;
+    // What is there already is cheap to use again.
+    int is_near = file->region != 0 && writes && file->message_writes >= LEAST_WRITES;
+    if (!is_near && (file->message_bytes <= size || file->message_reads < LEAST_USES)) return;
     file->message_bytes = 0;
     file->message_reads = 0;
-    map(context, mount, file);
+    if (writes) file->message_writes = 0;
+    map(context, mount, file, writes);
 }
 
 // A region outlives no description for long: it would keep the pages of a file that is gone.

@@ -199,7 +199,7 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
         if (here != NULL) fos_file_put(context, here);
     }
     // The kernel's own reference keeps the inode from here on.
-    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode);
+    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
     fos_tally_add(&fos_tally->materialised, 1);
     return 0;
 }

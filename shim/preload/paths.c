@@ -147,17 +147,23 @@ static long begin(struct fos_context *context, long directory, const char **path
     return result;
 }
 
-// Replaces the path by a link's target and what followed the link. 0, -errno or FOS_PASS.
-static long expand(struct fos_context *context, struct fos_place *place, const char **path, struct position *at, int links) {
-    if (links > FOS_SYMLINKS_MAX) return -ELOOP;
-    struct fos_mount *mount = place->mount;
-    struct fos_message *request = fos_build(context, mount, FOS_OP_READLINK, place->attributes.inode);
+long fos_link_target(struct fos_context *context, struct fos_mount *mount, uint64_t inode) {
+    struct fos_message *request = fos_build(context, mount, FOS_OP_READLINK, inode);
     request->bulk_offset = 0;
     request->bulk_length = FOS_SYMLINK_BYTES_MAX;
     int status = fos_send(context, mount);
     if (status < 0) return status == -EINVAL ? -ESTALE : status;
-    size_t length = fos_answer(context, mount)->bulk_length, rest = strlen(*path);
-    if (length > FOS_SYMLINK_BYTES_MAX) return -EIO;
+    uint32_t length = fos_answer(context, mount)->bulk_length;
+    return length > FOS_SYMLINK_BYTES_MAX ? -EIO : (long)length;
+}
+
+// Replaces the path by a link's target and what followed the link. 0, -errno or FOS_PASS.
+static long expand(struct fos_context *context, struct fos_place *place, const char **path, struct position *at, int links) {
+    if (links > FOS_SYMLINKS_MAX) return -ELOOP;
+    struct fos_mount *mount = place->mount;
+    long target = fos_link_target(context, mount, place->attributes.inode);
+    if (target < 0) return target;
+    size_t length = (size_t)target, rest = strlen(*path);
     if (length + rest + 2 > BYTES_LIMIT) return -ENAMETOOLONG;
     char *text = context->path[links & 1];
     memcpy(text, fos_bulk_of(context, mount), length);

@@ -146,6 +146,7 @@ struct fos_mapping {
     const uint8_t *data;                     // NULL: none
     uint64_t bytes;                          // of the file that it covers
     const struct fos_map_control *control;
+    uint32_t writable;                       // 1: mapped for writing too
 };
 // Takes the descriptor that belongs to a reply of FOS_OP_MAP from the connection's socket, and maps it. Packets of
 // requests that were given up are dropped. One thread a client at a time, from sending the request on. 0, -ETIMEDOUT
@@ -157,6 +158,9 @@ void fos_map_release(struct fos_mapping *mapping);
 // Reads without a message. How many bytes were read, 0 at and beyond the end of the file; -EAGAIN: send READ; -ESTALE:
 // the same, and the mapping is of no use any more. `now`: seconds of CLOCK_REALTIME, coarse is good enough.
 long fos_map_read(const struct fos_mapping *mapping, uint64_t offset, void *buffer, uint64_t count, int64_t now);
+// Overwrites bytes of the file without a message: `count`, all of them. -EAGAIN: send WRITE; -ESTALE: the same, and the mapping
+// is of no use any more. `now`: nanoseconds of CLOCK_REALTIME, coarse is good enough.
+long fos_map_write(const struct fos_mapping *mapping, uint64_t offset, const void *buffer, uint64_t count, uint64_t now);
 
 // Finds the instance of a mount in /proc/self/mountinfo by the path of its mount point (or any path below it):
 // fills uid and name. The path is absolute and free of symbolic links, "." and ".." (realpath(3)): it is compared as

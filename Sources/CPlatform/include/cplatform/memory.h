@@ -11,6 +11,8 @@ int fos_platform_memfd(const char *name, uint64_t bytes);
 int fos_platform_seal_size(int fd);
 // The same, and no new writable mapping or write: mappings made before stay writable (the board).
 int fos_platform_seal_read_only(int fd);
+// A descriptor of the same file that can be mapped and read, and through which other users cannot come to write; -errno.
+int fos_platform_open_read_only(int fd);
 // Maps the whole of a shared descriptor for reading and writing; NULL on failure.
 void *fos_platform_map_shared(int fd, uint64_t bytes);
 // Another descriptor of the same file, close-on-exec; -errno.
