@@ -50,7 +50,7 @@ import mmap
 data = bytearray(50_000_000)
 assert not any(data[::4096])
 data[::4096] = b'x' * len(data[::4096])
-reservation = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+reservation = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
 given_up = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 given_up.write(b'y' * (4 << 20))
 given_up.madvise(mmap.MADV_DONTNEED)
