@@ -16,6 +16,8 @@ setup_file() {
 setup() { [ "$("$FOS" status --json "$MOUNT" | jq '.[0].memory.limit_bytes // 0')" -gt 0 ] || skip "the mount has no memory fleet"; }
 
 served() { "$FOS" run --mount "$MOUNT" --memory="${THRESHOLD:-1M}" -- "$@"; }
+# For the background: the process that is started is the program itself, so that it can be killed.
+served_itself() { exec "$FOS" run --mount "$MOUNT" --memory="${THRESHOLD:-1M}" -- "$@"; }
 # Runs a command plainly and served, both from the local directory, and compares what they print.
 same() {
     cd "$LOCAL"
@@ -143,7 +145,7 @@ PY
     export THRESHOLD=64K
     rounds=$((FOS_LONG == 1 ? 400 : 25))
     for killed in $(seq $((FOS_LONG == 1 ? 60 : 12))); do
-        served "$ROOT/shim/build/memory_pages" 24 100000 "$killed" 3>&- &
+        served_itself "$ROOT/shim/build/memory_pages" 24 100000 "$killed" 3>&- &
         victim=$!
         sleep "0.$((RANDOM % 5))"
         kill -9 "$victim"
@@ -169,6 +171,7 @@ import os, sys, time
 data = bytearray(20_000_000)
 data[::4096] = b'p' * len(data[::4096])
 if os.fork() == 0:
+    open(sys.argv[1] + '.forked', 'w').close()
     time.sleep(0.5)
     ok = data[::4096].count(b'p') == len(data[::4096])
     more = bytearray(5_000_000)
@@ -178,10 +181,11 @@ time.sleep(30)
 PY
     : > "$BASE/survivors"
     for i in $(seq $((FOS_LONG == 1 ? 50 : 5))); do
-        served python3 "$BASE/outlive.py" "$BASE/survivors" 3>&- &
-        sleep 0.6
+        served_itself python3 "$BASE/outlive.py" "$BASE/survivors" 3>&- &
+        for _ in $(seq 100); do [ -e "$BASE/survivors.forked" ] && break; sleep 0.1; done
         kill -9 $!
         wait $! || true
+        rm -f "$BASE/survivors.forked"
     done
     for _ in $(seq 50); do [ "$(wc -l < "$BASE/survivors")" -ge $((FOS_LONG == 1 ? 40 : 3)) ] && break; sleep 0.2; done
     cat "$BASE/survivors"
