@@ -23,13 +23,23 @@ static struct fos_mount *find_mount(void) {
     return serving = fos_mount_for_memory(without);
 }
 
-// Sends what `build` has built and takes the descriptors that its reply speaks of. The status, or -errno.
+// Another thread may be taking its descriptors; or this one, interrupted by a handler, which is not waited for long. Before a
+// fork patience pays: without the descriptor all would have to be copied.
+static int claim_packets(int patient) {
+    for (int attempt = patient ? 500 : 20; attempt > 0; attempt--) {
+        if (fos_packets_claim()) return 1;
+        fos_sleep(100000);
+    }
+    return 0;
+}
+
+// Sends a request and takes the descriptors that its reply speaks of. The status, or -errno.
 static int ask(uint16_t operation, uint64_t token, const void *payload, uint32_t bytes, void *reply, uint32_t reply_bytes, struct fos_descriptors *descriptors) {
     struct fos_context *context = fos_enter(SYS_mmap);
     if (context == NULL) return -EAGAIN;
     struct fos_mount *mount = find_mount();
     int status = mount == NULL ? -ENOTCONN : 0;
-    if (status == 0 && descriptors != NULL && !fos_packets_claim()) status = -EAGAIN;
+    if (status == 0 && descriptors != NULL && !claim_packets(operation == FOS_OP_MEMORY_REGION)) status = -EAGAIN;
     if (status != 0) {
         fos_leave(context);
         return status;
