@@ -110,6 +110,15 @@ struct FrameRegion: BitwiseCopyable {
         }
     }
 
+    /// Nothing is believed to be zero any more: whoever had the descriptor could write to all of the region, not only to what
+    /// it was granted. Frames that were zeroed are zeroed again, absent ones are given back once more.
+    func distrust<K: Kernel>(_ kernel: K) {
+        while let run = zeroed.take(upTo: frames) { dirty.release(run) }
+        absent.forEachBlock { frame, order in
+            kernel.discard(memory, offset: frame << size.shift, bytes: (1 << order) << size.shift)
+        }
+    }
+
     private func mark(_ frames: Range<Int>, granted: Bool) {
         FrameRegion.forEachWord(frames) { word, bits in
             if granted { grants[word] |= bits } else { grants[word] &= ~bits }

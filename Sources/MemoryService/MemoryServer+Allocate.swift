@@ -43,7 +43,11 @@ extension MemoryServer {
         while !grant.isFull, canBind, let region = nextUnbound(for: grant.wanted, size, client, zeroed: true) { canBind = bind(region, to: request, &grant, kernel) }
         takeUnzeroed(from: client, &grant, kernel)
         while !grant.isFull, canBind, grant.budget > 0 {
-            guard let region = nextUnbound(for: grant.wanted, size, client, zeroed: false) ?? makeRegion(for: grant.wanted, size, client, kernel) else { break }
+            // To make room, retired regions are asked about, so there may be one where there was none.
+            guard
+                let region = nextUnbound(for: grant.wanted, size, client, zeroed: false) ?? makeRegion(for: grant.wanted, size, client, kernel)
+                    ?? nextUnbound(for: grant.wanted, size, client, zeroed: false)
+            else { break }
             canBind = bind(region, to: request, &grant, kernel)
         }
         if isWanting { kernel.idleAgain() }

@@ -76,11 +76,13 @@ extension MemoryServer {
         for size in FrameSize.all {
             let (all, zeroed) = unboundBytes(size)
             guard zeroed < reserve(size), size == .small || kernel.hasHugeFrames else { continue }
+            // What is to go back to Linux is no part of the reserve, or the two steps would undo each other for ever.
+            let surplus = surplusUnbound(size)
             let list = unboundList(size)
             var next = list.first
             while let region = next {
                 next = list.next(region)
-                if region.pointee.isWhollyZeroed { continue }
+                if region.pointee.isWhollyZeroed || region == surplus { continue }
                 let step = region.pointee.dirty.freeFrames > 0 ? options.stepBytes : options.populateBytes
                 let done = region.pointee.makeZeroed(upTo: max(1, step >> size.shift), kernel)
                 count(zeroed: done, size)
@@ -140,15 +142,14 @@ extension MemoryServer {
     }
 
     /// An unbound region without which the reserve is still whole.
-    private func surplusUnbound() -> RegionPointer? {
-        for size in FrameSize.all {
-            guard let region = unboundList(size).first else { continue }
-            let all = unboundBytes(size).all
-            var next: RegionPointer? = region
-            while let candidate = next {
-                if all - candidate.pointee.memory.bytes >= reserve(size) { return candidate }
-                next = unboundList(size).next(candidate)
-            }
+    private func surplusUnbound() -> RegionPointer? { surplusUnbound(.small) ?? surplusUnbound(.huge) }
+
+    private func surplusUnbound(_ size: FrameSize) -> RegionPointer? {
+        let all = unboundBytes(size).all
+        var next = unboundList(size).first
+        while let candidate = next {
+            if all - candidate.pointee.memory.bytes >= reserve(size) { return candidate }
+            next = unboundList(size).next(candidate)
         }
         return nil
     }

@@ -261,6 +261,7 @@ public struct MemoryServer: Server, ~Copyable {
     mutating func reclaim<K: Kernel>(_ region: RegionPointer, _ kernel: K) {
         retired.remove(region)
         region.pointee.freeAll()
+        region.pointee.distrust(kernel)
         region.pointee.state = .unbound
         region.pointee.token = newToken(index: Int(fos_memory_token_index(region.pointee.token)))
         addUnbound(region)

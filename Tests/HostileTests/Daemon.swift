@@ -40,7 +40,10 @@ final class Daemon {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         _ = FileManager.default.createFile(atPath: logFile.path, contents: nil)
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        var arguments = ["timeout", "-s", "KILL", "\(limit)", products.path + "/fos", "serve", "--name", name, "--size", "\(sizeMiB)M"]
+        var arguments = ["timeout", "-s", "KILL", "\(limit)", products.path + "/fos", "serve", "--name", name, "--size", "\(sizeMiB)M",
+            // What is kept zeroed for programs is not growth.
+            "--memory-reserve", "4M",
+        ]
         if let cpus { arguments += ["--cpus", cpus] }
         // Another user's clients may come only if the owner lets them; root needs no permission of fuse.conf for it.
         if geteuid() == 0 { arguments.append("--allow-other") }

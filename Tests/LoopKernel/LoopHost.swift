@@ -75,7 +75,9 @@ public final class LoopHost {
     /// Descriptors of lent regions that clients have, by handle. A test that lets a client unmap one counts it down.
     public var grips: [Int32: Int] = [:]
     /// Bytes of frames made present, less those given back.
-    public internal(set) var populated = 0
+    public var populated: Int { populatedPages.count * Int(FOS_PAGE_BYTES) }
+    /// Addresses of the pages of frames that are there.
+    var populatedPages: Set<UInt> = []
     private var regionsEver: Int32 = 0
     /// The inode epochs of the board.
     var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))

@@ -77,10 +77,16 @@ public struct LoopKernel: Kernel {
         host.makeFrames(bytes: bytes, sharing: sharing)
     }
     public var hasHugeFrames: Bool { host.options.hasHugeFrames }
-    public func populate(_ region: SharedRegion, offset: Int, bytes: Int) { host.populated += bytes }
+    public func populate(_ region: SharedRegion, offset: Int, bytes: Int) {
+        for page in pages(region, offset, bytes) { host.populatedPages.insert(page) }
+    }
     public func discard(_ region: SharedRegion, offset: Int, bytes: Int) {
-        host.populated -= bytes
+        for page in pages(region, offset, bytes) { host.populatedPages.remove(page) }
         (region.base + offset).initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    }
+    private func pages(_ region: SharedRegion, _ offset: Int, _ bytes: Int) -> StrideTo<UInt> {
+        let first = UInt(bitPattern: region.base + offset)
+        return stride(from: first, to: first + UInt(bytes), by: Int(FOS_PAGE_BYTES))
     }
     public func isAlone(_ region: SharedRegion) -> Bool { host.grips[region.handle, default: 0] == 0 }
     public func dropRegion(_ region: SharedRegion) { host.dropRegion(region) }
