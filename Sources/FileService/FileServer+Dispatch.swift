@@ -183,6 +183,7 @@ extension FileServer {
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0
+        askAgainForStock()
         returnExtents(kernel)
         // An idle core has no other reason to tick again.
         if owedNotices.count > 0 || owing > 0 || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }

@@ -17,6 +17,14 @@ extension FileServer {
         if memory != nil, pool.freePages < Limits.pagesInStock, !isStocking, pool.freePages < pool.credits { askForStock(kernel) }
     }
 
+    /// At ticks: the fleet may have memory again.
+    mutating func askAgainForStock() {
+        guard isStocking else { return }
+        var isAsked = false
+        continuations.forEach { _, state in if state.pointee.kind == .stock { isAsked = true } }
+        if !isAsked { isStocking = false }
+    }
+
     private mutating func askForStock<K: Kernel>(_ kernel: K) {
         guard let id = continuations.insert(Continuation(.stock)) else { return }
         // Nobody's request: its letter names no client.
@@ -53,9 +61,8 @@ extension FileServer {
     }
 
     mutating func resumeStock<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
-        isStocking = false
-        // Should the fleet have none, the next request that needs pages finds out.
-        _ = adopt(response)
+        // Should the fleet have none, it is asked again at the next tick; a request that needs pages finds out before.
+        if adopt(response) { isStocking = false } else { kernel.tickAgain() }
         continuations.remove(id)
     }
 
