@@ -40,7 +40,7 @@ let package = Package(
         .target(
             name: "Instance",
             dependencies: [
-                "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
+                "Microkernel", "NameService", "PrivilegeService", "FileService", "PlacementService", "Fleet", "FuseMount", "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
@@ -63,7 +63,7 @@ let package = Package(
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(
             name: "FileServiceTests",
-            dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
+            dependencies: ["FileService", "FileStorage", "Fleet", "PlacementService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(
@@ -76,7 +76,7 @@ let package = Package(
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",
-            dependencies: ["Instance", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
+            dependencies: ["Instance", "FosCommand", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
         // The processes that HostileTests starts: the helper here, and the command.
         .executableTarget(name: "fos-hostile", dependencies: ["CFosProxy", "CFosWire"], path: "Tests/HostileClient", cSettings: c),
         .testTarget(name: "HostileTests"),

@@ -60,7 +60,20 @@ extension FileServer {
             deliver(message, kernel)
         case FOS_OP_CLIENT_GONE: if isNews { clientGone(request.envelope.pointee.client, kernel) } else { answer(-EPERM, kernel) }
         case FOS_OP_TICK: if isNews { tick(kernel) } else { answer(-EPERM, kernel) }
+        case FOS_OP_FLEET_MEMBERS, FOS_OP_FLEET_GIVE, FOS_OP_FLEET_TAKE: serveManager(operation, request, kernel)
         default: answer(-ENOSYS, kernel)
+        }
+    }
+
+    /// What the fleet manager, or a microkernel, says.
+    private mutating func serveManager<K: Kernel>(_ operation: fos_operation, _ request: Request, _ kernel: K) {
+        let kind = UInt32(request.envelope.pointee.sender_kind)
+        let isManager = kind != FOS_SENDER_CLIENT.rawValue && request.envelope.pointee.from == manager?.rawValue
+        guard kind == FOS_SENDER_KERNEL.rawValue || isManager else { return answer(-EPERM, kernel) }
+        switch operation {
+        case FOS_OP_FLEET_MEMBERS: takeMembers(request, kernel)
+        case FOS_OP_FLEET_GIVE: takeOrder(request, kernel)
+        default: takeOver(request, kernel)
         }
     }
 
@@ -72,10 +85,26 @@ extension FileServer {
         default: break
         }
         let number = request.message.pointee.inode
-        guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
+        guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(-ESTALE, kernel) }
+        serve(operation, inode, request, kernel)
+    }
+
+    /// A request for an inode that is on its way, or another member's.
+    private mutating func serveElsewhere<K: Kernel>(_ operation: fos_operation, _ number: UInt64, _ request: Request, _ kernel: K) {
+        if let inode = onItsWay(number) {
+            if motion.giving?.isClosing == false, Self.isReading(operation) { return serve(operation, inode, request, kernel) }
+            motion.delayed += 1
+            return answer(Status.retry, kernel)
+        }
+        if isNowhere(number, request) { return answer(-ESTALE, kernel) }
+        if isLost(number) { return answer(-EIO, kernel) }
+        pass(request, to: ownerIndex(of: number), kernel)
+    }
+
+    private mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
         case FOS_OP_GETATTR: answer(attributesOf: inode, kernel)
@@ -117,8 +146,9 @@ extension FileServer {
     private mutating func servePeer<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
         let number = request.message.pointee.inode
         if operation == FOS_OP_PEER_LOOKUP {
-            guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
-            return finishLookup(request, kernel)
+            if isHere(number) || isNowhere(number, request) || isLost(number) { return finishLookup(request, kernel) }
+            if onItsWay(number) != nil { return delay(kernel) }
+            return pass(request, to: ownerIndex(of: number), kernel)
         }
         let kind = UInt32(request.envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_SERVER.rawValue || kind == FOS_SENDER_NONE.rawValue,
@@ -127,13 +157,25 @@ extension FileServer {
         switch operation {
         case FOS_OP_PEER_TREE_LOCK: return peerTreeLock(kernel)
         case FOS_OP_PEER_TREE_UNLOCK: return treeIsLocked = false
+        case FOS_OP_PEER_SLOT_BEGIN: return takeBegin(request, kernel)
+        case FOS_OP_PEER_SLOT_PIECE: return takePiece(request, kernel)
+        case FOS_OP_PEER_SLOT_END: return takeEnd(request, kernel)
+        case FOS_OP_PEER_SLOT_NEWS: return takeNews(request, kernel)
+        case FOS_OP_PEER_SLOT_SYNC: return answerSync(request, kernel)
+        case FOS_OP_PEER_GIFT: return takeGift(request, kernel)
+        case FOS_OP_PEER_TABLE: return answerTable(request, kernel)
         case FOS_OP_PEER_ANCESTRY: return peerAncestry(request, kernel)
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
         default: break
         }
-        guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
+        guard isHere(number) else {
+            if onItsWay(number) != nil { return delay(kernel) }
+            if isNowhere(number, request) { return answerPeer(-ENOENT, kernel) }
+            if isLost(number) { return answerPeer(absence(of: operation), kernel) }
+            return pass(request, to: ownerIndex(of: number), kernel)
+        }
         guard let inode = inodes.find(number) else { return answerPeer(-ENOENT, kernel) }
         switch operation {
         case FOS_OP_PEER_LINK: peerLink(inode, request, kernel)
@@ -149,16 +191,46 @@ extension FileServer {
         }
     }
 
+    /// The inode is on its way to another server, and is not to change meanwhile.
+    private mutating func delay<K: Kernel>(_ kernel: K) {
+        motion.delayed += 1
+        answerPeer(Status.retry, kernel)
+    }
+
+    /// What a peer is told of an inode that was lost with its server: its names may go, and nothing else can be done with it.
+    private func absence(of operation: fos_peer_operation) -> Int32 {
+        switch operation {
+        case FOS_OP_PEER_UNLINK, FOS_OP_PEER_REMOVE_DIRECTORY, FOS_OP_PEER_MOVED: return 0
+        default: return -EIO
+        }
+    }
+
     /// Forwards a request; its answer goes to the client directly.
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
-        guard request.envelope.pointee.hops < Limits.hops else { return answer(-EIO, kernel) }
-        if kernel.forward(request.letter, to: members[owner]) != .sent { answer(Status.retry, kernel) }
+        // So often only while tables disagree: the client asks again when they do not.
+        guard request.envelope.pointee.hops < Limits.hops else { return answer(Status.retry, kernel) }
+        markPassed(request, to: owner)
+        motion.forwarded += 1
+        if kernel.forward(request.letter, to: members[owner]) == .sent { return }
+        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue else { return answer(Status.retry, kernel) }
+        // Nobody would send it again.
+        var state = Continuation(.passing)
+        state.target = request.message.pointee.inode
+        state.isDecided = true
+        if let id = keep(state, kernel) { owe(id, .letter) }
+    }
+
+    /// Tells the taker of a slot what its giver has not got.
+    func markPassed(_ request: Request, to owner: Int) {
+        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == SlotTable.slot(ofInode: request.message.pointee.inode) } ?? false
+        request.envelope.pointee.settled = isToTaker ? 1 : 0
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
     private mutating func tick<K: Kernel>(_ kernel: K) {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
         if owing > 0 { payOwed(kernel) }
+        tickMotion(kernel)
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0

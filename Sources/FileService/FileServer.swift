@@ -50,11 +50,25 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var discarded = Discarded()
     var mappings = MappingTable()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
+    var motion: SlotMotion
+    /// By slot.
+    let ways: UnsafeMutablePointer<SlotWay>
+    var meter = LoadMeter()
+    /// Whom reports go to, and whose orders count; nil: nobody but microkernels.
+    let manager: MailboxAddress?
+    /// Of the last news of the fleet's members.
+    var membersEpoch: UInt32 = 0
+    /// A member that joins: the next slot whose owner it is to learn, and whether it has asked.
+    var joinNext: Int
+    var isPulling = false
+    var reportedSlots = 0
+    var reportedWork = 0
+    let rootAttributes: RootAttributes
     /// Continuations with something in `owed`.
     var owing = 0
     /// Continuations that ask peers for credits.
     var asking = 0
-    /// Member 0 only: a directory is being moved.
+    /// First member only: a directory is being moved.
     var treeIsLocked = false
     var isPublished = false
     var leasesRevoked: UInt64 = 0
@@ -67,27 +81,39 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - members: mailboxes of all file servers; slots are spread evenly over them.
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
+    ///   - serving: how many members serve from the start, the first ones; the others are places for servers to come. nil: all.
+    ///   - isJoining: the fleet runs already; this member owns nothing yet, and asks the others who owns what.
+    ///   - manager: the mailbox that may say who the members are and order slots to be given.
     public init(
-        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64, store: consuming Store
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64, store: consuming Store,
+        serving: Int? = nil, isJoining: Bool = false, manager: MailboxAddress? = nil
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
-        self.members = Membership(members)
-        slots = SlotTable(members: members.count)
+        self.manager = manager
+        self.members = Membership(members, alive: serving)
+        motion = SlotMotion(members: members.count)
+        ways = .allocate(capacity: SlotTable.slots)
+        ways.initialize(repeating: SlotWay(), count: SlotTable.slots)
+        joinNext = isJoining ? 0 : SlotTable.slots
+        rootAttributes = root
+        // Until it has learned more, a member that joins takes the first one for the owner of all.
+        slots = SlotTable(members: isJoining ? 1 : serving ?? members.count, places: members.count, version: isJoining ? 0 : 1)
         cursor = SlotCursor(start: member)
         pool = PagePool(credits: credits)
         self.store = store
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
-        if slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
+        if !isJoining, slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
     }
 
     deinit {
         letters.deallocate()
         again.deallocate()
+        ways.deallocate()
     }
 
-    private mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
+    mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
         let slot = SlotTable.slot(ofInode: UInt64(FOS_ROOT_INODE))
         guard let root = inodes.create(slot: slot, &arena, &pool) else { preconditionFailure("the size limit has no room for a root directory") }
         precondition(root.pointee.number == UInt64(FOS_ROOT_INODE), "the root is the first inode of its slot")
@@ -108,16 +134,27 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         if !isPublished { publishSlots(kernel) }
+        // Ticks and the fleet's own messages are no load: an idle server has nothing to report.
+        if request.operation >= FOS_OP_LOOKUP.rawValue, request.operation < FOS_OP_PEER_SLOT_BEGIN.rawValue, meter.count() {
+            meter.measure(arrived: request.envelope.pointee.arrived, now: kernel.monotonic)
+        }
         serve(request, Rerun(), kernel)
         if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
         if waiters.count > 0 { answerLocks(kernel) }
+        if motion.giving?.isStalled == true { drive(kernel) }
     }
 
     public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
         let id = response.continuation
         // A continuation lives until all its responses came, so an unknown one is a peer's mistake; it changes nothing.
         guard let state = continuations.state(id) else { return }
+        switch state.pointee.kind {
+        case .move: return resumeGiving(response, kernel)
+        case .sync: return resumeSync(id, response, kernel)
+        case .table: return resumeTable(id, response, kernel)
+        default: break
+        }
         state.pointee.responses -= 1
         begin(continuing: id, kernel)
         switch state.pointee.kind {
@@ -128,7 +165,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .space: resumeSpace(id, response, kernel)
         case .copy: resumeCopy(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
-        case .answer, .flush, .passing: break
+        case .answer, .flush, .passing, .move, .sync, .table: break
         }
         if owing > 0 { payOwed(kernel) }
         if waiters.count > 0 { answerLocks(kernel) }
@@ -164,7 +201,4 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .entry, .entryRemoved, .data, .attributes: break
         }
     }
-
-    @inline(__always) func isHere(_ inode: UInt64) -> Bool { slots.owner(ofInode: inode) == member }
-    @inline(__always) func owner(of inode: UInt64) -> MailboxAddress { members[slots.owner(ofInode: inode)] }
 }

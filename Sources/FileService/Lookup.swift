@@ -42,7 +42,7 @@ extension FileServer {
             request.message.pointee.flags = 0
             request.message.pointee.inode = child
             request.message.pointee.length = 0
-            return pass(request, to: slots.owner(ofInode: child), kernel)
+            return pass(request, to: ownerIndex(of: child), kernel)
         }
         guard let inode = inodes.find(child) else { return answer(Status.retry, kernel) }
         answerEntry(inode, kernel)
@@ -51,7 +51,8 @@ extension FileServer {
     /// PEER_LOOKUP; with message.flags 1 it is a CREATE that found the name taken, and its payload is still there.
     mutating func finishLookup<K: Kernel>(_ request: Request, _ kernel: K) {
         // The entry has gone meanwhile: the client asks its directory again.
-        guard let inode = inodes.find(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
+        let number = request.message.pointee.inode
+        guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : Status.retry, kernel) }
         if request.message.pointee.flags & 1 != 0 {
             guard let make = request.fixed(fos_make_request.self) else { return answer(-EINVAL, kernel) }
             return openExisting(inode, make, kernel)

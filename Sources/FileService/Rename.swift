@@ -87,7 +87,7 @@ extension FileServer {
         var refusal: Int32 = 0
         if moves, isDirectory || (names.isExchange && victimIsDirectory) {
             // Without the tree lock the walk means nothing. Here it is only known to be free by the member that has it.
-            if members.count > 1, member != 0 || treeIsLocked { return false }
+            if members.count > 1, member != members.first || treeIsLocked { return false }
             if isDirectory {
                 switch walkUp(from: names.newParent, seek: source) {
                 case .found: refusal = -EINVAL
@@ -238,7 +238,8 @@ extension FileServer {
         while true {
             if current == seek { return .found }
             if current == UInt64(FOS_ROOT_INODE) { return .root }
-            guard isHere(current) else { return .elsewhere(current) }
+            // The parent of a directory that is on its way does not change.
+            guard isHere(current) || onItsWay(current) != nil else { return .elsewhere(current) }
             guard let inode = inodes.find(current) else { return .broken(-ENOENT) }
             guard inode.isDirectory else { return .broken(-ENOTDIR) }
             current = inode.pointee.parent

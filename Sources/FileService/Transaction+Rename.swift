@@ -32,7 +32,7 @@ extension FileServer {
         begin(continuing: id, kernel)
         let moves = names.newParent != directory.pointee.number
         guard moves, dentry.pointee.kind == Mode.directoryKind || names.isExchange else { return lockOldName(id, kernel) }
-        if member == 0 {
+        if member == members.first {
             guard !treeIsLocked else { return decide(id, Status.retry, kernel) }
             treeIsLocked = true
             continuations.state(id)?.pointee.holdsTree = true
@@ -40,7 +40,7 @@ extension FileServer {
         }
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_TREE_LOCK.rawValue)
-        askNext(id, .treeLock, message, members[0], kernel)
+        askNext(id, .treeLock, message, members[members.first], kernel)
     }
 
     /// Sends the request of a step; a full mailbox undoes the transaction.
@@ -82,6 +82,7 @@ extension FileServer {
     private mutating func lockOldName<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
         // Nothing was held so far: the directory may be gone, and the name may mean something else.
+        guard isHere(kept(id).message.pointee.inode) else { return abort(id, Status.retry, kernel) }
         guard let directory = inodes.find(kept(id).message.pointee.inode) else { return abort(id, -ENOENT, kernel) }
         let (status, found) = oldName(directory, names.old)
         guard let dentry = found else { return abort(id, status, kernel) }
@@ -276,6 +277,12 @@ extension FileServer {
         }
     }
 
+    /// The message of the last two steps that a response answers.
+    private func repeated(_ state: UnsafeMutablePointer<Continuation>, _ phase: Continuation.Phase, _ inode: UInt64) -> Owed {
+        if phase == .commit { return .commit }
+        return inode == state.pointee.source ? .moveSource : .moveVictim
+    }
+
     // MARK: Undoing
 
     private mutating func abort<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
@@ -321,18 +328,18 @@ extension FileServer {
 
     mutating func releaseTree<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), state.pointee.holdsTree else { return }
-        if member == 0 {
+        if member == members.first {
             treeIsLocked = false
         } else {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_TREE_UNLOCK.rawValue)
-            guard kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent else { return owe(id, .treeUnlock) }
+            guard kernel.send(message, to: members[members.first], expecting: .none, onBehalfOf: nil) == .sent else { return owe(id, .treeUnlock) }
         }
         state.pointee.holdsTree = false
     }
 
     mutating func peerTreeLock<K: Kernel>(_ kernel: K) {
-        if member != 0 { return answer(-EIO, kernel) }
+        if member != members.first { return answer(Status.retry, kernel) }
         if treeIsLocked { return answer(Status.retry, kernel) }
         treeIsLocked = true
         answer(0, kernel)
@@ -365,6 +372,8 @@ extension FileServer {
             default: judge(id, phase, reply.attributes, kernel)
             }
         case .moves, .commit:
+            // The member's inode is on its way, or the letter met a full mailbox on its own: again, until it is done.
+            if status == Status.retry { return owe(id, repeated(state, phase, response.message.pointee.inode)) }
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
             precondition(status == 0, "a member refuses what it has agreed to")
             conclude(id, kernel)

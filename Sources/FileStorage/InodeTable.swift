@@ -7,9 +7,9 @@
 // Invariants: freed indices are used again, lowest leaves as they come; a generation is given once in a slot, so
 // (number, generation) never names two inodes; leaves without inodes are released; number 0 is never given.
 
-private typealias Entries = UnsafeMutablePointer<UInt>
+typealias InodeEntries = UnsafeMutablePointer<UInt>
 
-private struct InodeLeaf: BitwiseCopyable {
+struct InodeLeaf: BitwiseCopyable {
     /// Address of the entries; 0 while the leaf is vacant, which is when no entry is in use.
     var entries: UInt = 0
     var capacity: UInt16 = 0
@@ -23,7 +23,7 @@ private struct InodeLeaf: BitwiseCopyable {
     static var endOfFree: UInt16 { .max }
 }
 
-private struct InodeSlot: BitwiseCopyable {
+struct InodeSlot: BitwiseCopyable {
     /// Address of the array of leaves, of `leafCapacity`; 0 if the slot is empty.
     var leaves: UInt = 0
     var leafCount: UInt32 = 0
@@ -33,6 +33,8 @@ private struct InodeSlot: BitwiseCopyable {
     var vacant: UInt32 = InodeSlot.noLeaf
     var generation: UInt32 = 0
     var count: UInt32 = 0
+    /// On its way to another server (InodeTable+Motion.swift): leaves stay until it has gone.
+    var isLeaving = false
 
     static var noLeaf: UInt32 { .max }
     func leaf(_ index: UInt32) -> UnsafeMutablePointer<InodeLeaf> {
@@ -41,15 +43,15 @@ private struct InodeSlot: BitwiseCopyable {
 }
 
 public struct InodeTable: ~Copyable {
-    private let slots: UnsafeMutablePointer<InodeSlot>
+    let slots: UnsafeMutablePointer<InodeSlot>
     /// Inodes in all slots.
-    public private(set) var count = 0
+    public internal(set) var count = 0
 
     private static var slotCount: Int { 4096 }
-    private static var slotBits: UInt64 { 12 }
-    private static var leafCapacity: Int { 512 }
-    private static var firstCapacity: Int { 4 }
-    private static var leafBytes: Int { MemoryLayout<InodeLeaf>.stride }
+    static var slotBits: UInt64 { 12 }
+    static var leafCapacity: Int { 512 }
+    static var firstCapacity: Int { 4 }
+    static var leafBytes: Int { MemoryLayout<InodeLeaf>.stride }
 
     public init() {
         slots = .allocate(capacity: InodeTable.slotCount)
@@ -122,7 +124,7 @@ public struct InodeTable: ~Copyable {
         arena.release(inode, MemoryLayout<Inode>.stride, &pool)
         own.pointee.count -= 1
         count -= 1
-        if leaf.pointee.used == 0 {
+        if leaf.pointee.used == 0, !own.pointee.isLeaving {
             if !wasFull { InodeTable.unlink(own, leafIndex, from: &own.pointee.available) }
             arena.release(InodeTable.entries(leaf.pointee), Int(leaf.pointee.capacity) * 8, &pool)
             leaf.pointee.entries = 0
@@ -131,7 +133,7 @@ public struct InodeTable: ~Copyable {
         } else if wasFull {
             InodeTable.link(own, leafIndex, into: &own.pointee.available)
         }
-        if own.pointee.count == 0 {
+        if own.pointee.count == 0, !own.pointee.isLeaving {
             arena.release(
                 UnsafeMutableRawPointer(own.pointee.leaf(0)), Int(own.pointee.leafCapacity) * InodeTable.leafBytes,
                 &pool)
@@ -160,8 +162,8 @@ public struct InodeTable: ~Copyable {
         return nil
     }
 
-    private static func entries(_ leaf: InodeLeaf) -> Entries {
-        Entries(bitPattern: leaf.entries).unsafelyUnwrapped
+    static func entries(_ leaf: InodeLeaf) -> InodeEntries {
+        InodeEntries(bitPattern: leaf.entries).unsafelyUnwrapped
     }
 
     /// Makes a leaf available in a slot where all are full: fills a vacant one, doubles a small first one, or adds one.
@@ -220,7 +222,7 @@ public struct InodeTable: ~Copyable {
     }
 
     /// Gives a leaf entries, or more entries than it has; the new ones are free, in rising order.
-    private mutating func fill(
+    mutating func fill(
         _ slot: Int, _ leafIndex: UInt32, _ capacity: Int, _ arena: inout Arena, _ pool: inout PagePool
     ) -> Bool {
         let leaf = (slots + slot).pointee.leaf(leafIndex)
@@ -231,7 +233,8 @@ public struct InodeTable: ~Copyable {
             entries.update(from: InodeTable.entries(leaf.pointee), count: before)
             arena.release(InodeTable.entries(leaf.pointee), before * 8, &pool)
         }
-        var free = InodeLeaf.endOfFree
+        // A full leaf has no free entries; one that grows for an index of another server's choosing may have.
+        var free = before > 0 ? leaf.pointee.free : InodeLeaf.endOfFree
         for entry in stride(from: capacity - 1, through: before, by: -1) {
             entries[entry] = UInt(free) << 1 | 1
             // Number 0 means "no inode" everywhere, so entry 0 of slot 0 is never free.
@@ -243,7 +246,7 @@ public struct InodeTable: ~Copyable {
         return true
     }
 
-    private static func link(
+    static func link(
         _ slot: UnsafeMutablePointer<InodeSlot>, _ leafIndex: UInt32, into list: inout UInt32
     ) {
         let leaf = slot.pointee.leaf(leafIndex)
@@ -253,7 +256,7 @@ public struct InodeTable: ~Copyable {
         list = leafIndex
     }
 
-    private static func unlink(
+    static func unlink(
         _ slot: UnsafeMutablePointer<InodeSlot>, _ leafIndex: UInt32, from list: inout UInt32
     ) {
         let leaf = slot.pointee.leaf(leafIndex).pointee

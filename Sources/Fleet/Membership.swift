@@ -17,8 +17,11 @@ public struct Membership: ~Copyable {
     /// Counts changes: a member added, lost, or back.
     public private(set) var epoch: UInt32 = 1
 
-    /// - Parameter members: mailboxes in order of index; 1 to FOS_FLEET_MEMBERS_MAX, all different.
-    public init(_ members: some Collection<MailboxAddress>) {
+    /// - Parameters:
+    ///   - members: mailboxes in order of index; 1 to FOS_FLEET_MEMBERS_MAX, all different.
+    ///   - alive: how many of them serve from the start, the first ones; nil: all. The others are places for servers that
+    ///     start when the fleet grows.
+    public init(_ members: some Collection<MailboxAddress>, alive serving: Int? = nil) {
         precondition(!members.isEmpty && members.count <= Int(FOS_FLEET_MEMBERS_MAX), "a fleet has 1 to 256 members")
         precondition(Set(members).count == members.count, "a fleet lists a mailbox twice")
         mailboxes = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
@@ -29,10 +32,10 @@ public struct Membership: ~Copyable {
         aliveCount = 0
         for member in members {
             mailboxes[count] = member
-            alive[count] = true
+            alive[count] = count < serving ?? members.count
             count += 1
         }
-        aliveCount = count
+        aliveCount = min(count, serving ?? count)
     }
 
     deinit {
@@ -52,6 +55,12 @@ public struct Membership: ~Copyable {
     @inlinable public func index(of mailbox: MailboxAddress) -> Int? {
         for member in 0..<count where mailboxes[member] == mailbox { return member }
         return nil
+    }
+
+    /// The live member with the lowest index: what the whole fleet asks one of its members for, it asks this one.
+    @inlinable public var first: Int {
+        for member in 0..<count where alive[member] { return member }
+        return 0
     }
 
     /// A member joins. Its index, or nil when the fleet is full or has it already.

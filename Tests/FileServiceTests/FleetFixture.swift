@@ -18,15 +18,21 @@ final class FileFleet {
     let servers: [MailboxAddress]
     let pages: Int
 
-    init(members: Int = 2, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, options: LoopOptions = LoopOptions()) {
+    /// - Parameter places: members that may come to serve; those from `members` on are there and own nothing yet.
+    init(
+        members: Int = 2, places: Int? = nil, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, options: LoopOptions = LoopOptions(),
+        manager: MailboxAddress? = nil
+    ) {
         host = LoopHost(options)
-        servers = (0..<members).map { MailboxAddress(core: $0 % 2, index: 1 + $0 / 2) }
+        let places = places ?? members
+        servers = (0..<places).map { MailboxAddress(core: $0 % 2, index: 1 + $0 / 2) }
         pages = members * pagesPerMember
-        for member in 0..<members {
+        for member in 0..<places {
             host.add(
                 MemoryFileServer(
-                    member: member, members: servers, credits: pagesPerMember,
-                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore()),
+                    member: member, members: servers, credits: member < members ? pagesPerMember : 0,
+                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore(),
+                    serving: members, isJoining: member >= members, manager: manager),
                 at: servers[member])
         }
         host.tick()
