@@ -11,6 +11,7 @@ public struct MountRequest: Equatable, Sendable {
     public var nonEmpty: Bool
     /// `kernel` or `fleet`.
     public var locks: String
+    public var servers: FleetSizes?
     public var fuseOptions: [String]
 
     public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
@@ -21,7 +22,8 @@ public struct MountRequest: Equatable, Sendable {
     ///   - options: strings of `-o`; what they say is overridden by the arguments before them.
     ///   - memory: bytes of physical memory; half of it is the default size, as for tmpfs.
     public init(
-        directory: String, name: String?, cpus: String?, size: String?, logLevel: String?, allowOther: Bool, options: MountOptions,
+        directory: String, name: String?, cpus: String?, size: String?, logLevel: String?, allowOther: Bool, servers: String? = nil,
+        options: MountOptions,
         memory: UInt64
     ) throws(CommandFailure) {
         self.directory = directory
@@ -38,6 +40,7 @@ public struct MountRequest: Equatable, Sendable {
         guard Self.logLevels.contains(self.logLevel) else {
             throw .usage("bad log level '\(self.logLevel)'; levels are \(Self.logLevels.joined(separator: ", "))")
         }
+        if let text = servers ?? options.servers { self.servers = try FleetSizes(parsing: text) } else { self.servers = nil }
         self.allowOther = allowOther || options.allowOther
         nonEmpty = options.nonEmpty
         locks = options.locks ?? "kernel"
@@ -49,6 +52,7 @@ public struct MountRequest: Equatable, Sendable {
         var arguments = ["--name", name, "--size", String(sizeBytes), "--log-level", logLevel]
         if let cpus { arguments += ["--cpus", cpus.text] }
         if allowOther { arguments.append("--allow-other") }
+        if let servers { arguments += ["--servers", servers.text] }
         var options = MountOptions()
         options.fuse = fuseOptions
         options.nonEmpty = nonEmpty

@@ -7,6 +7,7 @@ import CFosWire
 import FileService
 import Messaging
 import NameService
+import PlacementService
 import PrivilegeService
 
 /// A server of some kind, by pointer to memory that its group owns.
@@ -14,6 +15,7 @@ private enum Resident {
     case name(UnsafeMutablePointer<NameServer>)
     case privilege(UnsafeMutablePointer<PrivilegeServer>)
     case file(UnsafeMutablePointer<FileServer<MemoryStore>>)
+    case placement(UnsafeMutablePointer<FleetManager>)
 }
 
 struct CoreServers: ServerGroup, ~Copyable {
@@ -35,6 +37,9 @@ struct CoreServers: ServerGroup, ~Copyable {
                 server.deinitialize(count: 1)
                 server.deallocate()
             case .file(let server):
+                server.deinitialize(count: 1)
+                server.deallocate()
+            case .placement(let server):
                 server.deinitialize(count: 1)
                 server.deallocate()
             }
@@ -60,6 +65,12 @@ struct CoreServers: ServerGroup, ~Copyable {
         append(.file(place))
     }
 
+    mutating func add(_ server: consuming FleetManager) {
+        let place = UnsafeMutablePointer<FleetManager>.allocate(capacity: 1)
+        place.initialize(to: server)
+        append(.placement(place))
+    }
+
     private mutating func append(_ resident: Resident) {
         residents.initializeElement(at: filled, to: resident)
         filled += 1
@@ -72,6 +83,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .name(let server): server.pointee.receive(request, kernel)
         case .privilege(let server): server.pointee.receive(request, kernel)
         case .file(let server): server.pointee.receive(request, kernel)
+        case .placement(let server): server.pointee.receive(request, kernel)
         }
     }
 
@@ -80,6 +92,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .name(let server): server.pointee.resume(response, kernel)
         case .privilege(let server): server.pointee.resume(response, kernel)
         case .file(let server): server.pointee.resume(response, kernel)
+        case .placement(let server): server.pointee.resume(response, kernel)
         }
     }
 
@@ -88,6 +101,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .name(let server): server.pointee.describe(&statistics)
         case .privilege(let server): server.pointee.describe(&statistics)
         case .file(let server): server.pointee.describe(&statistics)
+        case .placement(let server): server.pointee.describe(&statistics)
         }
     }
 }

@@ -27,7 +27,7 @@ struct Fos: ParsableCommand {
             """,
         version: fosVersion,
         subcommands: [
-            MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
+            MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self, FleetCommand.self,
             SuperviseCommand.self, ServeCommand.self,
         ])
 }

@@ -34,6 +34,7 @@ struct ServeCommand: ParsableCommand {
         let configuration = InstanceConfiguration(
             name: name, mountPoint: request.directory, cpus: request.cpus?.cpus, sizeBytes: request.sizeBytes,
             allowOther: request.allowOther, fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
+            servers: request.servers.map { $0.minimum...$0.maximum },
             logLevel: level)
         let instance: Instance
         do throws(InstanceError) {
