@@ -71,11 +71,8 @@ extension FileServer {
         case FOS_OP_LEASE_ACK: return acknowledge(request, kernel)
         default: break
         }
-        let number = request.message.pointee.inode
-        guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
-        if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
-        // The kernel names only inodes that it holds; others may have kept a number for too long.
-        guard let inode = inodes.find(number) else { return answer(-ESTALE, kernel) }
+        if operation == FOS_OP_CANCEL, isHere(request.message.pointee.inode) { return cancel(request, kernel) }
+        guard let inode = record(for: request, kernel) else { return }
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
         case FOS_OP_GETATTR: answer(attributesOf: inode, kernel)
@@ -120,6 +117,8 @@ extension FileServer {
             guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
             return finishLookup(request, kernel)
         }
+        // A client's too; the microkernel lets no client send a peer's operation by itself.
+        if operation == FOS_OP_PEER_SHARD_LIST { return continueListing(request, kernel) }
         let kind = UInt32(request.envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_SERVER.rawValue || kind == FOS_SENDER_NONE.rawValue,
             members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) != nil
@@ -131,6 +130,10 @@ extension FileServer {
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
+        case FOS_OP_PEER_SHARD_FILL, FOS_OP_PEER_SHARD_SUMMARY, FOS_OP_PEER_SHARD_SEAL, FOS_OP_PEER_SHARD_UNSEAL, FOS_OP_PEER_SHARD_DROP:
+            return serveShard(operation, request, kernel)
+        case FOS_OP_PEER_RENAME_PREPARE, FOS_OP_PEER_RENAME_COMMIT, FOS_OP_PEER_RENAME_ABORT:
+            return servePeerRename(operation, request, kernel)
         default: break
         }
         guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
@@ -140,9 +143,6 @@ extension FileServer {
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)
         case FOS_OP_PEER_REMOVE_DIRECTORY: peerRemoveDirectory(inode, request, kernel)
         case FOS_OP_PEER_MOVED: peerMoved(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_ABORT: peerRenameAbort(inode, request, kernel)
         case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
         default: answerPeer(-ENOSYS, kernel)

@@ -49,6 +49,11 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var openFiles = OpenFileTable()
     var discarded = Discarded()
     var mappings = MappingTable()
+    let sharding: Sharding
+    var shards = ShardTable()
+    var transfer = ShardTransfer()
+    /// What the shards of a directory have said, for the request that runs again with it.
+    var gathered = ShardSummary()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     /// Continuations with something in `owed`.
     var owing = 0
@@ -66,9 +71,11 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - member: this server's index in `members`.
     ///   - members: mailboxes of all file servers; slots are spread evenly over them.
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
+    ///   - sharding: when a directory is spread over members.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
     public init(
-        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64, store: consuming Store
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, root: RootAttributes, seed: UInt64,
+        sharding: Sharding = Sharding(), store: consuming Store
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
@@ -76,6 +83,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         slots = SlotTable(members: members.count)
         cursor = SlotCursor(start: member)
         pool = PagePool(credits: credits)
+        self.sharding = sharding
         self.store = store
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
@@ -127,6 +135,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .credits: resumeCredits(id, response, kernel)
         case .space: resumeSpace(id, response, kernel)
         case .copy: resumeCopy(id, response, kernel)
+        case .shards: resumeShards(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing: break
         }

@@ -5,6 +5,7 @@
 
 import CFosWire
 import FileStorage
+import Fleet
 import Glibc
 import Messaging
 
@@ -38,6 +39,25 @@ extension FileServer {
         return (0, dentry)
     }
 
+    /// RENAME_* for a new name, whose record is this server's or is known to be another's.
+    mutating func servePeerRename<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
+            return answerPeer(-EINVAL, kernel)
+        }
+        let record: InodePointer
+        switch place(of: name, in: request.message.pointee.inode, isLocked: operation != FOS_OP_PEER_RENAME_PREPARE) {
+        case .here(let found): record = found
+        case .elsewhere(let owner): return pass(request, to: owner, kernel)
+        case .moving: return answer(Status.retry, kernel)
+        case .gone: return answerPeer(-ENOENT, kernel)
+        }
+        switch operation {
+        case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(record, request, kernel)
+        case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(record, request, kernel)
+        default: peerRenameAbort(record, request, kernel)
+        }
+    }
+
     mutating func peerRenamePrepare<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
         guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
             return answerPeer(-EINVAL, kernel)
@@ -46,8 +66,12 @@ extension FileServer {
         var reply = fos_peer_reply()
         let (status, _) = prepareNewName(
             directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
-            moves: rename.old_parent != directory.pointee.number, flags: rename.flags, &reply, kernel)
+            moves: rename.old_parent != directory.pointee.directoryNumber, flags: rename.flags, &reply, kernel)
         if status == -ENOSPC { return needCredits(Limits.creditsOfMetadata, kernel) }
+        // What follows comes straight here.
+        if directory.pointee.isShard {
+            reply.flags |= FOS_PEER_SHARD.rawValue | UInt32(SlotTable.slot(ofInode: directory.pointee.number)) << FOS_PEER_SLOT_SHIFT.rawValue
+        }
         answerPeer(status, content: reply, kernel)
     }
 

@@ -15,6 +15,7 @@
 
 import CFosWire
 import FileStorage
+import Fleet
 import Glibc
 import Messaging
 
@@ -30,7 +31,7 @@ extension FileServer {
         state.renameFlags = names.flags
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         begin(continuing: id, kernel)
-        let moves = names.newParent != directory.pointee.number
+        let moves = names.newParent != directory.pointee.directoryNumber
         guard moves, dentry.pointee.kind == Mode.directoryKind || names.isExchange else { return lockOldName(id, kernel) }
         if member == 0 {
             guard !treeIsLocked else { return decide(id, Status.retry, kernel) }
@@ -82,18 +83,28 @@ extension FileServer {
     private mutating func lockOldName<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
         // Nothing was held so far: the directory may be gone, and the name may mean something else.
-        guard let directory = inodes.find(kept(id).message.pointee.inode) else { return abort(id, -ENOENT, kernel) }
+        let directory: InodePointer
+        switch place(of: names.old, in: kept(id).message.pointee.inode) {
+        case .here(let record): directory = record
+        case .moving, .elsewhere: return abort(id, Status.retry, kernel)
+        case .gone: return abort(id, -ENOENT, kernel)
+        }
         let (status, found) = oldName(directory, names.old)
         guard let dentry = found else { return abort(id, status, kernel) }
         guard dentry.pointee.inode == state.pointee.source else { return abort(id, Status.retry, kernel) }
         lock(dentry, in: directory)
         state.pointee.directory = directory
         state.pointee.dentry = dentry
-        if isHere(names.newParent) { return prepareHere(id, names, kernel) }
-        let message = kernel.scratch()
-        message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
-        fillRename(message, id, names)
-        askNext(id, .prepare, message, owner(of: names.newParent), kernel)
+        switch place(of: names.new, in: names.newParent) {
+        case .here(let record): prepareHere(id, record, names, kernel)
+        case .moving: abort(id, Status.retry, kernel)
+        case .gone: abort(id, -ENOENT, kernel)
+        case .elsewhere(let owner):
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
+            fillRename(message, id, names)
+            askNext(id, .prepare, message, members[owner], kernel)
+        }
     }
 
     private func fillRename(_ message: UnsafeMutablePointer<fos_message>, _ id: ContinuationID, _ names: RenameNames) {
@@ -107,13 +118,12 @@ extension FileServer {
         message.append(names.new)
     }
 
-    private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ names: RenameNames, _ kernel: K) {
+    private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ directory: InodePointer, _ names: RenameNames, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        guard let directory = inodes.find(names.newParent) else { return abort(id, -ENOENT, kernel) }
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, names.new, source: state.pointee.source, kind: state.pointee.sourceKind,
-            moves: directory != state.pointee.directory, flags: names.flags, &reply, kernel)
+            moves: moves(id), flags: names.flags, &reply, kernel)
         if status == -ENOSPC { return abortForCredits(id, kernel) }
         guard status == 0 else { return abort(id, status, kernel) }
         state.pointee.newDirectory = directory
@@ -125,6 +135,9 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         if reply.flags & FOS_PEER_SAME.rawValue != 0 { return abort(id, 0, kernel) }
         state.pointee.isPrepared = true
+        let isShard = reply.flags & FOS_PEER_SHARD.rawValue != 0
+        state.pointee.newSlot = UInt16(
+            truncatingIfNeeded: isShard ? Int(reply.flags >> FOS_PEER_SLOT_SHIFT.rawValue) : SlotTable.slot(ofInode: state.pointee.newParent))
         state.pointee.newMode = reply.mode
         state.pointee.newUID = reply.uid
         if reply.flags & FOS_PEER_LOCKED_VICTIM.rawValue != 0 {
@@ -179,8 +192,11 @@ extension FileServer {
         // The directory that the source is in would be the victim; it only looks busy because this rename is in it.
         if victim == kept(id).message.pointee.inode { return abort(id, -ENOTEMPTY, kernel) }
         let isDirectory = state.pointee.victimKind == Mode.directoryKind
-        if isHere(victim) {
-            guard let inode = inodes.find(victim) else { preconditionFailure("an entry leads to no inode") }
+        // A sharded directory has to become whole first, which the owner's side of this step sees to: this server then asks
+        // itself.
+        let found = isHere(victim) ? inodes.find(victim) : nil
+        if isHere(victim), !(found?.pointee.isSharded ?? false) {
+            guard let inode = found else { preconditionFailure("an entry leads to no inode") }
             var status = turn.actor.mayRemove(from: state.pointee.newMode, state.pointee.newUID, entryOwner: inode.pointee.uid) ? 0 : -EPERM
             if status == 0, isDirectory { status = refusalToEmpty(inode) }
             guard status == 0 else { return abort(id, status, kernel) }
@@ -240,7 +256,7 @@ extension FileServer {
             message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
             fillRename(message, id, names)
             let sent = kernel.send(
-                message, to: owner(of: names.newParent), expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
+                message, to: members[slots.owner(ofSlot: Int(state.pointee.newSlot))], expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
             if sent != .sent { owe(id, isCommit ? .commit : .abort) } else if isCommit { state.pointee.responses += 1 }
         }
         let moves = moves(id)
@@ -368,7 +384,7 @@ extension FileServer {
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
             precondition(status == 0, "a member refuses what it has agreed to")
             conclude(id, kernel)
-        case .start: preconditionFailure("a response to nothing")
+        case .start, .fill, .summary, .seal, .unseal, .drop: preconditionFailure("a response to nothing")
         }
     }
 }

@@ -11,6 +11,8 @@ public struct MountRequest: Equatable, Sendable {
     public var nonEmpty: Bool
     /// `kernel` or `fleet`.
     public var locks: String
+    /// Entries from which on a directory is spread over the file servers; 0: never; nil: as the instance sees fit.
+    public var shards: Int?
     public var fuseOptions: [String]
 
     public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
@@ -41,6 +43,7 @@ public struct MountRequest: Equatable, Sendable {
         self.allowOther = allowOther || options.allowOther
         nonEmpty = options.nonEmpty
         locks = options.locks ?? "kernel"
+        shards = options.shards
         fuseOptions = options.fuse
     }
 
@@ -53,6 +56,7 @@ public struct MountRequest: Equatable, Sendable {
         options.fuse = fuseOptions
         options.nonEmpty = nonEmpty
         options.locks = locks
+        options.shards = shards
         arguments += ["-o", options.text, "--", directory]
         return arguments
     }

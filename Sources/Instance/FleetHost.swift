@@ -21,9 +21,11 @@ public final class FleetHost: Sendable {
     /// - Parameters:
     ///   - cpus: nil: the machine's default, which leaves at least one CPU to programs. -1 in it: a core that is not pinned.
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
+    ///   - shards: entries from which on a directory is spread over the file servers; 0: never; nil: the default, which is never
+    ///     while all of them share a core.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
-        name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false, listens: Bool = true
+        name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false, shards: Int? = nil, listens: Bool = true
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
@@ -34,7 +36,7 @@ public final class FleetHost: Sendable {
         configuration.listens = listens
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
-            allowOther: allowOther)
+            allowOther: allowOther, sharding: shards.map { Sharding(threshold: $0) } ?? (cpus.count > 1 ? Sharding() : .never))
         do throws(MicrokernelError) {
             microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
         } catch {
@@ -81,6 +83,7 @@ private struct FleetPlan: Sendable {
     /// Of the whole instance.
     let pages: Int
     let allowOther: Bool
+    let sharding: Sharding
 
     func servers(onCore core: Int) -> CoreServers {
         let placed = layout.servers.filter { $0.mailbox.core == core }.sorted { $0.mailbox.index < $1.mailbox.index }
@@ -120,7 +123,7 @@ private struct FleetPlan: Sendable {
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),
-            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), store: MemoryStore())
+            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), sharding: sharding, store: MemoryStore())
     }
 }
 

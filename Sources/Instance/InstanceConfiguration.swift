@@ -23,11 +23,13 @@ public struct InstanceConfiguration: Sendable {
     /// Further mount options, passed to libfuse as they are.
     public var fuseOptions: [String]
     public var locks: LockMode
+    /// Entries from which on a directory is spread over the file servers; 0: never; nil: only if they have several cores.
+    public var shards: Int?
     public var logLevel: Logger.Level
 
     public init(
         name: String, mountPoint: String, cpus: [Int]? = nil, sizeBytes: UInt64, allowOther: Bool = false,
-        fuseOptions: [String] = [], locks: LockMode = .kernel, logLevel: Logger.Level = .notice
+        fuseOptions: [String] = [], locks: LockMode = .kernel, shards: Int? = nil, logLevel: Logger.Level = .notice
     ) {
         self.name = name
         self.mountPoint = mountPoint
@@ -36,6 +38,7 @@ public struct InstanceConfiguration: Sendable {
         self.allowOther = allowOther
         self.fuseOptions = fuseOptions
         self.locks = locks
+        self.shards = shards
         self.logLevel = logLevel
     }
 }

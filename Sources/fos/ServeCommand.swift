@@ -34,7 +34,7 @@ struct ServeCommand: ParsableCommand {
         let configuration = InstanceConfiguration(
             name: name, mountPoint: request.directory, cpus: request.cpus?.cpus, sizeBytes: request.sizeBytes,
             allowOther: request.allowOther, fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
-            logLevel: level)
+            shards: request.shards, logLevel: level)
         let instance: Instance
         do throws(InstanceError) {
             instance = try Instance(configuration, logger: logger)

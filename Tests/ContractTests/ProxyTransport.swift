@@ -21,7 +21,7 @@ final class ProxyTransport: MessageTransport {
     /// - Parameter cpus: of its cores; -1: a core that is not pinned.
     init(cpus: [Int]) throws {
         name = "a live instance of \(cpus.count) cores"
-        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, listens: false)
+        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, shards: contractShards, listens: false)
         try host.start()
         client = .allocate(capacity: 1)
         client.initialize(to: fos_client())
