@@ -34,6 +34,8 @@ let package = Package(
         .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 3: the live host.
         .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
+        // Layer 3: the simulated host.
+        .target(name: "Simulator", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 4: the FUSE front end over the message proxy library.
         .target(name: "FuseMount", dependencies: ["CFosProxy", "CFosWire", "CFuse", "CPlatform"], swiftSettings: strict),
         // Layer 5: putting together, and the command.
@@ -43,12 +45,20 @@ let package = Package(
                 "Microkernel", "NameService", "PrivilegeService", "FileService", "Fleet", "FuseMount", "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
+        .target(
+            name: "Simulation",
+            dependencies: [
+                "Simulator", "NameService", "FileService", "FileStorage", "Fleet", "Messaging", "FosCommand", "CFosWire", "CHwloc",
+            ], swiftSettings: strict),
+        .target(
+            name: "ScaleStudy",
+            dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "FosCommand", "CFosWire"], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
         .executableTarget(
             name: "fos",
             dependencies: [
-                "FosCommand", "Instance", "CCommand", "CFosWire", "CPlatform",
+                "FosCommand", "Instance", "ScaleStudy", "CCommand", "CFosWire", "CPlatform",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -64,6 +74,9 @@ let package = Package(
         .testTarget(
             name: "FileServiceTests",
             dependencies: ["FileService", "FileStorage", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
+        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),
+        .testTarget(name: "ScaleStudyTests", dependencies: ["ScaleStudy", "FosCommand"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(

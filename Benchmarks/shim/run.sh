@@ -3,12 +3,10 @@
 # prints times, ratios and the goal of each. Single operations are timed in one process under the shim, where calls on the
 # tmpfs pass it by (some ns each); whole programs run under the shim on fos, and without it on tmpfs.
 #
-# usage: Benchmarks/shim/run.sh [--smoke] [-r ROUNDS] [--only TEXT] [--operations] [--programs] [--two]
-#                               (default: all three parts)
+# usage: Benchmarks/shim/run.sh [--smoke] [-r ROUNDS] [--operations] [--programs] [--two]      (default: all three parts)
 #
 #   --smoke       the smallest run: shows that it works, its figures mean nothing
 #   -r            rounds of single operations (default 9); whole programs take half as many
-#   --only        whole programs whose name contains TEXT
 #   --operations  single operations, one client
 #   --programs    whole programs
 #   --two         two clients at once
@@ -18,12 +16,11 @@ set -eu
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
-rounds=9 milliseconds=20 files=5000 inserts=10000 parts='' only='' smoke=0
+rounds=9 milliseconds=20 files=5000 inserts=10000 parts='' smoke=0
 while [ $# -gt 0 ]; do
     case $1 in
         --smoke) smoke=1 rounds=1 milliseconds=0.5 files=50 inserts=100 ;;
         -r) rounds=$2; shift ;;
-        --only) only=$2; shift ;;
         --operations | --programs | --two) parts="$parts ${1#--}" ;;
         *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
     esac
@@ -102,7 +99,6 @@ median() { sort -n | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }'; }
 program_rounds=$(((rounds + 1) / 2))
 if [[ $parts == *programs* ]]; then
     for ((p = 0; p < ${#programs[@]}; p += 2)); do
-        [[ ${programs[p]} == *"$only"* ]] || continue
         : > "$BASE/fos.times"; : > "$BASE/tmpfs.times"
         for round in $(seq "$program_rounds"); do
             for system in fos tmpfs; do (run_program "${programs[p + 1]}" "$system") >> "$BASE/$system.times"; done

@@ -52,29 +52,6 @@ int fos_platform_pin_thread(const int32_t *cpus, int count) {
 
 int fos_platform_current_cpu(void) { return sched_getcpu(); }
 
-int fos_platform_open_load(void) {
-    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
-int fos_platform_runnable(int descriptor) {
-    // "0.20 0.18 0.12 1/80 11206": the fourth field begins with the count.
-    char text[64];
-    ssize_t length = pread(descriptor, text, sizeof text - 1, 0);
-    if (length <= 0) { return -1; }
-    text[length] = 0;
-    const char *at = text;
-    for (int spaces = 0; spaces < 3; at++) {
-        if (*at == 0) { return -1; }
-        if (*at == ' ') { spaces++; }
-    }
-    int count = 0;
-    for (; *at >= '0' && *at <= '9' && count < 1000000; at++) { count = count * 10 + (*at - '0'); }
-    return *at == '/' ? count : -1;
-}
-
-int fos_platform_online_cpus(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); }
-
 void fos_platform_name_thread(const char *name) { (void)pthread_setname_np(pthread_self(), name); }
 
 int fos_platform_nice_thread(int nice) {

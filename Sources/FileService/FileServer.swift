@@ -81,7 +81,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         self.member = member
         self.members = Membership(members)
         slots = SlotTable(members: members.count)
-        cursor = SlotCursor(start: member)
+        cursor = SlotCursor(start: member, members: members.count)
         pool = PagePool(credits: credits)
         self.sharding = sharding
         self.store = store

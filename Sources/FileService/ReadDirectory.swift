@@ -43,9 +43,9 @@ extension FileServer {
         isFull = !putEntries(of: directory, after: &cookie, below: .max, plus: plus, &writer, kernel) { $0 }
         if !isFull || writer.used > 0 {
             if turn.isKernel { directory.pointee.leases.insert(.listing) }
-            if wanted.flags & FOS_READDIR_AHEAD.rawValue == 0 { markAccessed(directory, kernel) }
+            markAccessed(directory, kernel)
         }
-        endListing(writer, isFull: isFull, isEnd: !isFull, kernel)
+        endListing(writer, isFull: isFull, kernel)
     }
 
     /// SHARD_LIST: a READDIR that the owner of a sharded directory has passed on.
@@ -117,11 +117,9 @@ extension FileServer {
         if record.pointee.accessed != before { record.pointee.shardEvents.insert(.accessed) }
     }
 
-    /// `isEnd`: no entry follows, as far as the epoch of the whole directory tells.
-    private mutating func endListing<K: Kernel>(_ writer: RecordWriter, isFull: Bool, isEnd: Bool = false, _ kernel: K) {
+    private mutating func endListing<K: Kernel>(_ writer: RecordWriter, isFull: Bool, _ kernel: K) {
         if isFull, writer.used == 0 { return answer(-EINVAL, kernel) }
         let message = kernel.scratch()
-        if isEnd { message.pointee.flags = UInt16(FOS_REPLY_END.rawValue) }
         message.pointee.bulk_length = UInt32(writer.used)
         deliver(message, kernel)
     }

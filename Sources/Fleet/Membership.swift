@@ -2,29 +2,38 @@
 //
 // Role: each server of a fleet holds one, filled at start and changed by lifecycle news; it names its peers by member
 // index (0 ..< count), never by mailbox. Issue: elastic fleets append members and mark them dead, indices stay.
-// Invariants: at most FOS_FLEET_MEMBERS_MAX members; an index, once given, means that member for good; lookups are
-// O(1) loads without reference counting, and nothing is allocated after `init`.
+// Invariants: at most `capacity` members; an index, once given, means that member for good; lookups are O(1) loads
+// without reference counting, and nothing is allocated after `init`.
 
-import CFosWire
+public import CFosWire
 public import Messaging
+
+/// How many members a fleet may have: FOS_FLEET_MEMBERS_MAX, which is what a live instance has, or as many as it begins
+/// with in the simulator, up to one for each slot.
+public enum FleetCapacity {
+    @inlinable public static func of(_ members: Int) -> Int { max(Int(FOS_FLEET_MEMBERS_MAX), members) }
+    @inlinable public static func admits(_ members: Int) -> Bool { members > 0 && members <= Int(FOS_SLOTS) }
+}
 
 /// The members of one fleet, by index.
 public struct Membership: ~Copyable {
     @usableFromInline let mailboxes: UnsafeMutablePointer<MailboxAddress>
     @usableFromInline let alive: UnsafeMutablePointer<Bool>
+    public let capacity: Int
     public private(set) var count: Int
     public private(set) var aliveCount: Int
     /// Counts changes: a member added, lost, or back.
     public private(set) var epoch: UInt32 = 1
 
-    /// - Parameter members: mailboxes in order of index; 1 to FOS_FLEET_MEMBERS_MAX, all different.
+    /// - Parameter members: mailboxes in order of index; 1 to FOS_SLOTS, all different.
     public init(_ members: some Collection<MailboxAddress>) {
-        precondition(!members.isEmpty && members.count <= Int(FOS_FLEET_MEMBERS_MAX), "a fleet has 1 to 256 members")
+        precondition(FleetCapacity.admits(members.count), "a fleet has 1 to 4096 members")
         precondition(Set(members).count == members.count, "a fleet lists a mailbox twice")
-        mailboxes = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
-        alive = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
-        mailboxes.initialize(repeating: MailboxAddress(rawValue: 0), count: Int(FOS_FLEET_MEMBERS_MAX))
-        alive.initialize(repeating: false, count: Int(FOS_FLEET_MEMBERS_MAX))
+        capacity = FleetCapacity.of(members.count)
+        mailboxes = .allocate(capacity: capacity)
+        alive = .allocate(capacity: capacity)
+        mailboxes.initialize(repeating: MailboxAddress(rawValue: 0), count: capacity)
+        alive.initialize(repeating: false, count: capacity)
         count = 0
         aliveCount = 0
         for member in members {
@@ -56,7 +65,7 @@ public struct Membership: ~Copyable {
 
     /// A member joins. Its index, or nil when the fleet is full or has it already.
     public mutating func append(_ mailbox: MailboxAddress) -> Int? {
-        guard count < Int(FOS_FLEET_MEMBERS_MAX), index(of: mailbox) == nil else { return nil }
+        guard count < capacity, index(of: mailbox) == nil else { return nil }
         mailboxes[count] = mailbox
         alive[count] = true
         count += 1

@@ -5,19 +5,22 @@
 // Invariants: successive picks go to different live members in turn; within a member they go round its slots.
 // Servers start at different places, so that they do not all choose the same member in step.
 
-import CFosWire
+public import CFosWire
 
 /// A round-robin choice of slots. Allocates at `init` only.
 public struct SlotCursor: ~Copyable {
     private let nextSlot: UnsafeMutablePointer<UInt16>
     private var member: Int
 
-    /// - Parameter start: the server's own member index.
-    public init(start: Int) {
-        precondition(start >= 0 && start < Int(FOS_FLEET_MEMBERS_MAX), "no such member")
-        nextSlot = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
+    /// - Parameters:
+    ///   - start: the server's own member index.
+    ///   - members: how many the fleet begins with, if that may be more than FOS_FLEET_MEMBERS_MAX.
+    public init(start: Int, members: Int = Int(FOS_FLEET_MEMBERS_MAX)) {
+        let capacity = FleetCapacity.of(members)
+        precondition(start >= 0 && start < capacity, "no such member")
+        nextSlot = .allocate(capacity: capacity)
         // Spread the starting points, so that two servers seldom fill one slot: an odd stride visits all residues.
-        nextSlot.initialize(repeating: UInt16(start * 1_031 % Int(FOS_SLOTS)), count: Int(FOS_FLEET_MEMBERS_MAX))
+        nextSlot.initialize(repeating: UInt16(start * 1_031 % Int(FOS_SLOTS)), count: capacity)
         member = start
     }
 

@@ -13,6 +13,7 @@ public struct SlotTable: ~Copyable {
     @usableFromInline let owners: UnsafeMutablePointer<UInt16>
     /// Slots of each member.
     @usableFromInline let shares: UnsafeMutablePointer<UInt16>
+    let capacity: Int
     /// Members that slots may be given to.
     public private(set) var members: Int
     /// Counts moves. A table with the higher epoch is the newer one.
@@ -20,11 +21,12 @@ public struct SlotTable: ~Copyable {
 
     /// An even spread: slot s belongs to member s mod `members`, so that successive slots are on different servers.
     public init(members: Int) {
-        precondition(members > 0 && members <= Int(FOS_FLEET_MEMBERS_MAX), "a fleet has 1 to 256 members")
+        precondition(FleetCapacity.admits(members), "a fleet has 1 to 4096 members")
         self.members = members
+        capacity = FleetCapacity.of(members)
         owners = .allocate(capacity: Self.slots)
-        shares = .allocate(capacity: Int(FOS_FLEET_MEMBERS_MAX))
-        shares.initialize(repeating: 0, count: Int(FOS_FLEET_MEMBERS_MAX))
+        shares = .allocate(capacity: capacity)
+        shares.initialize(repeating: 0, count: capacity)
         for slot in 0..<Self.slots {
             owners[slot] = UInt16(slot % members)
             shares[slot % members] += 1
@@ -49,7 +51,7 @@ public struct SlotTable: ~Copyable {
 
     /// A member joined; it owns no slot until some are moved to it.
     public mutating func addMember() -> Int? {
-        guard members < Int(FOS_FLEET_MEMBERS_MAX) else { return nil }
+        guard members < capacity else { return nil }
         members += 1
         epoch &+= 1
         return members - 1

@@ -3,12 +3,8 @@
 // Role: listens on the instance's abstract socket, answers hellos, makes and seals segments, owns the client table's
 // life cycle, and watches each client's socket and pidfd. It is the only writer of client entries and control rings.
 // Role too: sends clients the descriptors that servers have for them (HandOut.swift).
-// Protocol: fos/handshake.h. A connection has two seconds to say hello; most have said it by the time they are taken. After
-// the welcome a client never writes to its socket; whatever comes then (data or hang-up) ends it, as does the death of its
-// process.
-// Short programs come and go by the thousand, so what a connection costs is theirs: the thread runs beside them, off the
-// cores' CPUs, and a departure wakes nobody for a while: whichever message comes next finds the news, which a core reads
-// before its bells.
+// Protocol: fos/handshake.h. A connection has two seconds to say hello. After the welcome a client never writes to its
+// socket; whatever comes then (data or hang-up) ends it, as does the death of its process.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
 // spare descriptor is kept to refuse connections with when descriptors run out. A user has a bound of clients, but the
 // owner and root. No path here waits for a client.
@@ -48,8 +44,6 @@ final class Acceptor: @unchecked Sendable {
     }
     static let pendingMax = 64
     private static let helloTime: UInt64 = 2_000_000_000
-    /// How long a sleeping core may sleep on with news of a departure, in ms.
-    private static let farewellTime: Int32 = 20
 
     private let configuration: MicrokernelConfiguration
     private let fabric: Fabric
@@ -64,8 +58,6 @@ final class Acceptor: @unchecked Sendable {
     private var connections: [Connection]
     private var free: [UInt32]
     private var retiring = 0
-    /// Monotonic ns at which sleeping cores are woken for departures; nil: none awaits them.
-    private var farewellsDue: UInt64?
 
     // Shared with other threads, under `lock`.
     private var lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -131,11 +123,10 @@ final class Acceptor: @unchecked Sendable {
     func run() {
         var ready = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
         while true {
-            let count = fos_platform_poll_wait(poll, &ready, Int32(ready.count), patience)
+            let count = fos_platform_poll_wait(poll, &ready, Int32(ready.count), pending.isEmpty ? -1 : 500)
             for item in ready.prefix(max(0, Int(count))) { handle(item) }
             handOut()
             expire()
-            hurryFarewells()
             reclaim()
             let (sockets, stop) = locked {
                 let sockets = handed
@@ -151,9 +142,6 @@ final class Acceptor: @unchecked Sendable {
         fos_platform_close(listener)
         listener = -1
     }
-
-    /// Milliseconds until something is due.
-    private var patience: Int32 { farewellsDue != nil ? Self.farewellTime : pending.isEmpty ? -1 : 500 }
 
     private func handle(_ item: fos_platform_ready) {
         let number = Int(item.key & 0xffff_ffff)
@@ -198,9 +186,7 @@ final class Acceptor: @unchecked Sendable {
         }
     }
 
-    /// Answers a new connection's hello, or waits for it.
     private func expect(_ socket: Int32) {
-        if greet(socket) { return }
         if pending.count >= Self.pendingMax, let oldest = pending.min(by: { $0.value.deadline < $1.value.deadline }) {
             drop(pending: oldest.key)
         }
@@ -223,43 +209,36 @@ final class Acceptor: @unchecked Sendable {
         for (number, waiting) in pending where waiting.deadline < now { drop(pending: number) }
     }
 
+    /// Reads a hello and answers it.
     private func hello(_ number: Int) {
-        guard let waiting = pending[number], greet(waiting.socket, isWatched: true) else { return }
-        pending[number] = nil
-    }
-
-    /// Reads a hello and answers it, or hangs up. False if none has come yet.
-    private func greet(_ socket: Int32, isWatched: Bool = false) -> Bool {
+        guard let waiting = pending[number] else { return }
         var hello = fos_hello()
-        let got = fos_platform_receive(socket, &hello, MemoryLayout<fos_hello>.size)
-        if got == -Int64(EAGAIN) { return false }
-        if isWatched { _ = fos_platform_poll_remove(poll, socket) }
-        if got > 0 { answer(hello, got, socket) } else { fos_platform_close(socket) }
-        return true
-    }
-
-    /// Answers a hello of `got` bytes.
-    private func answer(_ hello: fos_hello, _ got: Int64, _ socket: Int32) {
-        guard got == Int64(MemoryLayout<fos_hello>.size), hello.magic == fos_wire_hello_magic(), hello.version == UInt32(FOS_WIRE_VERSION),
+        let size = MemoryLayout<fos_hello>.size
+        let got = fos_platform_receive(waiting.socket, &hello, size)
+        if got == -Int64(EAGAIN) { return }
+        guard got > 0 else { return drop(pending: number) }
+        pending[number] = nil
+        _ = fos_platform_poll_remove(poll, waiting.socket)
+        guard got == Int64(size), hello.magic == fos_wire_hello_magic(), hello.version == UInt32(FOS_WIRE_VERSION),
             hello.layout_hash == fos_layout_hash()
-        else { return refuse(socket, -EPROTO) }
+        else { return refuse(waiting.socket, -EPROTO) }
         var peer = fos_platform_peer()
-        guard fos_platform_peer(socket, &peer) == 0 else { return refuse(socket, -EACCES) }
+        guard fos_platform_peer(waiting.socket, &peer) == 0 else { return refuse(waiting.socket, -EACCES) }
         let isOwner = peer.uid == configuration.ownerUID || peer.uid == 0
         guard isOwner || configuration.allowOther else {
             fos_platform_close(peer.pidfd)
-            return refuse(socket, -EACCES)
+            return refuse(waiting.socket, -EACCES)
         }
         guard isOwner || clients(of: peer.uid) < configuration.clientsOfUserMax else {
             fos_platform_close(peer.pidfd)
-            return refuse(socket, -EAGAIN)
+            return refuse(waiting.socket, -EAGAIN)
         }
         var rights: UInt32 = isOwner ? FOS_RIGHT_ADMIN.rawValue : 0
         if hello.flags & FOS_HELLO_FRONT_END.rawValue != 0, peer.pid == getpid() {
             rights |= FOS_RIGHT_ACT_AS.rawValue
             if fos_load_acquire_u32(fabric.kernelCacheClient) == 0 { rights |= FOS_RIGHT_KERNEL_CACHE.rawValue }
         }
-        admit(socket, peer, rights: rights, channels: Int(hello.channels))
+        admit(waiting.socket, peer, rights: rights, channels: Int(hello.channels))
     }
 
     private func clients(of uid: UInt32) -> Int { locked { listed.values.count { $0.uid == uid } } }
@@ -370,14 +349,6 @@ final class Acceptor: @unchecked Sendable {
         retiring += 1
         locked { listed[UInt32(index)] = nil }
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
-        // A core that is about to sleep looks for news after it has said so: this one, or the late wake, reaches it.
-        if farewellsDue == nil { farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000 }
-    }
-
-    /// Wakes the cores that have slept through departures.
-    private func hurryFarewells() {
-        guard let due = farewellsDue, fos_platform_monotonic_ns() >= due else { return }
-        farewellsDue = nil
         fos_fence()
         for core in 0..<fabric.coreCount { fabric.wake(core: core) }
     }

@@ -104,7 +104,6 @@ public final class Microkernel: @unchecked Sendable {
         spawn { [self] in
             fos_platform_block_signals()
             fos_platform_name_thread("fos-accept")
-            runBesidePrograms()
             acceptor.run()
         }
         do {
@@ -171,15 +170,6 @@ public final class Microkernel: @unchecked Sendable {
         return nil
     }
 
-    /// Keeps the calling thread off the cores' CPUs, if there are others. Two threads that wait for each other hand over
-    /// within microseconds on one CPU; behind a core that spins they wait for its budget.
-    private func runBesidePrograms() {
-        var allowed = [Int32](repeating: 0, count: 4096)
-        let count = Int(fos_platform_allowed_cpus(&allowed, Int32(allowed.count)))
-        let free = allowed.prefix(max(0, count)).filter { !configuration.cpus.contains($0) }
-        if !free.isEmpty { _ = fos_platform_pin_thread(free, Int32(free.count)) }
-    }
-
     private func runCore(_ core: Int) {
         fos_platform_block_signals()
         fos_platform_name_thread("fos-core-\(core)")
@@ -190,13 +180,9 @@ public final class Microkernel: @unchecked Sendable {
         let stackBytes: UInt64 = 64 * 1024
         let stack = fos_platform_map_private(stackBytes)
         fos_crash_enter_core(crash[core], stack, stackBytes)
-        let load = cpu >= 0 ? fos_platform_open_load() : -1
-        cores[core].pointee.parking.crowdDescriptor = load
-        cores[core].pointee.parking.cpus = fos_platform_online_cpus()
         let kernel = CoreKernel(state: cores[core])
         body(kernel, core)
         kernel.sayGoodbye()
-        fos_platform_close(load)
         fos_crash_leave_core()
         if let stack { fos_platform_unmap(stack, stackBytes) }
     }

@@ -3,8 +3,7 @@
 // Design, section 3: a wake across CPUs costs 16 to 28 us to the sleeper and 6 us to the sender, so sleeping pays only
 // if no work comes for longer than that. The budget adapts: work that comes soon after parking (the sleep was a
 // mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. When the spinning thread finds that it
-// was itself put aside by the scheduler, somebody else wants this CPU, and it parks at once. So it does when more threads
-// want to run than there are CPUs: one of them waits, perhaps for this one, and on a busy CPU a wake is cheap.
+// was itself put aside by the scheduler, somebody else wants this CPU, and it parks at once.
 
 import CPlatform
 
@@ -23,13 +22,6 @@ import CPlatform
     /// Idle turns between two looks at the clock; each spins for about a quarter of a microsecond.
     static var turnsALook: UInt32 { 4 }
 
-    /// Nanoseconds of spinning before the first look whether somebody waits for a CPU, and between two looks.
-    static var crowdLook: UInt64 { 10_000 }
-
-    /// The kernel's count of runnable threads, and how many can run at once. -1: not asked.
-    var crowdDescriptor: Int32 = -1
-    var cpus: Int32 = 0
-    var crowdLooked: UInt64 = 0
     /// Nanoseconds to spin without work.
     var budget: UInt64 = budgetStart
     var idleTurns: UInt32 = 0
@@ -54,16 +46,11 @@ import CPlatform
         if idleSince == 0 {
             idleSince = now
             lastLook = now
-            crowdLooked = now
             return false
         }
         let gap = now &- lastLook
         lastLook = now
-        if gap > Self.preempted || now &- idleSince >= budget { return true }
-        guard crowdDescriptor >= 0, now &- crowdLooked >= Self.crowdLook else { return false }
-        crowdLooked = now
-        handOff = fos_platform_runnable(crowdDescriptor) > cpus
-        return handOff
+        return gap > Self.preempted || now &- idleSince >= budget
     }
 
     /// After a sleep that lasted `slept` ns.

@@ -28,6 +28,7 @@ struct Fos: ParsableCommand {
         version: fosVersion,
         subcommands: [
             MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
+            StudyCommand.self,
             SuperviseCommand.self, ServeCommand.self,
         ])
 }

@@ -148,29 +148,6 @@ import Testing
         fleet.check()
     }
 
-    /// A reply says whether anything follows, and a listing in advance is nobody's reading of the directory.
-    @Test(arguments: [1, 2]) func listingsSayTheirEndAndLookAhead(members: Int) {
-        let fleet = FileFleet(members: members)
-        let files = fleet.files()
-        let d = files.mkdir(1, "d").inode
-        for index in 0..<30 { #expect(files.create(d, "n\(index)").status == 0) }
-        let (ahead, end) = (FOS_READDIR_PLUS.rawValue | FOS_READDIR_AHEAD.rawValue, UInt16(FOS_REPLY_END.rawValue))
-        func list(cookie: UInt64, room: Int, flags: UInt32) -> LoopReply {
-            files.call(LoopCall(FOS_OP_READDIR, inode: d, fos_readdir_request(cookie: cookie, flags: flags, filled: 0), room: room))
-        }
-        let before = files.stat(d).attributes
-        #expect(list(cookie: 2, room: 1024, flags: ahead).header.flags & end == 0)
-        let whole = list(cookie: 2, room: 65536, flags: ahead)
-        #expect(whole.header.flags & end == end && !whole.bulk.isEmpty && whole.header.epoch == before.epoch)
-        let after = files.stat(d).attributes
-        #expect(after.epoch == before.epoch && after.accessed.seconds == before.accessed.seconds && after.accessed.nanoseconds == before.accessed.nanoseconds)
-        let (_, all) = files.entries(d)
-        let rest = list(cookie: all.last!.next, room: 65536, flags: 0)
-        #expect(rest.header.flags & end == end && rest.bulk.isEmpty)
-        #expect(files.stat(d).attributes.epoch != before.epoch, "a real listing marks the access")
-        fleet.check()
-    }
-
     /// Who may list a directory but not search it learns names, and nothing of what they lead to.
     @Test func listingsWithAttributesNeedSearchPermission() {
         let fleet = FileFleet(members: 1, rootMode: 0o777)

@@ -113,7 +113,7 @@ static void live(struct random *random) {
             break;
         case 5: client.channel[channel].request_sequence = (uint32_t)odd_number(random); break;
         case 6: client.channel[channel].reply_sequence = (uint32_t)odd_number(random); break;
-        case 7: client.channel[channel].client_parked = (uint32_t)below(random, 4); break;
+        case 7: client.channel[channel].client_parked = 1; break;
         default:
             attack_request(random, &client, channel, directory);
             if (chance(random, 80)) wait_a_little(random, channel);

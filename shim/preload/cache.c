@@ -2,26 +2,14 @@
 //
 // What a server said of an inode is true as long as the inode's word on the board is the one that came with the answer
 // (fos/channel.h); of a directory's entry, as long as the word of the entry's shard is what it was before the question was
-// sent (fos_entry_epoch). Of a sharded directory the inode's word keeps only type, mode and owner true. So a hit costs one look
-// at the board, and no server ever has to be told what is kept here.
+// sent (fos_entry_epoch). Of a sharded directory the inode's word keeps only type, mode and owner true. So a hit costs one look at the board, and no server ever has to be told what is kept here.
 // Permissions are not cached: whoever uses an entry must be allowed to search the directory now, by its attributes.
-// Memory is touched only where something is remembered: a program that lives for milliseconds pays more for a page that it
-// touches first than for a message. So slots are used one after the other, the oldest again when all are, and are found
-// through small tables of their numbers; and a page is kept when it is read for the second time.
 // Invariants: a slot is written under its sequence word, and read twice; a writer that never comes back leaves a slot
-// that nobody uses again. A slot says itself what it is about, so a number that leads to another one is only a miss.
-// Nothing of an older connection is used: generations differ.
+// that nobody uses again. Nothing of an older connection is used: generations differ.
 #define _GNU_SOURCE
 #include "calls.h"
 
-enum {
-    SLOT_BITS = 13, SLOTS = 1 << SLOT_BITS,           // attributes, and entries
-    PLACE_BITS = SLOT_BITS + 1, PLACES = 1 << PLACE_BITS,
-    ENTRY_NAME_BYTES = 60,
-    PAGE_BITS = 9, PAGE_SLOTS = 1 << PAGE_BITS,
-    PAGE_PLACE_BITS = PAGE_BITS + 1, PAGE_PLACES = 1 << PAGE_PLACE_BITS,
-    WAYS = 2,                                         // places that something can be in
-};
+enum { ATTRIBUTE_SLOTS = 8192, ENTRY_SLOTS = 8192, ENTRY_NAME_BYTES = 60, PAGE_SLOTS = 512 };
 
 struct attribute_slot {
     uint32_t sequence;  // odd while it is written
@@ -46,30 +34,17 @@ struct page_slot {
     uint32_t bytes;     // fewer than a page at the end of the file
 };
 
+static const uint64_t NOT_KEPT = UINT64_MAX;  // no word's place is that large
+
 static int enabled;
-static struct attribute_slot attribute_slots[SLOTS];
-static struct entry_slot entry_slots[SLOTS];
+static struct attribute_slot attribute_slots[ATTRIBUTE_SLOTS];
+static struct entry_slot entry_slots[ENTRY_SLOTS];
 static struct page_slot page_slots[PAGE_SLOTS];
 static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES];
-// Numbers of slots, from 1, by hash; and the next slot to be used.
-static uint16_t attribute_places[PLACES], entry_places[PLACES], page_places[PAGE_PLACES];
-static uint32_t next_attribute, next_entry, next_page;
-static uint16_t pages_seen[PAGE_PLACES];  // marks of pages that were read once
-enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, WAITS = 8, WAIT_NS = 20000 };
-static struct {
-    uint32_t busy;        // 1 while a thread is at it
-    uint32_t owner;
-    uint64_t directory;
-    uint32_t epoch;       // of the directory: with another one its entries are not known any more
-    uint64_t cookie;      // where the next listing begins
-    uint32_t found, due;  // names found by message; when the next listing comes
-    uint32_t bytes;       // its room; 0: there is nothing more to fetch
-} ahead;
 static uint64_t listed_directory;   // the last one that was listed without attributes
 static uint32_t attributes_wanted;  // listings to come that had better bring them
 
 void fos_cache_start(int on) { enabled = on; }
-void fos_cache_after_fork(void) { ahead.busy = 0; }
 int fos_cache_enabled(void) { return enabled; }
 
 static uint32_t epoch_now(const struct fos_mount *mount, uint64_t inode) { return fos_inode_epoch(mount->client.board, inode); }
@@ -78,9 +53,6 @@ static uint64_t entry_epoch(const struct fos_mount *mount, uint64_t directory, c
     return fos_entry_epoch(mount->client.board, directory, name, length);
 }
 
-// The epoch of a whole directory speaks for its entries; that of a sharded one does not.
-static int is_sharded(const struct fos_mount *mount, uint64_t directory) { return fos_shard_bits(&mount->client.board->sharded, directory) != 0; }
-
 // ---- slots ----------------------------------------------------------------------------------------------------------
 
 static uint32_t begin_read(const uint32_t *sequence) { return fos_load_acquire_u32(sequence); }
@@ -88,56 +60,28 @@ static int end_read(const uint32_t *sequence, uint32_t before) {
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return (before & 1) == 0 && fos_load_relaxed_u32(sequence) == before;
 }
-// `fresh`: the slot was never used. Then its memory is not read before it is written, which would be two faults.
-static int begin_write(uint32_t *sequence, int fresh) {
-    uint32_t before = fresh ? 0 : fos_load_relaxed_u32(sequence);
+static int begin_write(uint32_t *sequence) {
+    uint32_t before = fos_load_relaxed_u32(sequence);
     if ((before & 1) != 0 || !fos_compare_exchange_u32(sequence, before, before + 1)) return 0;
     fos_fence();
     return 1;
 }
 static void end_write(uint32_t *sequence) { fos_store_release_u32(sequence, fos_load_relaxed_u32(sequence) + 1); }
 
-static uint64_t mix(uint64_t key) { return key * UINT64_C(0x9e3779b97f4a7c15); }
-// The places of a hash.
-static uint16_t *places_of(uint16_t *places, uint64_t hash, int bits) { return &places[hash >> (64 - bits) & ~(uint64_t)(WAYS - 1)]; }
-// The number of the slot that a place leads to, or -1.
-static int slot_at(const uint16_t *places, int way) { return (int)__atomic_load_n(&places[way], __ATOMIC_RELAXED) - 1; }
-
-// A slot for something new, whose places these are: it takes the place that is free, or whose slot is older. `fresh`: see
-// begin_write.
-static uint32_t take_slot(uint16_t *places, uint32_t *next, uint32_t slots, int *fresh) {
-    uint32_t count = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED), number = count % slots, oldest = 0;
-    *fresh = count < slots;
-    int chosen = 0;
-    for (int way = 0; way < WAYS; way++) {
-        int there = slot_at(places, way);
-        uint32_t age = there < 0 ? slots : (number - (uint32_t)there) % slots;
-        if (age >= oldest) oldest = age, chosen = way;
-    }
-    __atomic_store_n(&places[chosen], (uint16_t)(number + 1), __ATOMIC_RELAXED);
-    return number;
-}
-
 // ---- attributes -----------------------------------------------------------------------------------------------------
 
-// The slot about an inode; NULL: there is none.
-static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
-        if (number >= 0 && attribute_slots[number].attributes.inode == inode && attribute_slots[number].owner == owner) return &attribute_slots[number];
-    }
-    return NULL;
+static struct attribute_slot *attribute_slot(uint64_t inode) {
+    return &attribute_slots[(inode * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - 13)];
 }
 
 // The attributes as they are kept: of a sharded directory only those that permissions need.
 static int kept_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
     if (!enabled) return 0;
-    uint32_t owner = fos_connection_tag(mount);
-    struct attribute_slot *slot = attributes_about(owner, inode, places_of(attribute_places, mix(inode), PLACE_BITS));
-    if (slot == NULL) return 0;
-    uint32_t sequence = begin_read(&slot->sequence), found = slot->owner;
+    struct attribute_slot *slot = attribute_slot(inode);
+    uint32_t sequence = begin_read(&slot->sequence);
+    if (slot->owner != fos_connection_tag(mount) || slot->attributes.inode != inode) return 0;
     *attributes = slot->attributes;
-    if (!end_read(&slot->sequence, sequence) || found != owner || attributes->inode != inode) return 0;
+    if (!end_read(&slot->sequence, sequence) || attributes->inode != inode) return 0;
     return epoch_now(mount, inode) == attributes->epoch;
 }
 
@@ -147,13 +91,9 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
 
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes) {
     if (!enabled || (attributes->flags & FOS_ATTRIBUTES_VOLATILE) != 0) return;
-    uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = places_of(attribute_places, mix(attributes->inode), PLACE_BITS);
-    struct attribute_slot *slot = attributes_about(owner, attributes->inode, places);
-    int fresh = 0;
-    if (slot == NULL) slot = &attribute_slots[take_slot(places, &next_attribute, SLOTS, &fresh)];
-    if (!begin_write(&slot->sequence, fresh)) return;
-    slot->owner = owner;
+    struct attribute_slot *slot = attribute_slot(attributes->inode);
+    if (!begin_write(&slot->sequence)) return;
+    slot->owner = fos_connection_tag(mount);
     slot->attributes = *attributes;
     end_write(&slot->sequence);
 }
@@ -194,8 +134,8 @@ int fos_may(uint32_t wanted, const struct fos_attributes *attributes) {
 
 // ---- entries --------------------------------------------------------------------------------------------------------
 
-static uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
-    uint64_t hash = mix(directory) + length;
+static struct entry_slot *entry_slot(uint64_t directory, const char *name, uint32_t length) {
+    uint64_t hash = directory * UINT64_C(0x9e3779b97f4a7c15) + length;
     uint32_t at = 0;
     for (; at + 8 <= length; at += 8) {
         uint64_t word;
@@ -204,19 +144,8 @@ static uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t 
         hash ^= hash >> 32;
     }
     for (; at < length; at++) hash = (hash ^ (uint8_t)name[at]) * UINT64_C(0x100000001b3);
-    return places_of(entry_places, mix(hash), PLACE_BITS);
-}
-
-static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t directory, const char *name, uint32_t length) {
-    return slot->owner == owner && slot->directory == directory && slot->length == length && memcmp(slot->name, name, length) == 0;
-}
-// The slot about a name; NULL: there is none.
-static struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
-        if (number >= 0 && is_about(&entry_slots[number], owner, directory, name, length)) return &entry_slots[number];
-    }
-    return NULL;
+    hash *= UINT64_C(0x9e3779b97f4a7c15);
+    return &entry_slots[hash >> (64 - 13)];
 }
 
 // "." and "..", which are not kept: they change with no change of the directory's own.
@@ -232,11 +161,9 @@ static int may_search(struct fos_mount *mount, uint64_t directory) {
 // 1: known, `child` is its inode or 0.
 static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return 0;
-    uint32_t owner = fos_connection_tag(mount);
-    struct entry_slot *slot = entry_about(owner, directory, name, length, entry_places_of(directory, name, length));
-    if (slot == NULL) return 0;
+    struct entry_slot *slot = entry_slot(directory, name, length);
     uint32_t sequence = begin_read(&slot->sequence);
-    if (!is_about(slot, owner, directory, name, length)) return 0;
+    if (slot->owner != fos_connection_tag(mount) || slot->directory != directory || slot->length != length || memcmp(slot->name, name, length) != 0) return 0;
     uint64_t epoch = slot->epoch;
     *child = slot->child;
     return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
@@ -244,82 +171,15 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
 
 static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return;
-    uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = entry_places_of(directory, name, length);
-    struct entry_slot *slot = entry_about(owner, directory, name, length, places);
-    int fresh = 0;
-    if (slot == NULL) slot = &entry_slots[take_slot(places, &next_entry, SLOTS, &fresh)];
-    if (!begin_write(&slot->sequence, fresh)) return;
-    slot->owner = owner;
+    struct entry_slot *slot = entry_slot(directory, name, length);
+    if (!begin_write(&slot->sequence)) return;
+    slot->owner = fos_connection_tag(mount);
     slot->directory = directory;
     slot->child = child;
     slot->epoch = epoch;
     slot->length = length;
     memcpy(slot->name, name, length);
     end_write(&slot->sequence);
-}
-
-// ---- looking ahead ----
-// Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
-// attributes. The first comes after a few names that were found by message, each further one, twice as long, after as many
-// as make it worth while.
-// Fetches the next part of the listing. How many entries are kept.
-static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount) {
-    struct fos_message *request = fos_build(context, mount, FOS_OP_READDIR, ahead.directory);
-    struct fos_readdir_request from = {.cookie = ahead.cookie, .flags = FOS_READDIR_PLUS | FOS_READDIR_AHEAD};
-    fos_put_fixed(request, &from, sizeof from);
-    request->bulk_offset = 0;
-    request->bulk_length = ahead.bytes;
-    if (fos_send(context, mount) < 0) return 0;
-    const struct fos_message *reply = fos_answer(context, mount);
-    const uint8_t *records = fos_bulk_of(context, mount);
-    size_t bytes = reply->bulk_length, at = 0;
-    uint32_t kept = 0, epoch = reply->epoch;
-    while (bytes - at >= sizeof(struct fos_directory_entry)) {
-        struct fos_directory_entry record;
-        memcpy(&record, records + at, sizeof record);
-        if (record.record_length > bytes - at || record.record_length < sizeof record + record.name_length) return 0;
-        if (record.has_attributes && (record.attributes.flags & FOS_ATTRIBUTES_VOLATILE) == 0) {
-            fos_keep_listed(mount, ahead.directory, epoch, &record, (const char *)records + at + sizeof record);
-            kept++;
-        }
-        ahead.cookie = record.next;
-        at += record.record_length;
-    }
-    return (reply->flags & FOS_REPLY_END) != 0 ? 0 : kept;
-}
-
-// A name of the directory is not known. 1: now it may be.
-static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory) {
-    if (!enabled || is_sharded(mount, directory)) return 0;
-    if (!fos_compare_exchange_u32(&ahead.busy, 0, 1)) {
-        // Another thread fetches what this one wants too; many that ask at once are slower than one that is waited for.
-        for (int wait = 0; wait < WAITS && fos_load_relaxed_u64(&ahead.directory) == directory; wait++) {
-            fos_sleep(WAIT_NS);
-            if (fos_load_acquire_u32(&ahead.busy) == 0) return 1;
-        }
-        return 0;
-    }
-    uint32_t owner = fos_connection_tag(mount);
-    uint32_t epoch = epoch_now(mount, directory);
-    if (ahead.directory != directory || ahead.owner != owner || ahead.epoch != epoch) {
-        ahead.owner = owner;
-        ahead.directory = directory;
-        ahead.epoch = epoch;
-        ahead.cookie = 2;  // behind "." and ".."
-        ahead.found = 0;
-        ahead.due = AHEAD_AFTER;
-        ahead.bytes = AHEAD_LEAST_BYTES;
-    }
-    int fetched = 0;
-    if (ahead.found >= ahead.due && ahead.bytes > 0) {
-        uint32_t kept = fetch_ahead(context, mount);
-        ahead.due = ahead.found + kept / ENTRIES_A_LOOKUP;
-        ahead.bytes = kept == 0 ? 0 : ahead.bytes < AHEAD_MOST_BYTES ? ahead.bytes * 2 : AHEAD_MOST_BYTES;
-        fetched = 1;
-    }
-    fos_store_release_u32(&ahead.busy, 0);
-    return fetched;
 }
 
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes) {
@@ -335,7 +195,6 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         if (directory == listed_directory) attributes_wanted = 16;
     }
     int dots = is_dots(name, length);
-    if (!dots && look_ahead(context, mount, directory) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
     uint64_t epoch = entry_epoch(mount, directory, name, length);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
     memcpy(fos_payload(request), name, length);
@@ -343,16 +202,16 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
     int status = fos_send(context, mount);
     if (status == -ENOENT && !dots) keep_entry(mount, directory, epoch, name, length, 0);
     if (status == 0) status = fos_take_attributes(mount, fos_answer(context, mount), attributes);
-    if (status == 0 && !dots) {
-        keep_entry(mount, directory, epoch, name, length, attributes->inode);
-        if (fos_load_relaxed_u64(&ahead.directory) == directory) __atomic_fetch_add(&ahead.found, 1, __ATOMIC_RELAXED);
-    }
+    if (status == 0 && !dots) keep_entry(mount, directory, epoch, name, length, attributes->inode);
     return status;
 }
 
 // ---- listings -------------------------------------------------------------------------------------------------------
 
-int fos_listing_begins(uint64_t directory) {
+int fos_listing_begins(const struct fos_mount *mount, uint64_t directory, uint64_t *epoch) {
+    // That of the whole directory. Its shards have words of their own, so the entries of a sharded one are not kept.
+    *epoch = entry_epoch(mount, directory, "", 0);
+    if (fos_shard_bits(&mount->client.board->sharded, directory) != 0) *epoch = NOT_KEPT;
     if (!enabled) return 0;
     listed_directory = directory;
     if (attributes_wanted == 0) return 0;
@@ -360,38 +219,24 @@ int fos_listing_begins(uint64_t directory) {
     return 1;
 }
 
-int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch) {
-    return enabled && epoch_now(mount, inode) == epoch && !is_sharded(mount, inode);
-}
-
-void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name) {
+void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const struct fos_directory_entry *record, const char *name) {
     if (is_dots(name, record->name_length)) return;
     fos_keep_attributes(mount, &record->attributes);
-    // Its shards have words of their own, which were not looked at before the listing.
-    if (is_sharded(mount, directory)) return;
-    keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, record->name_length, record->attributes.inode);
+    if (epoch != NOT_KEPT) keep_entry(mount, directory, epoch, name, record->name_length, record->attributes.inode);
 }
 
 // ---- pages ----------------------------------------------------------------------------------------------------------
 
-static uint64_t page_hash(uint64_t inode, uint64_t index) { return mix(inode + index * 31); }
-// The slot about a page; -1: there is none.
-static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
-        if (number >= 0 && page_slots[number].inode == inode && page_slots[number].index == index && page_slots[number].owner == owner) return number;
-    }
-    return -1;
+static uint32_t page_slot(uint64_t inode, uint64_t index) {
+    return (uint32_t)(((inode + index * 31) * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - 9));
 }
 
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most) {
     if (!enabled) return -1;
-    uint32_t owner = fos_connection_tag(mount);
-    int number = page_about(owner, inode, index, places_of(page_places, page_hash(inode, index), PAGE_PLACE_BITS));
-    if (number < 0) return -1;
+    uint32_t number = page_slot(inode, index);
     struct page_slot *slot = &page_slots[number];
     uint32_t sequence = begin_read(&slot->sequence);
-    if (slot->owner != owner || slot->inode != inode || slot->index != index) return -1;
+    if (slot->owner != fos_connection_tag(mount) || slot->inode != inode || slot->index != index) return -1;
     uint32_t epoch = slot->epoch, bytes = slot->bytes;
     if (bytes > FOS_PAGE_BYTES || epoch_now(mount, inode) != epoch) return -1;
     size_t left = within < bytes ? bytes - within : 0;
@@ -400,25 +245,11 @@ long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, ui
     return end_read(&slot->sequence, sequence) ? (long)most : -1;
 }
 
-// Whether a page was read before, as far as its mark has not been overwritten.
-static int was_seen(uint64_t hash) {
-    uint16_t *place = &pages_seen[hash >> (64 - PAGE_PLACE_BITS)], mark = (uint16_t)(hash | 1);
-    if (__atomic_load_n(place, __ATOMIC_RELAXED) == mark) return 1;
-    __atomic_store_n(place, mark, __ATOMIC_RELAXED);
-    return 0;
-}
-
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes) {
-    uint64_t hash = page_hash(inode, index);
-    if (!enabled || !was_seen(hash)) return;
-    uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = places_of(page_places, hash, PAGE_PLACE_BITS);
-    int number = page_about(owner, inode, index, places);
-    int fresh = 0;
-    if (number < 0) number = (int)take_slot(places, &next_page, PAGE_SLOTS, &fresh);
+    uint32_t number = page_slot(inode, index);
     struct page_slot *slot = &page_slots[number];
-    if (!begin_write(&slot->sequence, fresh)) return;
-    slot->owner = owner;
+    if (!enabled || !begin_write(&slot->sequence)) return;
+    slot->owner = fos_connection_tag(mount);
     slot->inode = inode;
     slot->index = index;
     slot->epoch = epoch;

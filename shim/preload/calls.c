@@ -51,8 +51,8 @@ long fos_calls_handle(struct fos_call *call) {
 
 // ---- the process ----------------------------------------------------------------------------------------------------
 
-int fos_calls_start(char **environment) {
-    fos_mounts_start(environment);
+int fos_calls_start(char *const *environment) {
+    (void)environment;
     // Reading the mask means setting it; later another thread could make a file in between.
     fos_umask = (uint32_t)fos_raw(SYS_umask, 077);
     fos_raw(SYS_umask, fos_umask);
@@ -73,29 +73,11 @@ void fos_calls_before_fork(int shares_memory) { give_all(shares_memory ? SYS_vfo
 void fos_calls_after_fork(int child) {
     if (!child) return;
     fos_contexts_reset();
-    fos_cache_after_fork();
     fos_files_after_fork();
     fos_maps_after_fork();
     fos_mounts_after_fork();
 }
 
-// 1: descriptions of ours are open, so the servers hold references for this program.
-static int anything_open(void) {
-    for (int fd = 0; fd <= fos_table_highest(); fd++) {
-        if (fos_ours(fd)) return 1;
-    }
-    return 0;
-}
-
-int fos_calls_before_exec(char *word) {
-    give_all(SYS_execve, 1, FOS_BYPASS_EXEC);
-    if (word == NULL || anything_open()) return 0;
-    struct fos_context *context = fos_enter(SYS_execve);
-    if (context == NULL) return 0;
-    int kept = fos_mounts_keep(context, word);
-    fos_leave(context);
-    return kept;
-}
-void fos_calls_exec_failed(void) { fos_mounts_keep_failed(); }
+void fos_calls_before_exec(void) { give_all(SYS_execve, 1, FOS_BYPASS_EXEC); }
 
 void fos_calls_give_up(void) { give_all(SYS_unshare, 0, FOS_BYPASS_ASIDE); }

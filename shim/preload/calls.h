@@ -5,11 +5,10 @@
 // the mount, where the kernel does it (counted as a bypass).
 //
 //   context.c      who may use which channel: a call takes a context, uses it, and gives it back
-//   mounts.c       which mounts there are, connections to them, identity, standing aside; mounts.h lists the files beside it
+//   mounts.c       which mounts there are, connections to them, identity, standing aside
 //   descriptors.c  numbers of the program -> open file descriptions of ours
 //   paths.c        from a path to a directory's inode and a name
 //   cache.c        attributes and entries under the board's epochs
-//   placement.c    keeps a thread off its server's CPU
 //   materialise.c  makes a description the kernel's
 //   calls_*.c      the handlers, by topic; calls_table.h says which call goes where
 //
@@ -75,11 +74,8 @@ void fos_leave(struct fos_context *context);
 void fos_contexts_reset(void);
 int fos_context_is_mine(uint32_t index);            // 1: this thread has it
 int fos_contexts_alone(const struct fos_context *context);  // 1: no other call runs
-// Waits for all that was posted. How many contexts, and channels, were ever used; 0: another call runs, or something stays
-// unanswered.
-uint32_t fos_contexts_settle(struct fos_context *context);
 
-// ---- mounts (mounts.c, hidden.c, keep.c) ----------------------------------------------------------------------------------------------
+// ---- mounts (mounts.c) ----------------------------------------------------------------------------------------------
 
 enum fos_mount_state {
     FOS_MOUNT_NONE = 0,
@@ -124,14 +120,8 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 // The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
 // is the directory's), or one that lies below it (`rest` then begins at its root). NULL: not ours.
 struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
-int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
 const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
-// At the start: takes the word that says what an earlier program of this process has left out of the environment.
-void fos_mounts_start(char **environment);
-// Before an exec: leaves the connection to the new program, and writes the word for its environment (64 bytes). 0: cannot be.
-int fos_mounts_keep(struct fos_context *context, char *word);
-void fos_mounts_keep_failed(void);
 void fos_mounts_after_fork(void);     // in the child: the connections are the parent's
 // The user or its groups are about to change: everything open becomes the kernel's, and the next call connects anew.
 void fos_identity_changes(struct fos_context *context);
@@ -164,9 +154,6 @@ static inline uint8_t *fos_bulk_of(struct fos_context *context, struct fos_mount
     return fos_bulk(&mount->client, (int)context->index);
 }
 
-// After a message: a thread that keeps sending from its server's CPU moves to another one (placement.c).
-void fos_step_aside(struct fos_context *context, struct fos_mount *mount);
-
 // ---- descriptors (descriptors.c) ------------------------------------------------------------------------------------
 
 enum fos_file_state {
@@ -189,8 +176,7 @@ struct fos_file {
     uint32_t region;         // index + 1 of the region it is read in (maps.c), 0: none
     uint32_t message_reads;  // since the last look whether a region would pay
     uint64_t message_bytes;
-    int64_t ended_at;        // of a directory: the cookie behind its last entry, if `ended_epoch` still stands; -1: not known
-    uint32_t ended_epoch;
+    uint32_t reserved;
     char path[FOS_FILE_PATH_BYTES];
 };
 
@@ -305,7 +291,6 @@ long fos_set_attributes(struct fos_context *context, struct fos_mount *mount, ui
 // ---- what is remembered (cache.c) -----------------------------------------------------------------------------------
 
 void fos_cache_start(int enabled);
-void fos_cache_after_fork(void);
 int fos_cache_enabled(void);
 // Copies attributes out of a reply, and keeps them. 0 or -EIO.
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
@@ -317,12 +302,9 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes);
 // Whether this process may do `wanted` (read 4, write 2, execute 1), by the rules of the servers.
 int fos_may(uint32_t wanted, const struct fos_attributes *attributes);
-// Before a READDIR: 1 if it should bring attributes.
-int fos_listing_begins(uint64_t directory);
-// 1 if an inode's epoch is still this.
-int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch);
-// Keeps an entry of a listing; `epoch` came with the listing.
-void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name);
+// Before a READDIR: 1 if it should bring attributes; `epoch` is what its entries are kept under.
+int fos_listing_begins(const struct fos_mount *mount, uint64_t directory, uint64_t *epoch);
+void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const struct fos_directory_entry *record, const char *name);
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);

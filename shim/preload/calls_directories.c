@@ -39,7 +39,6 @@ static size_t put(uint8_t *to, size_t room, const struct fos_directory_entry *fr
 
 static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     struct fos_file *file = use->file;
-    if (file->offset == file->ended_at && fos_epoch_stands(use->mount, file->inode, file->ended_epoch)) return 0;
     // A record of the service's is longer than the kernel's by its attributes; more than fits is not asked for.
     uint64_t wanted = (uint64_t)room * 6 + 512;
     // A directory that was removed has nothing in it, not even dots.
@@ -47,7 +46,8 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     long alive = file->offset != 0 ? 0 : fos_get_attributes(use->context, use->mount, file->inode, &attributes);
     if (alive == 0 && file->offset == 0 && attributes.links == 0) alive = -ENOENT;
     if (alive != 0) return alive;
-    int plus = fos_listing_begins(file->inode);
+    uint64_t epoch;
+    int plus = fos_listing_begins(use->mount, file->inode, &epoch);
     struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_READDIR, file->inode);
     struct fos_readdir_request from = {.cookie = (uint64_t)file->offset, .flags = plus ? FOS_READDIR_PLUS : 0};
     fos_put_fixed(request, &from, sizeof from);
@@ -56,9 +56,7 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     int status = fos_send(use->context, use->mount);
     if (status < 0) return status;
     const uint8_t *records = fos_bulk_of(use->context, use->mount);
-    const struct fos_message *reply = fos_answer(use->context, use->mount);
-    size_t bytes = reply->bulk_length, at = 0, used = 0;
-    uint32_t epoch = reply->epoch;
+    size_t bytes = fos_answer(use->context, use->mount)->bulk_length, at = 0, used = 0;
     while (bytes - at >= sizeof(struct fos_directory_entry)) {
         struct fos_directory_entry record;
         memcpy(&record, records + at, sizeof record);
@@ -72,10 +70,6 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
         used += took;
         at += record.record_length;
         file->offset = (int64_t)record.next;
-    }
-    if (at == bytes && (reply->flags & FOS_REPLY_END) != 0) {
-        file->ended_at = file->offset;
-        file->ended_epoch = epoch;
     }
     return (long)used;
 }

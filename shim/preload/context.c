@@ -79,24 +79,13 @@ int fos_contexts_alone(const struct fos_context *context) {
     return 1;
 }
 
-// The channel may still carry a request that nobody waited for. 1: it is answered.
-static int drain(struct fos_context *context, struct fos_mount *mount) {
-    context->posted &= ~(1u << mount->index);
-    return fos_wait(&mount->client, (int)context->index, UINT64_C(5000000000)) == 1;
-}
-
-uint32_t fos_contexts_settle(struct fos_context *context) {
-    if (!fos_contexts_alone(context)) return 0;
-    uint32_t used = fos_load_relaxed_u32(&contexts_used);
-    for (uint32_t index = 0; index < used; index++) {
-        for (uint32_t mount = 0; contexts[index].posted != 0; mount++) {
-            if ((contexts[index].posted >> mount & 1) != 0 && !drain(&contexts[index], &fos_mounts[mount])) return 0;
-        }
-    }
-    return used;
-}
-
 // ---- requests -------------------------------------------------------------------------------------------------------
+
+// The channel may still carry a request that nobody waited for.
+static void drain(struct fos_context *context, struct fos_mount *mount) {
+    context->posted &= ~(1u << mount->index);
+    fos_wait(&mount->client, (int)context->index, UINT64_C(5000000000));
+}
 
 struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode) {
     if (context->posted >> mount->index & 1) drain(context, mount);
@@ -132,9 +121,7 @@ int fos_send(struct fos_context *context, struct fos_mount *mount) {
         request.sequence = 0;
         *built = request;
     }
-    if (result == -ENOTCONN) return lost(mount);
-    fos_step_aside(context, mount);
-    return result;
+    return result == -ENOTCONN ? lost(mount) : result;
 }
 
 void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode) {

@@ -41,7 +41,6 @@ struct fos_file *fos_file_new(void) {
     file->lock = 0;
     file->state = FOS_FILE_MESSAGE;
     file->offset = 0;
-    file->ended_at = -1;
     file->path_length = 0;
     file->region = file->message_reads = 0;
     file->message_bytes = 0;

@@ -9,28 +9,31 @@
 #define _GNU_SOURCE
 #include <linux/capability.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
-#include "mounts.h"
+#include "calls.h"
 #include "../proxy/proxy.h"
 
-enum { LOOK_AGAIN_NS = 200000000 };
+enum { LOOK_AGAIN_NS = 200000000, HIDDEN_MAX = FOS_MOUNTS_MAX + 1, MOUNT_NUMBERS = 1024, SYS_LISTMOUNT = 458 };
 
 struct fos_mount fos_mounts[FOS_MOUNTS_MAX];
 struct fos_identity fos_identity;
-uint32_t fos_mounts_used, fos_umask, fos_mounts_doubtful = 1, fos_file_size_limited, fos_cwd_known;
+uint32_t fos_umask, fos_mounts_doubtful = 1, fos_file_size_limited, fos_cwd_known;
 
 static uint32_t busy;           // 1 while a thread reads the table or connects
 static uintptr_t busy_owner;
 static uint64_t looked_at;      // coarse ns
 static uint64_t numbers_hash;   // of the mount numbers when the table was read
 static char line[FOS_MOUNT_LINE_BYTES];
+static int hidden[HIDDEN_MAX] = {[0 ... HIDDEN_MAX - 1] = -1};  // by mount: its socket; last: the neutral descriptor
 static struct fos_mount *cwd_mount;
 static uint64_t cwd_inode;
 static char cwd_path[FOS_PATH_BYTES];
 
 // ---- one at a time --------------------------------------------------------------------------------------------------
 
-int fos_mounts_claim(void) {
+// 0: this thread is in it already (a signal handler), or another one does not come out.
+static int claim(void) {
     uintptr_t self = (uintptr_t)__builtin_thread_pointer();
     for (int attempt = 0; attempt < 50000; attempt++) {
         if (fos_compare_exchange_u32(&busy, 0, 1)) {
@@ -42,9 +45,72 @@ int fos_mounts_claim(void) {
     }
     return 0;
 }
-void fos_mounts_unclaim(void) {
+static void unclaim(void) {
     busy_owner = 0;
     fos_store_release_u32(&busy, 0);
+}
+
+// ---- the shim's own descriptors -------------------------------------------------------------------------------------
+
+int fos_hidden_descriptor(int fd) {
+    if (fd < 0) return 0;
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] == fd) return 1;
+    }
+    return 0;
+}
+
+int fos_highest_hidden_descriptor(void) {
+    int highest = -1;
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] > highest) highest = hidden[i];
+    }
+    return highest;
+}
+
+// Where nobody looks for a free number: just below the limit, or below 1,024, which keeps the kernel's table small.
+static long high_number(void) {
+    struct rlimit limit;
+    if (fos_raw(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit) != 0) return 0;
+    long most = limit.rlim_cur < 1024 ? (long)limit.rlim_cur : 1024;
+    return most > 2 * HIDDEN_MAX ? most - 2 * HIDDEN_MAX : 0;
+}
+
+static int hide(int place, int fd) {
+    long moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, high_number());
+    if (moved >= 0) {
+        fos_raw(SYS_close, fd);
+        fd = (int)moved;
+    }
+    hidden[place] = fd;
+    return fd;
+}
+
+long fos_move_hidden_descriptor(int fd) {
+    for (int i = 0; i < HIDDEN_MAX; i++) {
+        if (hidden[i] != fd) continue;
+        long moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
+        if (moved < 0) moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+        if (moved < 0) return moved;
+        hidden[i] = (int)moved;
+        if (i < FOS_MOUNTS_MAX) fos_mounts[i].client.socket = (int)moved;
+        return 0;  // the program's own dup2 closes the old number
+    }
+    return 0;
+}
+
+int fos_neutral_descriptor(void) {
+    int fd = hidden[HIDDEN_MAX - 1];
+    if (__builtin_expect(fd >= 0, 1)) return fd;
+    if (!claim()) return -1;
+    fd = hidden[HIDDEN_MAX - 1];
+    if (fd < 0) {
+        long opened = fos_raw(SYS_openat, AT_FDCWD, "/dev/null", O_PATH | O_CLOEXEC);
+        if (opened < 0) opened = fos_raw(SYS_openat, AT_FDCWD, "/proc/self/exe", O_PATH | O_CLOEXEC);
+        if (opened >= 0) fd = hide(HIDDEN_MAX - 1, (int)opened);
+    }
+    unclaim();
+    return fd;
 }
 
 // ---- the mount table ------------------------------------------------------------------------------------------------
@@ -55,21 +121,28 @@ static uint64_t coarse_clock(void) {
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static uint64_t hash_of_numbers(void) {
+    static uint64_t numbers[MOUNT_NUMBERS];
+    struct { uint32_t size, spare; uint64_t mount, after, space; } all = {.size = 24, .mount = UINT64_MAX};
+    long count = fos_raw(SYS_LISTMOUNT, &all, numbers, MOUNT_NUMBERS, 0);
+    // Without listmount(2), or with more mounts than fit, the table is read each time.
+    if (count < 0 || count >= MOUNT_NUMBERS) return numbers_hash + 1;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) + (uint64_t)count;
+    for (long i = 0; i < count; i++) hash = (hash ^ numbers[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
 // A place for a mount that the table names: its own from before, a free one, or a dead one.
 static struct fos_mount *place_for(const struct fos_mount_line *entry) {
     struct fos_mount *room = NULL;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
+        mount->index = i;
         if (mount->state == FOS_MOUNT_NONE || (mount->state == FOS_MOUNT_DEAD && !mount->listed)) {
             if (room == NULL || room->state == FOS_MOUNT_DEAD) room = mount;
         } else if (mount->state != FOS_MOUNT_DEAD && mount->mount_id == entry->id && strcmp(mount->path, entry->point) == 0 && strcmp(mount->name, entry->name) == 0) {
             return mount;
         }
-    }
-    if ((room == NULL || room->state == FOS_MOUNT_DEAD) && fos_mounts_used < FOS_MOUNTS_MAX) {
-        room = &fos_mounts[fos_mounts_used];
-        room->index = fos_mounts_used;
-        fos_store_release_u32(&fos_mounts_used, fos_mounts_used + 1);
     }
     if (room == NULL) return NULL;
     size_t path = strlen(entry->point), name = strlen(entry->name);
@@ -92,7 +165,7 @@ static int below(const char *path, const char *above, uint32_t length) {
 static void consider(void *context, const struct fos_mount_line *entry) {
     (void)context;
     // What is mounted on a fos mount, or inside one, hides a part of it.
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
         if (mount->listed && below(entry->point, mount->path, mount->path_length)) mount->listed = 0;
     }
@@ -104,29 +177,28 @@ static void consider(void *context, const struct fos_mount_line *entry) {
     if (mount->state == FOS_MOUNT_NONE) fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
 }
 
-void fos_mounts_are_known(uint64_t hash) {
-    numbers_hash = hash;
-    fos_mounts_doubtful = 0;
-    looked_at = coarse_clock();
-}
-uint64_t fos_mounts_known_as(void) { return numbers_hash; }
-
 static void read_table(void) {
-    if (!fos_mounts_claim()) return;
-    uint64_t hash = fos_mount_numbers();
+    if (!claim()) return;
+    uint64_t hash = hash_of_numbers();
     if (hash != numbers_hash || fos_mounts_doubtful > 1) {
-        for (uint32_t i = 0; i < fos_mounts_used; i++) fos_mounts[i].listed = 0;
-        if (!fos_each_listed_mount(consider, NULL)) fos_each_mount("/proc/self/mountinfo", line, sizeof line, consider, NULL);
+        for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) fos_mounts[i].listed = 0;
+        fos_each_mount("/proc/self/mountinfo", line, sizeof line, consider, NULL);
+        numbers_hash = hash;
         fos_cwd_known = 0;
     }
-    fos_mounts_are_known(hash);
-    fos_mounts_unclaim();
+    fos_mounts_doubtful = 0;
+    looked_at = coarse_clock();
+    unclaim();
+}
+
+static inline void look_at_table(void) {
+    if (fos_mounts_doubtful || coarse_clock() - looked_at > LOOK_AGAIN_NS) read_table();
 }
 
 // ---- identity -------------------------------------------------------------------------------------------------------
 
 // Servers give user 0 all rights over files and everybody else none: 1 if the kernel sees it that way too.
-int fos_identity_is_plain(void) {
+static int identity_is_plain(void) {
     uint32_t real, effective, saved;
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct sets[2];
@@ -145,7 +217,7 @@ int fos_identity_is_plain(void) {
 // ---- connections ----------------------------------------------------------------------------------------------------
 
 // The mount point as it is reached now must be this very mount: that also proves that this user may come to it.
-int fos_mount_verify(struct fos_mount *mount) {
+static int verify(struct fos_mount *mount) {
     struct statx seen;
     if (fos_raw(SYS_statx, AT_FDCWD, mount->path, AT_NO_AUTOMOUNT, STATX_INO | STATX_MNT_ID, &seen) != 0) return 0;
     if (seen.stx_mnt_id != mount->mount_id) return 0;
@@ -155,24 +227,14 @@ int fos_mount_verify(struct fos_mount *mount) {
     return 1;
 }
 
-// A connection is there: calls may use it.
-void fos_mount_serve(struct fos_mount *mount) {
-    // Both mappings are the parent's alone: a child that wrote to them would speak in its name.
-    fos_raw(SYS_madvise, mount->client.segment, mount->client.segment_bytes, MADV_DONTFORK);
-    fos_raw(SYS_madvise, mount->client.board, mount->client.board_bytes, MADV_DONTFORK);
-    mount->client.timed = (uint32_t)fos_options.tracing;
-    fos_read_size_limit();
-    mount->generation++;
-    fos_store_release_u32(&mount->state, FOS_MOUNT_CONNECTED);
-}
-
 static void connect_now(struct fos_mount *mount) {
-    if (!fos_identity_is_plain() || !fos_mount_verify(mount)) {
+    if (!identity_is_plain() || !verify(mount)) {
         fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
         return;
     }
     struct fos_client *client = &mount->client;
     int result = fos_client_connect(client, mount->uid, mount->name, FOS_CONTEXTS_MAX, 0);
+    client->timed = (uint32_t)fos_options.tracing;
     if (result == 0 && client->channels < FOS_CONTEXTS_MAX) {
         fos_client_disconnect(client);
         result = -EAGAIN;
@@ -182,22 +244,17 @@ static void connect_now(struct fos_mount *mount) {
         fos_store_release_u32(&mount->state, FOS_MOUNT_ASIDE);
         return;
     }
-    fos_hide_connection(mount);
+    // Both mappings are the parent's alone: a child that wrote to them would speak in its name.
+    fos_raw(SYS_madvise, client->segment, client->segment_bytes, MADV_DONTFORK);
+    fos_raw(SYS_madvise, client->board, client->board_bytes, MADV_DONTFORK);
+    fos_raw(SYS_close, client->segment_fd);
+    fos_raw(SYS_close, client->board_fd);
+    client->segment_fd = client->board_fd = -1;
+    client->socket = hide((int)mount->index, client->socket);
+    fos_read_size_limit();
+    mount->generation++;
     fos_tally_add(&fos_tally->connections, 1);
-    fos_mount_serve(mount);
-}
-
-static inline void look_at_table(void) {
-    if (__builtin_expect(fos_kept_here, 0)) fos_resume_kept();
-    if (fos_mounts_doubtful || coarse_clock() - looked_at > LOOK_AGAIN_NS) read_table();
-}
-
-int fos_mounts_in_use(void) {
-    if (fos_kept_here) return 1;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
-        if (fos_mounts[i].state != FOS_MOUNT_KNOWN) return 1;
-    }
-    return 0;
+    fos_store_release_u32(&mount->state, FOS_MOUNT_CONNECTED);
 }
 
 // Returns the mount if messages can be used, NULL if not.
@@ -208,9 +265,9 @@ static struct fos_mount *connected(struct fos_mount *mount) {
         fos_mounts_doubtful = 1;
         return NULL;
     }
-    if (mount->state != FOS_MOUNT_KNOWN || !fos_mounts_claim()) return NULL;
+    if (mount->state != FOS_MOUNT_KNOWN || !claim()) return NULL;
     if (mount->state == FOS_MOUNT_KNOWN) connect_now(mount);
-    fos_mounts_unclaim();
+    unclaim();
     return mount->state == FOS_MOUNT_CONNECTED ? mount : NULL;
 }
 
@@ -227,7 +284,7 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
     if (is_system_path(path)) return NULL;
     look_at_table();
     struct fos_mount *longest = NULL;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
         if (!mount->listed || !below(path, mount->path, mount->path_length)) continue;
         if (longest == NULL || mount->path_length > longest->path_length) longest = mount;
@@ -241,7 +298,7 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
 static void learn_cwd(void) {
     struct statx seen;
     int any = 0;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) any |= (int)fos_mounts[i].listed;
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) any |= (int)fos_mounts[i].listed;
     fos_cwd_known = 1;
     cwd_mount = NULL;
     cwd_path[0] = 0;
@@ -249,7 +306,7 @@ static void learn_cwd(void) {
     long length = fos_raw(SYS_getcwd, cwd_path, sizeof cwd_path);
     if (length <= 0 || cwd_path[0] != '/') cwd_path[0] = 0;
     if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &seen) != 0) return;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         if (fos_mounts[i].listed && fos_mounts[i].mount_id == seen.stx_mnt_id) cwd_mount = &fos_mounts[i];
     }
     cwd_inode = seen.stx_ino;
@@ -263,7 +320,7 @@ static struct fos_mount *below_cwd(const char *path, const char **rest) {
         path += 2;
         while (*path == '/') path++;
     }
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
         if (!mount->listed || mount->path_length <= above + 1 || !below(mount->path, cwd_path, above) || cwd_path[0] == 0) continue;
         uint32_t length = mount->path_length - above - 1;
@@ -291,7 +348,9 @@ const char *fos_cwd_path(void) { return fos_cwd_known ? cwd_path : ""; }
 // ---- changes of the process -----------------------------------------------------------------------------------------
 
 static void drop_connection(struct fos_mount *mount) {
-    fos_close_connection(mount);
+    fos_raw(SYS_close, hidden[mount->index]);
+    hidden[mount->index] = -1;
+    mount->client.socket = -1;
     fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
 }
 
@@ -299,24 +358,29 @@ void fos_mounts_after_fork(void) {
     busy = 0;
     busy_owner = 0;
     fos_mounts_doubtful = 1;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
-        if (!fos_connection_is_open(mount)) continue;
+        if (hidden[i] < 0) continue;
         fos_raw(SYS_munmap, mount->client.state, mount->client.private_bytes);
-        if (mount->state == FOS_MOUNT_CONNECTED) drop_connection(mount);
-        else fos_close_connection(mount);
+        if (mount->state == FOS_MOUNT_CONNECTED) {
+            drop_connection(mount);
+        } else {
+            fos_raw(SYS_close, hidden[i]);
+            hidden[i] = -1;
+        }
     }
 }
 
 void fos_identity_changes(struct fos_context *context) {
     fos_materialise_all(context, 0);
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
         struct fos_mount *mount = &fos_mounts[i];
         if (mount->state == FOS_MOUNT_ASIDE) fos_store_release_u32(&mount->state, FOS_MOUNT_KNOWN);
         if (mount->state != FOS_MOUNT_CONNECTED) continue;
         if (fos_contexts_alone(context)) {
             struct fos_client *client = &mount->client;
             drop_connection(mount);
+            client->segment_fd = client->board_fd = -1;
             fos_client_disconnect(client);
         } else {
             // Calls of other threads run on this connection.

@@ -91,29 +91,11 @@ struct position {
     int known;  // mode and uid
 };
 
-static int only_looks(long number) {
-    return number == SYS_stat || number == SYS_lstat || number == SYS_newfstatat || number == SYS_statx || number == SYS_access;
-}
-
-// Shells look at the directories that they stand in when they start, and often at nothing else on a mount. The kernel holds
-// these directories and answers at once: no connection is made for them, at the start. 1: the path is left to the kernel.
-static int needs_no_connection(struct fos_context *context, const char *path) {
-    enum { FIRST_LOOKS = 16 };
-    static uint32_t looks;
-    if (fos_load_relaxed_u32(&looks) >= FIRST_LOOKS || !only_looks(context->number) || fos_mounts_in_use()) return 0;
-    fos_store_relaxed_u32(&looks, fos_load_relaxed_u32(&looks) + 1);
-    if (path[0] == '.' && path[1] == 0) return 1;
-    if (path[0] != '/' || fos_raw(SYS_getcwd, context->text, sizeof context->text) <= 0) return 0;
-    size_t length = strlen(path);
-    return strncmp(context->text, path, length) == 0 && (context->text[length] == '/' || context->text[length] == 0);
-}
-
 // Where a walk begins. 0, -errno or FOS_PASS.
 static long begin(struct fos_context *context, long directory, const char **path, uint32_t flags, struct fos_place *place, struct position *at) {
     const char *text = *path;
     if (fos_bad_pointer(text)) return fos_hand_over(context, directory, FOS_BYPASS_UNHANDLED);
     at->known = 0;
-    if ((text[0] == '/' || (int)directory == AT_FDCWD) && needs_no_connection(context, text)) return FOS_PASS;
     if (text[0] == '/') {
         place->mount = fos_mount_of_path(text, path);
         at->directory = FOS_ROOT_INODE;

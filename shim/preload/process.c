@@ -6,15 +6,13 @@
 //   clone with a stack               the child starts on it behind the `syscall`, so the call must be made there: both sides
 //                                    are told at their next call
 //   pthread_create                   nothing to do
-//   execve                           descriptors that survive become the kernel's first; a word more in the environment tells the
-//                                    new program where this one's connection is
+//   execve                           descriptors that survive become the kernel's first
 //   chroot, unshare, setns, seccomp, CLONE_FILES without CLONE_THREAD ...   the shim gives up for this process
 // Invariant: the state is the thread's own (initial-exec TLS), so threads that fork at once do not meet.
 #include "shim.h"
 
 #include <errno.h>
 #include <linux/sched.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
 
@@ -106,38 +104,6 @@ static struct clone_wish wish_of_clone3(const struct fos_call *call) {
     return (struct clone_wish){arguments.flags, arguments.stack};
 }
 
-// Where LD_PRELOAD has this library, if the new program gets an environment that does; and how many words it has.
-static int is_preloaded(char *const *environment, size_t *words) {
-    static const char variable[] = "LD_PRELOAD=", library[] = "libfos";
-    int found = 0;
-    for (*words = 0; environment[*words] != NULL; ++*words) {
-        const char *text = environment[*words];
-        if (strncmp(text, variable, sizeof variable - 1) != 0) continue;
-        for (text += sizeof variable - 1; *text != 0 && !found; text++) found = strncmp(text, library, sizeof library - 1) == 0;
-    }
-    return found;
-}
-
-// Makes an execve or execveat whose environment is argument `place`. It returns only if it fails.
-__attribute__((noinline)) static long execute(struct fos_call *call, int place) {
-    enum { WORDS = 510 };
-    char *const *given = (char *const *)call->arguments[place];
-    char *words[WORDS + 2], word[FOS_WORD_BYTES];
-    size_t count = 0;
-    int may_keep = (uintptr_t)given >= 4096 && is_preloaded(given, &count) && count <= WORDS;
-    int keeps = fos_calls_before_exec(may_keep ? word : NULL);
-    if (keeps) {
-        memcpy(words, given, count * sizeof *words);
-        words[count] = word;
-        words[count + 1] = NULL;
-        call->arguments[place] = (long)words;
-    }
-    long result = repeat(call);
-    call->arguments[place] = (long)given;
-    if (keeps) fos_calls_exec_failed();
-    return result;
-}
-
 long fos_process_handle(struct fos_call *call) {
     const long *a = call->arguments;
     switch (call->number) {
@@ -145,8 +111,10 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_vfork: return handle_clone(call, (struct clone_wish){CLONE_VM | CLONE_VFORK, 0});
     case SYS_clone: return handle_clone(call, (struct clone_wish){(uint64_t)a[0], (uint64_t)a[1]});
     case SYS_clone3: return handle_clone(call, wish_of_clone3(call));
-    case SYS_execve: return execute(call, 2);
-    case SYS_execveat: return execute(call, 3);
+    case SYS_execve:
+    case SYS_execveat:
+        fos_calls_before_exec();
+        return repeat(call);
     case SYS_prctl:
         if (a[0] == PR_SET_SECCOMP) fos_give_up();
         return FOS_PASS;

@@ -54,8 +54,8 @@ extern struct fos_tally *fos_tally;
 extern const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS];
 
 // From the constructor, before anything is redirected: no system call unless it must be. 0, or a negative errno: the shim
-// then stands aside. `environment` is the program's; words that are the shim's alone are taken out of it.
-int fos_calls_start(char **environment);
+// then stands aside. `environment` is the program's.
+int fos_calls_start(char *const *environment);
 
 // The result (0 or more, or a negative errno), or FOS_PASS. Re-entrant. Fast to say FOS_PASS for strangers. Not called in a
 // child of vfork or posix_spawn, nor after fos_calls_give_up.
@@ -69,11 +69,8 @@ void fos_calls_before_fork(int shares_memory);
 // side's next redirected call, in that thread.
 void fos_calls_after_fork(int child);
 
-// Before execve and execveat. 1: `word` (FOS_WORD_BYTES) belongs into the environment of the new program, which then goes on
-// with what this one leaves it; if the call fails, fos_calls_exec_failed must follow. NULL: there is no place for a word.
-enum { FOS_WORD_BYTES = 64 };
-int fos_calls_before_exec(char *word);
-void fos_calls_exec_failed(void);
+// Before execve and execveat.
+void fos_calls_before_exec(void);
 
 // The process is about to do something after which the shim cannot keep its promises (chroot, unshare, a system call
 // filter, a shared descriptor table): every descriptor becomes the kernel's, and no handler is called any more.

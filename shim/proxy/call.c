@@ -35,12 +35,6 @@ static void ring(struct fos_client *client, int channel) {
     }
 }
 
-// True if the reply must come from a server on the CPU that this thread runs on.
-static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
-    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
-    return cpu >= 0 && sched_getcpu() == cpu;
-}
-
 // Writes the last words of a request: from then on it is posted.
 static void publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel *shared = &client->channel[channel];
@@ -53,11 +47,6 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
     shared->request.destination = destination;
     shared->request.epoch = epoch;
     shared->request.status = 0;
-    // On the server's own CPU a wake puts this thread aside at once, before it could say that it sleeps. The server must know
-    // even so that somebody waits for its CPU, or it spins in the way for as long as it would for others.
-    int shares = shares_cpu(client, state);
-    if (shares) state->shared++;
-    fos_store_relaxed_u32(&shared->client_parked, shares ? 2 : 0);
     fos_store_release_u32(&shared->request_sequence, state->sequence);
     // The very last word of the request to change: a core that watches the channel may take the request from here on.
     // In the other order it could answer it, then come for a bell left over from the request before, find the old number
@@ -82,6 +71,12 @@ void fos_publish(struct fos_client *client, int channel, fos_mailbox destination
 // The sequence in the reply's own header is its last word to change: one cache line brings the news and the reply.
 static int replied(const struct fos_client *client, int channel) {
     return fos_load_acquire_u32(&client->channel[channel].reply.sequence) == client->state[channel].sequence;
+}
+
+// True if the reply must come from a server on the CPU that this thread runs on.
+static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
+    int32_t cpu = client->board->core[core_of(state->destination)].cpu;
+    return cpu >= 0 && sched_getcpu() == cpu;
 }
 
 // Readies a channel for a new request. 0 or -errno.
@@ -142,7 +137,7 @@ static void publish_and_look(struct fos_client *client, int channel, fos_mailbox
 
 // Puts a request that met a transaction or a full mailbox aside until a random moment of the next interval.
 static void back_off(struct fos_channel_state *state) {
-    uint64_t x = state->random != 0 ? state->random : (fos_clock() ^ (uint64_t)(uintptr_t)state) | 1;
+    uint64_t x = state->random;
     x ^= x << 13;
     x ^= x >> 7;
     x ^= x << 17;
@@ -215,17 +210,11 @@ static int spin(struct fos_client *client, int channel, uint64_t nanoseconds) {
     }
 }
 
-// How long a channel spins at present.
-static uint32_t longest_spin(const struct fos_client *client, const struct fos_channel_state *state) {
-    return state->spin_ns != 0 && state->spin_ns < client->spin_ns ? state->spin_ns : client->spin_ns;
-}
-
 // Keeps a channel's spinning at what pays: replies that come later than the longest spin would have caught are waited
 // for asleep. Windows of 16 calls; halves after a mostly late one, doubles after a mostly early one.
 static void adapt(struct fos_client *client, struct fos_channel_state *state, int late) {
     state->late += (uint32_t)late;
     if (++state->calls < 16) return;
-    state->spin_ns = longest_spin(client, state);
     if (state->late >= 12) state->spin_ns /= 2;
     else if (state->late <= 4) state->spin_ns = state->spin_ns * 2;
     if (state->spin_ns < FOS_SPIN_LEAST_NS) state->spin_ns = FOS_SPIN_LEAST_NS;
@@ -241,8 +230,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
     int result = 0;
     state->times.parked = 1;
     for (;;) {
-        // On the server's own CPU this thread runs again only once the server steps aside, which it does if it is told.
-        fos_store_release_u32(&shared->client_parked, shares_cpu(client, state) ? 2 : 1);
+        fos_store_release_u32(&shared->client_parked, 1);
         fos_fence();
         uint32_t seen = fos_load_acquire_u32(&shared->reply_sequence);
         if (seen == state->sequence || replied(client, channel)) break;
@@ -276,7 +264,7 @@ static int await(struct fos_client *client, int channel, uint64_t deadline) {
     struct fos_channel_state *state = &client->state[channel];
     if (replied(client, channel)) return 0;
     if (fos_is_gone(client)) return fos_lost(client);
-    uint64_t nanoseconds = longest_spin(client, state);
+    uint64_t nanoseconds = state->spin_ns < client->spin_ns ? state->spin_ns : client->spin_ns;
     if (nanoseconds != 0 && !shares_cpu(client, state)) {
         if (spin(client, channel, nanoseconds)) {
             adapt(client, state, 0);

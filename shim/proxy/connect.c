@@ -136,23 +136,20 @@ static int map_board(struct fos_client *client, uint64_t bytes) {
     return client->board->cores == client->cores ? 0 : -EPROTO;
 }
 
-// The client's own tables: one anonymous mapping, since nothing here may call malloc. All zero, which each channel's state
-// begins with: what no channel has used is never touched.
+// The client's own tables: one anonymous mapping, since nothing here may call malloc.
 static int map_private(struct fos_client *client) {
     size_t states = client->channels * sizeof(struct fos_channel_state);
     client->private_bytes = states + client->cores * sizeof(uint32_t);
     uint8_t *memory = map(client->private_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (memory == NULL) return -ENOMEM;
-    *memory = 0;  // written before it is read, or the first page would fault twice
     client->state = (struct fos_channel_state *)memory;
     client->notice_tails = (uint32_t *)(memory + states);
+    uint64_t seed = fos_clock() ^ (uint64_t)(uintptr_t)memory;
+    for (uint32_t i = 0; i < client->channels; i++) {
+        client->state[i].random = (seed ^ (i + 1) * UINT64_C(0x9e3779b97f4a7c15)) | 1;
+        client->state[i].spin_ns = client->spin_ns;
+    }
     return 0;
-}
-
-// A client that is connected to nothing. The entries of its name cache are left as they are, being free.
-static void clear(struct fos_client *client) {
-    memset(client, 0, offsetof(struct fos_client, names));
-    client->socket = client->segment_fd = client->board_fd = -1;
 }
 
 static void release(struct fos_client *client) {
@@ -162,15 +159,17 @@ static void release(struct fos_client *client) {
     if (client->board_fd >= 0) system_close(client->board_fd);
     if (client->segment_fd >= 0) system_close(client->segment_fd);
     if (client->socket >= 0) system_close(client->socket);
-    clear(client);
+    memset(client, 0, sizeof *client);
+    client->socket = client->segment_fd = client->board_fd = -1;
     client->gone = 1;
 }
 
-// The handshake, over a socket on which nobody waits without limit.
-static int shake_hands(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
-    clear(client);
+int fos_client_attach(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
+    memset(client, 0, sizeof *client);
     client->socket = socket;
+    client->segment_fd = client->board_fd = -1;
     client->spin_ns = FOS_SPIN_DEFAULT_NS;
+    limit_waiting(socket);
     struct fos_hello hello = {
         .magic = FOS_HELLO_MAGIC, .version = FOS_WIRE_VERSION, .flags = flags, .layout_hash = fos_layout_hash(), .channels = channels};
     long result;
@@ -197,43 +196,6 @@ static int shake_hands(struct fos_client *client, int socket, uint32_t channels,
     return (int)result;
 }
 
-void fos_client_keep(const struct fos_client *client, uint32_t channels_used, struct fos_client_kept *kept) {
-    *kept = (struct fos_client_kept){
-        .segment_bytes = client->segment_bytes, .board_bytes = client->board_bytes, .client = client->client, .rights = client->rights,
-        .name_servers = client->name_servers, .channels_used = channels_used};
-    memcpy(kept->name_server, client->name_server, sizeof kept->name_server);
-    memcpy(kept->name_server_epoch, client->name_server_epoch, sizeof kept->name_server_epoch);
-}
-
-int fos_client_resume(struct fos_client *client, const struct fos_client_kept *kept, int socket, int segment_fd, int board_fd) {
-    clear(client);
-    client->socket = socket;
-    client->segment_fd = segment_fd;
-    client->board_fd = board_fd;
-    client->spin_ns = FOS_SPIN_DEFAULT_NS;
-    client->client = kept->client;
-    client->rights = kept->rights;
-    client->name_servers = kept->name_servers > 4 ? 4 : kept->name_servers;
-    memcpy(client->name_server, kept->name_server, sizeof client->name_server);
-    memcpy(client->name_server_epoch, kept->name_server_epoch, sizeof client->name_server_epoch);
-    int result = map_segment(client, kept->segment_bytes);
-    if (result == 0) result = map_board(client, kept->board_bytes);
-    if (result == 0) result = map_private(client);
-    // The core counts the requests of a channel; so it goes on where the other program stopped.
-    for (uint32_t i = 0; result == 0 && i < kept->channels_used; i++) {
-        if (i >= client->channels) result = -EPROTO;
-        else client->state[i].sequence = fos_load_acquire_u32(&client->channel[i].request_sequence);
-    }
-    if (result == 0 && !fos_client_alive(client)) result = -ENOTCONN;
-    if (result != 0) release(client);
-    return result;
-}
-
-int fos_client_attach(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
-    limit_waiting(socket);
-    return shake_hands(client, socket, channels, flags);
-}
-
 // Appends `number` in decimal; returns the new length.
 static size_t append_number(char *text, size_t length, uint32_t number) {
     char digits[10];
@@ -250,7 +212,8 @@ int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, u
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     size_t name_length = strlen(name), length = 1;
     // Whatever fails below, the struct is that of a client that is gone, and may be disconnected.
-    clear(client);
+    memset(client, 0, sizeof *client);
+    client->socket = client->segment_fd = client->board_fd = -1;
     client->gone = 1;
     memcpy(address.sun_path + length, "fos/", 4);
     length = append_number(address.sun_path, length + 4, uid);
@@ -277,7 +240,7 @@ int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, u
         system_close((int)fd);
         return (int)result;
     }
-    return shake_hands(client, (int)fd, channels, flags);
+    return fos_client_attach(client, (int)fd, channels, flags);
 }
 
 void fos_client_disconnect(struct fos_client *client) { release(client); }

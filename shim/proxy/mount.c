@@ -40,7 +40,8 @@ static long covers(const char *mount_point, const char *path) {
     return path[length] == 0 || path[length] == '/' ? (long)length : -1;
 }
 
-int fos_user_option(const char *options, uid_t *uid) {
+// The value of user_id= in comma-separated options. 1 found, 0 not.
+static int user_option(const char *options, uid_t *uid) {
     static const char key[] = "user_id=";
     for (const char *option = options; option != NULL && *option != 0;) {
         if (strncmp(option, key, sizeof key - 1) == 0) {
@@ -81,7 +82,7 @@ static int split(char *line, struct fos_mount_line *mount) {
     mount->name = NULL;
     // A bind mount of a directory inside the tree has another root than "/": its paths are not the instance's.
     if (strcmp(field[dash + 1], "fuse.fos") != 0 || strncmp(field[dash + 2], "fos:", 4) != 0 || field[dash + 2][4] == 0 || strcmp(field[3], "/") != 0) return 1;
-    if (dash + 3 >= count || !fos_user_option(field[dash + 3], &mount->uid)) return 1;
+    if (dash + 3 >= count || !user_option(field[dash + 3], &mount->uid)) return 1;
     mount->name = field[dash + 2] + 4;
     return 1;
 }

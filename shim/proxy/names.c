@@ -19,16 +19,14 @@ static int entry_is(const struct fos_name_entry *entry, const char *name, size_t
     return entry->name_length == length && memcmp(entry->name, name, length) == 0;
 }
 
-static int is_used(const struct fos_client *client, uint32_t entry) { return fos_load_relaxed_u32(&client->names_used) >> entry & 1; }
-
 // Entry of a name, or of its future: a free one, else one chosen by hash.
 static uint32_t place(const struct fos_client *client, const char *name, size_t length) {
     static const char files[] = FOS_FILE_FLEET;
     if (length == sizeof files - 1 && memcmp(name, files, length) == 0) return 0;
     uint32_t empty = 0, hash = 2166136261u;
     for (uint32_t i = 1; i < FOS_PROXY_NAMES; i++) {
-        if (!is_used(client, i)) empty = empty == 0 ? i : empty;
-        else if (entry_is(&client->names[i], name, length)) return i;
+        if (entry_is(&client->names[i], name, length)) return i;
+        if (client->names[i].name_length == 0 && empty == 0) empty = i;
     }
     for (size_t i = 0; i < length; i++) hash = (hash ^ (uint8_t)name[i]) * 16777619u;
     return empty != 0 ? empty : 1 + hash % (FOS_PROXY_NAMES - 1);
@@ -38,10 +36,9 @@ static void store(struct fos_client *client, const char *name, size_t length, co
     uint32_t sequence = fos_load_relaxed_u32(&client->names_lock);
     if ((sequence & 1) != 0 || !fos_compare_exchange_u32(&client->names_lock, sequence, sequence + 1)) return;
     fos_fence();
-    uint32_t at = place(client, name, length), bit = UINT32_C(1) << at;
-    struct fos_name_entry *entry = &client->names[at];
+    struct fos_name_entry *entry = &client->names[place(client, name, length)];
     if (count == 0) {
-        if (is_used(client, at) && entry_is(entry, name, length)) fos_store_relaxed_u32(&client->names_used, client->names_used & ~bit);
+        if (entry_is(entry, name, length)) entry->name_length = entry->member_count = 0;
     } else {
         entry->member_count = count;
         entry->version = version;
@@ -49,7 +46,6 @@ static void store(struct fos_client *client, const char *name, size_t length, co
         entry->name[length] = 0;
         entry->name_length = (uint32_t)length;
         memcpy(entry->members, members, count * sizeof *members);
-        fos_store_relaxed_u32(&client->names_used, client->names_used | bit);
     }
     fos_store_release_u32(&client->names_lock, sequence + 2);
 }
@@ -58,9 +54,9 @@ static void store(struct fos_client *client, const char *name, size_t length, co
 static uint32_t cached(const struct fos_client *client, const char *name, size_t length, struct fos_name_member *members, uint32_t room) {
     uint32_t sequence = fos_load_acquire_u32(&client->names_lock);
     if (sequence & 1) return 0;
-    uint32_t at = place(client, name, length), count = 0;
-    const struct fos_name_entry *entry = &client->names[at];
-    if (is_used(client, at) && entry_is(entry, name, length)) {
+    const struct fos_name_entry *entry = &client->names[place(client, name, length)];
+    uint32_t count = 0;
+    if (entry_is(entry, name, length)) {
         count = entry->member_count < FOS_PROXY_MEMBERS ? entry->member_count : FOS_PROXY_MEMBERS;
         if (count > room) count = room;
         memcpy(members, entry->members, count * sizeof *members);
@@ -72,7 +68,7 @@ static uint32_t cached(const struct fos_client *client, const char *name, size_t
 int fos_cached_epoch(const struct fos_client *client, fos_mailbox mailbox, uint32_t *epoch) {
     const struct fos_name_entry *files = &client->names[0];
     uint32_t sequence = fos_load_acquire_u32(&client->names_lock);
-    if ((sequence & 1) != 0 || !is_used(client, 0)) return 0;
+    if (sequence & 1) return 0;
     uint32_t count = fos_load_relaxed_u32(&files->member_count);
     for (uint32_t i = 0; i < count && i < FOS_PROXY_MEMBERS; i++) {
         if (fos_load_relaxed_u32(&files->members[i].mailbox) != mailbox) continue;

@@ -35,14 +35,13 @@ struct fos_channel_state {
     uint32_t epoch;
     uint32_t attempts;     // resends of this request so far, for the exponential back-off
     uint32_t stale;        // how many of them because of a stale mailbox
-    uint32_t spin_ns;      // what this channel spins at present; 0, and at most: client.spin_ns
+    uint32_t spin_ns;      // what this channel spins at present; at most client.spin_ns
     uint32_t calls, late;  // of the present window of the adaptation
     uint32_t wake_missed;  // the core was on its way to sleep when it was woken: wake it again soon
-    uint64_t random;       // xorshift state; 0: not seeded yet
+    uint64_t random;       // xorshift state
     struct fos_call_times times;
     uint32_t loud;         // calls still to ring at once
-    uint32_t shared;       // requests posted on the server's own CPU
-    uint8_t reserved[8];
+    uint8_t reserved[12];
 };
 static_assert(sizeof(struct fos_channel_state) == 128, "whole cache lines");
 
@@ -69,8 +68,6 @@ struct fos_mount_line {
     const char *name;  // of the instance; NULL: not a whole fos mount
     uid_t uid;         // with `name`
 };
-// The value of user_id= in comma-separated options. 1 found, 0 not.
-int fos_user_option(const char *options, uid_t *uid);
 // Calls `each` for every mount of the table, in its order. `line` is room to work in. 0 or -errno.
 int fos_each_mount(const char *table, char *line, size_t room, void (*each)(void *context, const struct fos_mount_line *mount), void *context);
 // fos_find_mount over a given mount table; tests have their own.

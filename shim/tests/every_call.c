@@ -10,7 +10,7 @@ static long process;
 
 static long process_id(void) { return fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0); }
 
-int fos_calls_start(char **environment) {
+int fos_calls_start(char *const *environment) {
     (void)environment;
     process = process_id();
     return 0;
@@ -37,9 +37,5 @@ void fos_calls_before_fork(int shares_memory) { (void)shares_memory; }
 void fos_calls_after_fork(int child) {
     if (child) process = process_id();
 }
-int fos_calls_before_exec(char *word) {
-    (void)word;
-    return 0;
-}
-void fos_calls_exec_failed(void) {}
+void fos_calls_before_exec(void) {}
 void fos_calls_give_up(void) {}

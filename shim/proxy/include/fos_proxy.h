@@ -55,7 +55,7 @@ struct fos_client {
     uint64_t channels_used[FOS_BELL_WORDS];  // bits, taken atomically by fos_channel_acquire
     uint32_t gone;                           // 1 once the instance is known to be gone
     uint32_t names_lock;                     // the name cache is written rarely; guarded by a sequence count
-    uint32_t names_used;                     // bits: entries of the cache that hold something
+    struct fos_name_entry names[FOS_PROXY_NAMES];
     uint32_t spin_ns;        // longest that a call spins before it parks; 0 = park at once. Adapts down by channel
     uint32_t timed;          // 1 = take the times of each call (costs some clock readings; off by default)
     uint32_t slot_epoch_seen;                  // of the board, when the file fleet was last looked up
@@ -64,7 +64,6 @@ struct fos_client {
     struct fos_channel_state *state;           // array, private to the process (call.c)
     uint32_t *notice_tails;                    // array by core: the client's own copy of each ring's tail
     size_t private_bytes;                      // of the mapping behind `state`
-    struct fos_name_entry names[FOS_PROXY_NAMES];  // last: only entries in use are ever touched
 };
 
 // How each step of the last call on a channel went, for traces (monotonic ns; 0 = did not happen).
@@ -79,19 +78,6 @@ int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, u
 // The same over an already connected socket (tests; in-process instances).
 int fos_client_attach(struct fos_client *client, int socket, uint32_t channels, uint32_t flags);
 void fos_client_disconnect(struct fos_client *client);
-// What a program that replaces this one (execve(2)) needs to know to go on with the connection, besides its descriptors.
-// No request may be in flight.
-struct fos_client_kept {
-    uint64_t segment_bytes, board_bytes;
-    uint32_t client, rights, name_servers;
-    fos_mailbox name_server[4];
-    uint32_t name_server_epoch[4];
-    uint32_t channels_used;  // channels from here on have carried nothing
-};
-void fos_client_keep(const struct fos_client *client, uint32_t channels_used, struct fos_client_kept *kept);
-// Goes on with a connection that was kept. The descriptors become the client's; on an error they are closed. -EPROTO: this
-// is no connection of that kind.
-int fos_client_resume(struct fos_client *client, const struct fos_client_kept *kept, int socket, int segment_fd, int board_fd);
 // 1 if the instance still lives, 0 if it is gone. Cheap; checks the board, then the socket.
 int fos_client_alive(struct fos_client *client);
 

@@ -66,8 +66,8 @@ static_assert(sizeof(struct fos_bell) == FOS_CACHE_LINE, "a doorbell is one cach
 
 struct fos_channel {
     uint32_t request_sequence;  // client: number of the request in `request`, never 0
-    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence; 2 from its request on if it runs on its core's
-                                // own CPU, so that the core parks after the reply instead of spinning in its way
+    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence; 2 if it also runs on its core's own CPU,
+                                // so that the core parks after the reply instead of spinning in its way
     uint8_t reserved0[FOS_CACHE_LINE - 8];
     uint32_t reply_sequence;    // core: number of the request that `reply` answers
     uint8_t reserved1[FOS_CACHE_LINE - 4];

@@ -50,7 +50,6 @@ enum fos_attributes_flag {
 enum fos_reply_flag {
     FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
-    FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
 };
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
@@ -143,8 +142,7 @@ struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in 
     uint32_t filled;          // between servers: bytes of the room that shards before this one have filled. 0 from clients
 };
 enum fos_readdir_flag {
-    FOS_READDIR_PLUS = 1,   // with attributes, where this server owns the entry's inode
-    FOS_READDIR_AHEAD = 2,  // the client looks ahead, nobody has read the directory: its access time stays
+    FOS_READDIR_PLUS = 1,
     FOS_READDIR_SHARDS_SHIFT = 16,  // between servers: the upper half says how many shards the directory has
 };
 struct fos_directory_entry {  // then name, then zeros to a multiple of 8

@@ -10,6 +10,8 @@ enum fos_operation {
     FOS_OP_TRACE = 4,        // reply bulk: the trace ring, oldest first, as struct fos_trace_record
     FOS_OP_TICK = 5,         // from the microkernel, one-way: about every 10 ms on a busy core, before parking on an idle one
     FOS_OP_IDLE = 6,         // from the microkernel, one-way: nothing else is to be done; to servers that asked (Kernel.idleAgain)
+    FOS_OP_SERVER_GONE = 7,  // from the microkernel, one-way: the server of the mailbox in `inode` has died; flags 1 = for good
+    FOS_OP_SERVER_BACK = 8,  // the same: it is there again; flags 1 = with all it had committed, 0 = empty
 
     // 100..199: name service
     FOS_OP_NAME_LOOKUP = 100,

@@ -17,12 +17,6 @@ int fos_platform_allowed_cpus(int32_t *cpus, int room);
 int fos_platform_pin_thread(const int32_t *cpus, int count);
 // The CPU the calling thread runs on now.
 int fos_platform_current_cpu(void);
-// A descriptor for fos_platform_runnable (/proc/loadavg, proc(5)); -errno.
-int fos_platform_open_load(void);
-// How many threads of the machine run or want to; -1 if the kernel does not say. About a microsecond.
-int fos_platform_runnable(int descriptor);
-// How many CPUs are online.
-int fos_platform_online_cpus(void);
 // Names the calling thread (15 bytes), for ps and top.
 void fos_platform_name_thread(const char *name);
 // Sets the calling thread's nice value alone (Linux keeps one a thread).

@@ -1,0 +1,76 @@
+// The fleets of a simulated machine: which server is on which core, and what each is told at its start.
+//
+// Role: what `Instance` is for the live system. Servers have cores of their own, or share them; clients are added by
+// whoever brings the workload.
+// Invariants: members of a fleet are numbered in the order of their cores; the board names the owner of every slot before
+// the first client runs.
+
+import CFosWire
+public import FileService
+import Fleet
+public import Messaging
+public import NameService
+public import Simulator
+
+public struct FleetPlan: Sendable {
+    /// Core of each file server; two of one core share it.
+    public var fileCores: [Int]
+    public var nameCores: [Int]
+    /// Pages of 4 KiB that each file server may take.
+    public var pagesPerServer = 4096
+    public var rootMode: UInt32 = 0o777
+    /// When directories are spread over the file servers.
+    public var sharding = Sharding()
+    public init(fileCores: [Int], nameCores: [Int] = []) {
+        self.fileCores = fileCores
+        self.nameCores = nameCores
+    }
+}
+
+public final class SimulatedFleets {
+    public let host: SimHost
+    public let plan: FleetPlan
+    public let files: [MailboxAddress]
+    public let names: [MailboxAddress]
+
+    /// Puts the fleets on a machine, and runs until they are ready.
+    /// - Parameter wrap: what a file server is hosted as; for servers with a store, and for those broken on purpose.
+    public init(host: SimHost, plan: FleetPlan, wrap: ((SimulatedFleets, Int) -> SimServer)? = nil) {
+        self.host = host
+        self.plan = plan
+        var next: [Int: Int] = [:]
+        func place(_ core: Int) -> MailboxAddress {
+            next[core, default: 0] += 1
+            return MailboxAddress(core: core, index: next[core, default: 1])
+        }
+        names = plan.nameCores.map(place)
+        files = plan.fileCores.map(place)
+        for member in names.indices { host.add(NameMember(nameServer(member)), at: names[member]) }
+        for member in files.indices { host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member]) }
+        host.fallback = files
+        host.tickAll()
+        host.run(until: host.time + 1_000_000_000)
+    }
+
+    public func fileServer<Store: StateStore>(_ member: Int, store: consuming Store) -> FileServer<Store> {
+        FileServer(
+            member: member, members: files, credits: plan.pagesPerServer,
+            root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed,
+            sharding: plan.sharding, store: store)
+    }
+
+    public func nameServer(_ member: Int) -> NameServer {
+        let matrix = distances
+        let all = [InitialName("/sys/file", isMany: true, mailboxes: files), InitialName("/sys/name", isMany: true, mailboxes: names)]
+        return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all)
+    }
+
+    /// One matrix for all name servers. A machine of thousands of cores has millions of pairs: made once.
+    private lazy var distances = DistanceMatrix(cores: host.topology.cores) { [topology = host.topology] in topology.distance(from: $0, to: $1) }
+
+    /// The live file server whose core is nearest to a core.
+    public func nearestFileServer(to core: Int) -> MailboxAddress? {
+        files.filter { host.server(at: $0) != nil }
+            .min { host.topology.distance(from: core, to: $0.core) < host.topology.distance(from: core, to: $1.core) }
+    }
+}
