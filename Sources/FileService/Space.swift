@@ -21,7 +21,8 @@ extension FileServer {
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
         if reclaimDiscarded(wanted) { return goOnLater(adding: Rerun(), kernel) }
-        if pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
+        // Who says how many credits are wanting has counted them; else an allocation failed, for want of either.
+        if atLeast == nil, pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
         // Nobody to ask: what there is must do.
         if members.aliveCount < 2 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
         var state = Continuation(.credits)
@@ -178,7 +179,7 @@ extension FileServer {
             let refused = takePages(inode, from: step.start, to: step.end)
             guard refused == 0 else {
                 if inode.pageMap.pointee.pageCount != before { kernel.changed(inode: inode.pointee.number) }
-                return needCredits(refused, atLeast: refused, kernel)
+                return pool.lacksMemory ? waitForPages(1, kernel) : needCredits(refused, atLeast: refused, kernel)
             }
         }
         if punches || wanted.mode & zeroRange != 0 { clear(inode, from: step.start, to: step.end, removingPages: punches) }

@@ -19,7 +19,7 @@ public struct PagePool: ~Copyable {
     /// Credits that the last failed allocation lacked; 0 if it failed for want of memory.
     public private(set) var shortfall = 0
 
-    /// The last failed allocation lacked memory, which its owner can ask for.
+    /// The last failed allocation lacked memory, which its owner can ask for; false again when some has come (`adopt`).
     public private(set) var lacksMemory = false
     /// Pages that are free in regions and in the magazine.
     public private(set) var freePages = 0
@@ -73,6 +73,7 @@ public struct PagePool: ~Copyable {
     /// Takes over an extent of `extentBytes` bytes of zeros.
     public mutating func adopt(_ extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64) {
         precondition(token != 0, "an extent has a token")
+        lacksMemory = false
         add(Region(zeros: UInt(bitPattern: extent), token: token, offset: offset))
     }
 

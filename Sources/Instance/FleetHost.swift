@@ -132,10 +132,11 @@ private struct FleetPlan: Sendable {
     /// The limit is dealt evenly, as the credits below are.
     private func memoryServer(_ place: Placed) -> MemoryServer {
         let members = layout.members(of: FOS_SERVICE_MEMORY)
-        return MemoryServer(
-            member: place.member, members: members,
-            options: MemoryOptions(
-                limitBytes: Int(clamping: memory.limitBytes) / members.count, reserveBytes: Int(clamping: memory.reserveBytes) / members.count))
+        var options = MemoryOptions(
+            limitBytes: Int(clamping: memory.limitBytes) / members.count, reserveBytes: Int(clamping: memory.reserveBytes) / members.count)
+        // All of the size limit may come to lie with one member, and extents are never quite full.
+        options.serverLimitBytes = min(pages, 1 << 40) << 13 + 256 << 20
+        return MemoryServer(member: place.member, members: members, options: options)
     }
 
     /// Credits are dealt evenly; a server that runs out asks its peers, so the limit is the instance's, not a server's.

@@ -5,6 +5,9 @@ import CFosWire
 public struct MemoryOptions: Sendable {
     /// Bytes of regions for clients, in use or kept for them, that this member may have.
     public var limitBytes: Int
+    /// Bytes that this member may grant to servers. What they use is bounded by their own rule (a mount's size limit, in
+    /// credits); this is a backstop behind it, so that a server gone wrong is refused and does not take the machine's memory.
+    public var serverLimitBytes = Int.max
     /// Bytes of each frame size that are kept zeroed and ready for any client, from the first request for such frames on.
     public var reserveBytes: Int
     /// What is free beyond the reserve goes back to Linux when nothing was asked for so long, ns.

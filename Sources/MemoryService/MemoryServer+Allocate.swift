@@ -199,7 +199,8 @@ extension MemoryServer {
     private mutating func allocateForServer<K: Kernel>(_ request: Request, size: FrameSize, frames: Int, _ kernel: K) {
         let order = frames == 1 ? 0 : Int.bitWidth - (frames - 1).leadingZeroBitCount
         guard size == .small, (1 << order) << size.shift <= options.largeRegionBytes else { return answer(request, -EINVAL, kernel) }
-        guard let (region, run) = takeForServer(order: order, kernel) else { return answer(request, -ENOMEM, kernel) }
+        guard (1 << order) << size.shift <= options.serverLimitBytes - serverBytes, let (region, run) = takeForServer(order: order, kernel)
+        else { return answer(request, -ENOMEM, kernel) }
         var grant = Grant(size: size, wanted: run.count, budget: 0)
         add(run, of: region, to: &grant)
         serverBytes += run.count << size.shift

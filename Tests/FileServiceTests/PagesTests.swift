@@ -79,4 +79,27 @@ import Testing
         #expect(files.write(g, 0, megabyte) == 1 << 20)
         fleet.check()
     }
+
+    /// What once lacked memory has it now; a request that then lacks credits is refused, and takes no more memory for it.
+    @Test(arguments: [1, 2]) func aFullFileSystemTakesNoMoreMemory(members: Int) throws {
+        let limit = 64 << 20
+        let fleet = FileFleet(members: members, pagesPerMember: limit / 4096 / members, hasMemory: true)
+        let files = fleet.files()
+        for _ in 0..<3 {
+            let f = files.create(1, "f").inode
+            var offset: UInt64 = 0
+            var written = 0
+            repeat {
+                written = files.write(f, offset, megabyte)
+                if written > 0 { offset += UInt64(written) }
+            } while written > 0 && offset <= UInt64(limit)
+            #expect(written == Int(-ENOSPC))
+            #expect(offset > UInt64(limit) * 7 / 8)
+            #expect(try granted(fleet) <= UInt64(limit) * 3 / 2)
+            #expect(files.fallocate(f, 0, 0, UInt64(2 * limit)) == -ENOSPC)
+            fleet.check()
+            #expect(files.unlink(1, "f") == 0)
+            settle(fleet)
+        }
+    }
 }

@@ -9,7 +9,9 @@ import Testing
 
 private func allowedCPUs() -> [Int32] {
     var cpus = [Int32](repeating: 0, count: Int(FOS_FUSE_CPUS))
-    return Array(cpus.prefix(Int(fos_fuse_allowed_cpus(&cpus, Int32(cpus.count)))))
+    // Counted in a statement of its own: `cpus.prefix` in the same one may look at the array before it is filled.
+    let count = fos_fuse_allowed_cpus(&cpus, Int32(cpus.count))
+    return Array(cpus.prefix(Int(count)))
 }
 
 /// Servers on one CPU that always move, to the next number.

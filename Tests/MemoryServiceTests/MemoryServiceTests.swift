@@ -258,4 +258,16 @@ import Testing
         fleet.check()
         #expect(fleet.statistics(0).frames.0.dirty == 0)
     }
+
+    @Test func serversHaveALimitToo() throws {
+        var options = MemoryFleet.smallOptions(limit: 0)
+        options.serverLimitBytes = 256 << 10
+        let fleet = MemoryFleet(members: 1, options: options)
+        let request = fos_memory_request(bytes: 64 << 10, frame_bytes: 4096, reserved: 0)
+        for round in 0..<6 {
+            let status = try fleet.host.kernelCall(LoopCall(FOS_OP_MEMORY_ALLOCATE, request), to: fleet.addresses[0]).status
+            #expect(status == (round < 4 ? 0 : -ENOMEM), "extent \(round)")
+        }
+        #expect(fleet.statistics(0).servers == 256 << 10)
+    }
 }
