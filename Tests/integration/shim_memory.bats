@@ -5,7 +5,7 @@
 load helper
 
 setup_file() {
-    make -s -C "$ROOT/shim" all build/memory_differential build/memory_pages
+    make -s -C "$ROOT/shim" all build/memory_differential build/memory_pages build/memory_escapes
     start_mount
     export FOS_CACHE=$BASE/tables LIBFOS
     LIBFOS=$("$FOS" shim-path)
@@ -193,6 +193,26 @@ PY
     cat "$BASE/survivors"
     [ "$(grep -c ok "$BASE/survivors")" -ge 1 ]
     refute grep -q spoilt "$BASE/survivors"
+    nothing_is_held
+}
+
+@test "pipes, zero copy, asynchronous I/O, io_uring, userfaultfd, guard pages, sparse reservations" {
+    only_fos
+    local name plain status spoiler
+    # Who gets a frame too early spoils it.
+    served_itself "$ROOT/shim/build/memory_pages" 16 1000000 7 > /dev/null 2>&1 &
+    spoiler=$!
+    for name in $("$ROOT/shim/build/memory_escapes"); do
+        status=0
+        "$ROOT/shim/build/memory_escapes" "$name" > "$BASE/plain" 2>&1 || status=$?
+        [ "$status" != 77 ] || { echo "$name: $(cat "$BASE/plain")"; continue; }
+        [ "$status" = 0 ] || { kill "$spoiler"; cat "$BASE/plain"; return 1; }
+        served "$ROOT/shim/build/memory_escapes" "$name" > "$BASE/served" 2>&1 || status=$?
+        [ "$status" = 0 ] && cmp "$BASE/plain" "$BASE/served" ||
+            { kill "$spoiler"; echo "$name: status $status"; diff "$BASE/plain" "$BASE/served"; return 1; }
+    done
+    kill "$spoiler" 2>/dev/null || true
+    wait "$spoiler" || true
     nothing_is_held
 }
 
