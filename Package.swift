@@ -49,7 +49,13 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Simulator", "NameService", "FileService", "FileStorage", "Fleet", "Messaging", "FosCommand", "CFosWire", "CHwloc",
+                "Simulator", "NameService", "FileService", "FileStorage", "MemoryService", "Fleet", "Messaging", "FosCommand", "CFosWire",
+                "CPlatform", "CHwloc",
+            ], swiftSettings: strict),
+        .target(
+            name: "ScaleStudy",
+            dependencies: [
+                "Simulation", "Simulator", "FileService", "MemoryService", "PlacementService", "Fleet", "Messaging", "FosCommand", "CFosWire",
             ], swiftSettings: strict),
         .target(name: "CCommand", cSettings: c),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
@@ -57,7 +63,7 @@ let package = Package(
         .executableTarget(
             name: "fos",
             dependencies: [
-                "FosCommand", "Instance", "PageStudy", "Simulation", "Simulator", "CCommand", "CFosWire", "CPlatform",
+                "FosCommand", "Instance", "PageStudy", "ScaleStudy", "Simulation", "Simulator", "CCommand", "CFosWire", "CPlatform",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
@@ -76,6 +82,7 @@ let package = Package(
             dependencies: ["FileService", "FileStorage", "MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),
+        .testTarget(name: "ScaleStudyTests", dependencies: ["ScaleStudy", "Simulator", "FosCommand"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
         .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(

@@ -5,6 +5,9 @@ import CFosWire
 import Messaging
 
 extension MemoryServer {
+    /// Bytes of frames zeroed since the start, of both sizes.
+    public var zeroedBytes: UInt64 { counters.0.zeroed + counters.1.zeroed }
+
     func statistics<K: Kernel>(_ kernel: K) -> fos_memory_statistics {
         var statistics = fos_memory_statistics()
         statistics.member = UInt32(member)

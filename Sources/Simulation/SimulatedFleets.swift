@@ -8,6 +8,7 @@
 import CFosWire
 public import FileService
 import Fleet
+public import MemoryService
 public import Messaging
 public import NameService
 public import Simulator
@@ -16,6 +17,9 @@ public struct FleetPlan: Sendable {
     /// Core of each file server; two of one core share it.
     public var fileCores: [Int]
     public var nameCores: [Int]
+    public var memoryCores: [Int] = []
+    /// What each memory server is told.
+    public var memory = MemoryOptions(limitBytes: 1 << 30, reserveBytes: 0)
     /// Pages of 4 KiB that each file server may take.
     public var pagesPerServer = 4096
     public var rootMode: UInt32 = 0o777
@@ -30,6 +34,7 @@ public final class SimulatedFleets {
     public let plan: FleetPlan
     public let files: [MailboxAddress]
     public let names: [MailboxAddress]
+    public let memory: [MailboxAddress]
 
     /// Puts the fleets on a machine, and runs until they are ready.
     /// - Parameter wrap: what a file server is hosted as; for servers with a store, and for those broken on purpose.
@@ -43,8 +48,12 @@ public final class SimulatedFleets {
         }
         names = plan.nameCores.map(place)
         files = plan.fileCores.map(place)
+        memory = plan.memoryCores.map(place)
         for member in names.indices { host.add(NameMember(nameServer(member)), at: names[member]) }
         for member in files.indices { host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member]) }
+        for member in memory.indices {
+            host.add(MemoryMember(MemoryServer(member: member, members: memory, options: plan.memory)), at: memory[member])
+        }
         host.fallback = files
         host.tickAll()
         host.run(until: host.time + 1_000_000_000)
@@ -59,7 +68,8 @@ public final class SimulatedFleets {
 
     public func nameServer(_ member: Int) -> NameServer {
         let matrix = distances
-        let all = [InitialName("/sys/file", isMany: true, mailboxes: files), InitialName("/sys/name", isMany: true, mailboxes: names)]
+        var all = [InitialName("/sys/file", isMany: true, mailboxes: files), InitialName("/sys/name", isMany: true, mailboxes: names)]
+        if !memory.isEmpty { all.append(InitialName("/sys/memory", isMany: true, mailboxes: memory)) }
         return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all)
     }
 

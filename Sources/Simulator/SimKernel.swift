@@ -77,7 +77,10 @@ public struct SimKernel: Kernel {
         host.makeMemory(bytes: bytes, alignment: bytes, sharing: sharing)
     }
     public var hasHugeFrames: Bool { host.options.hasHugeFrames }
-    public func populate(_ region: SharedRegion, offset: Int, bytes: Int) { host.turnTime += host.costs.zeroByte * VirtualTime(bytes) }
+    /// Nothing is to be done: absent frames are zeros here. What zeroing costs, whoever hosts a memory server tells with `zeroed`.
+    public func populate(_ region: SharedRegion, offset: Int, bytes: Int) {}
+    /// The running turn has zeroed so much.
+    public func zeroed(bytes: Int) { host.turnTime += host.costs.zeroByte * VirtualTime(bytes) }
     public func discard(_ region: SharedRegion, offset: Int, bytes: Int) { host.discard(region, offset: offset, bytes: bytes) }
     public func isAlone(_ region: SharedRegion) -> Bool { host.grips[region.handle, default: 0] == 0 }
     public func dropRegion(_ region: SharedRegion) { host.dropRegion(region) }

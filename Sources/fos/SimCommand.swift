@@ -45,12 +45,15 @@ struct SimCommand: ParsableCommand {
     @Flag(name: .long, help: "Print JSON: an array with an object for each run.")
     var json = false
 
-    @Flag(name: .long, help: "Measure what requests cost servers of this machine, and print it as members of a calibration.")
+    @Flag(name: .long, help: "Measure what messages and requests cost on this machine, and print it as a calibration.")
     var calibrate = false
 
     func run() throws {
         if calibrate {
-            print(Calibrator.measure(seed: seed ?? 1).text)
+            guard let calibration = Calibrator.measure(seed: seed ?? 1) else {
+                throw CommandFailure.usage("sim --calibrate: a message between two CPUs cannot be measured here: fos may use one CPU only")
+            }
+            print(calibration.text)
             return
         }
         let range = try seedRange()

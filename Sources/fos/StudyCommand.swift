@@ -4,5 +4,6 @@ import ArgumentParser
 
 struct StudyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "study", abstract: "Measure fos against Linux, as the paper does.", subcommands: [StudyPagesCommand.self, StudyPagesWorkerCommand.self])
+        commandName: "study", abstract: "Measure fos against Linux, and how it scales, as the paper does.",
+        subcommands: [StudyPagesCommand.self, StudyScaleCommand.self, StudyPagesWorkerCommand.self])
 }

@@ -77,6 +77,7 @@ public enum OperationNames {
         ("SYMLINK", FOS_OP_SYMLINK), ("MKNOD", FOS_OP_MKNOD), ("MKDIR", FOS_OP_MKDIR), ("UNLINK", FOS_OP_UNLINK), ("RMDIR", FOS_OP_RMDIR),
         ("RENAME", FOS_OP_RENAME), ("LINK", FOS_OP_LINK), ("READ", FOS_OP_READ), ("WRITE", FOS_OP_WRITE), ("STATFS", FOS_OP_STATFS),
         ("READDIR", FOS_OP_READDIR), ("CREATE", FOS_OP_CREATE), ("SETLK", FOS_OP_SETLK), ("OPEN", FOS_OP_OPEN), ("RELEASE", FOS_OP_RELEASE),
+        ("MAP", FOS_OP_MAP), ("MEMORY_ALLOCATE", FOS_OP_MEMORY_ALLOCATE), ("MEMORY_FREE", FOS_OP_MEMORY_FREE),
     ]
     public static func number(of name: String) -> UInt16? { all.first { $0.0 == name }.map { UInt16($0.1.rawValue) } }
     /// The name of an operation; its number if it has none here.

@@ -1,8 +1,8 @@
 // Measures what each kind of request costs a server of this machine: the servers' own code, run by the simulator, with a
 // clock around each turn.
 //
-// Role: the service times of a calibration file. What a message costs on its way is measured by Benchmarks/messages on the
-// live system; what a turn costs is the same code in both worlds.
+// Role: a calibration file of this machine. What a turn costs is the same code in both worlds; what a message costs on its
+// way, `MessageCalibrator` measures.
 // Invariant: medians of many turns, less the cost of reading the clock, and only of turns that nothing was forwarded in.
 
 import CFosWire
@@ -60,8 +60,47 @@ private final class TurnTimes {
 }
 
 public enum Calibrator {
-    /// Service times of this machine as the members of a calibration file: medians in ns.
-    public static func measure(seed: UInt64) -> JSON {
+    /// A calibration of this machine, as `Costs.init(calibration:)` takes it; nil where it cannot be measured, which takes two
+    /// CPUs. Its first member says which numbers are not measured.
+    public static func measure(seed: UInt64) -> JSON? {
+        guard let messages = MessageCalibrator.measure() else { return nil }
+        let service = measureService(seed: seed)
+        let (way, guesses) = ways(messages)
+        let machine = (["measured on \(processor)", "clientWork is a guess"] + guesses).joined(separator: "; ")
+        return .object([
+            ("machine", .string(machine)), ("message", .object([("coherent", .object(way))])), ("turn", .number(service.turn)),
+            ("response", .number(service.response)), ("send", tenths(messages.ends / 2)),
+            ("bulkByte", .decimal(thousandths(nanosecondsPerByte(copying: true)))),
+            ("zeroByte", .decimal(thousandths(nanosecondsPerByte(copying: false)))), ("clientSend", tenths(messages.ends / 2)),
+            ("clientReceive", tenths(messages.ends / 2)), ("clientWork", .number(70)), ("service", .object(service.operations)),
+        ])
+    }
+
+    /// All distances of a machine: what two CPUs here cannot tell is taken from the next that they can.
+    private static func ways(_ times: MessageTimes) -> ([(String, JSON)], [String]) {
+        var guesses: [String] = []
+        func way(_ name: String, _ distance: Int, else others: [(Int, Double)]) -> (String, JSON) {
+            if let time = times.ways[distance] { return (name, tenths(time)) }
+            guesses.append("\(name) is a guess")
+            let time = others.lazy.compactMap { other, factor in times.ways[other].map { $0 * factor } }.first ?? 0
+            return (name, tenths(time))
+        }
+        let all = [
+            way("sameCore", 0, else: [(10, 0.5), (20, 0.2), (40, 0.1)]), way("sameCache", 10, else: [(20, 0.5), (40, 0.25), (0, 2)]),
+            way("samePackage", 20, else: [(10, 2), (40, 0.5), (0, 5)]), way("otherPackage", 40, else: [(20, 2), (10, 4), (0, 10)]),
+        ]
+        return (all, guesses)
+    }
+
+    private static var processor: String {
+        let line = readText("/proc/cpuinfo")?.split(separator: "\n").first { $0.hasPrefix("model name") }
+        return line?.split(separator: ":").last.map { String($0.drop(while: { $0 == " " })) } ?? "a machine without a name"
+    }
+
+    // MARK: Turns
+
+    /// Medians in ns.
+    private static func measureService(seed: UInt64) -> (turn: UInt64, response: UInt64, operations: [(String, JSON)]) {
         let times = TurnTimes()
         var scenario = Scenario()
         scenario.fileServers = 2
@@ -74,10 +113,39 @@ public enum Calibrator {
             scenario, seed: seed, topology: CoreTopology(mesh: 16), costs: .onChip,
             wrap: { TimedFileMember($0.fileServer($1, store: MemoryStore()), times) })
         run.runUnchecked()
-        let service = times.operations.compactMap { operation -> (String, JSON)? in
-            guard operation != 0, OperationNames.number(of: OperationNames.name(of: operation)) != nil, let median = times.median(operation) else { return nil }
-            return (OperationNames.name(of: operation), .number(median))
+        let known = times.operations.filter { $0 != 0 && OperationNames.number(of: OperationNames.name(of: $0)) != nil }
+        let medians = known.compactMap { operation in times.median(operation).map { (OperationNames.name(of: operation), $0) } }
+        let sorted = medians.map(\.1).sorted()
+        return (sorted.isEmpty ? 0 : sorted[sorted.count / 2], times.median(0) ?? 0, medians.map { ($0.0, .number($0.1)) })
+    }
+
+    // MARK: Bytes
+
+    /// Of copying or zeroing pieces of 64 KiB, which a server's caches hold in part, as they do those of files.
+    private static func nanosecondsPerByte(copying: Bool) -> Double {
+        let piece = 65536
+        let pieces = 256
+        let room = UnsafeMutableRawPointer.allocate(byteCount: piece * (pieces + 1), alignment: 4096)
+        defer { room.deallocate() }
+        memset(room, 1, piece * (pieces + 1))
+        var rounds: [Double] = []
+        for _ in 0..<9 {
+            let begin = TurnTimes.clock()
+            for number in 1...pieces {
+                if copying { memcpy(room + number * piece, room, piece) } else { memset(room + number * piece, 0, piece) }
+            }
+            rounds.append(Double(TurnTimes.clock() - begin) / Double(piece * pieces))
         }
-        return .object([("response", .optional(times.median(0))), ("service", .object(service))])
+        return rounds.sorted()[rounds.count / 2]
+    }
+
+    private static func tenths(_ value: Double) -> JSON {
+        let all = UInt64((max(0, value) * 10).rounded())
+        return .decimal("\(all / 10).\(all % 10)")
+    }
+    private static func thousandths(_ value: Double) -> String {
+        let all = UInt64((max(0, value) * 1000).rounded())
+        let rest = String(all % 1000)
+        return "\(all / 1000).\(String(repeating: "0", count: 3 - rest.count))\(rest)"
     }
 }

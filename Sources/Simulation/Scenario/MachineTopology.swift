@@ -25,10 +25,10 @@ extension TopologyPlan {
         guard count >= cores else { throw ScenarioError("\(what) has \(max(count, 0)) cores, and \(cores) are asked for") }
         guard cores <= 4096 else { throw ScenarioError("a machine has at most 4096 cores") }
         let units = (0..<cores).map { hwloc_get_obj_by_type(topology, HWLOC_OBJ_PU, UInt32($0)) }
-        return CoreTopology(cores: cores) { a, b in a == b ? 0 : distance(topology, units[a], units[b]) }
+        return CoreTopology(cores: cores) { a, b in a == b ? 0 : TopologyPlan.distance(topology, units[a], units[b]) }
     }
 
-    private func distance(_ topology: hwloc_topology_t, _ a: hwloc_obj_t?, _ b: hwloc_obj_t?) -> Int {
+    static func distance(_ topology: hwloc_topology_t, _ a: hwloc_obj_t?, _ b: hwloc_obj_t?) -> Int {
         guard let a, let b else { return 40 }
         var object: hwloc_obj_t? = hwloc_get_common_ancestor_obj(topology, a, b)
         while let ancestor = object {

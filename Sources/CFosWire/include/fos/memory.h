@@ -119,9 +119,9 @@ struct fos_memory_donation {
 
 static inline uint64_t fos_memory_token_bit(void) { return FOS_MEMORY_TOKEN; }
 static inline uint64_t fos_memory_token(uint32_t member, uint32_t generation, uint32_t index) {
-    return FOS_MEMORY_TOKEN | (uint64_t)(member & 0xff) << 48 | (uint64_t)generation << 16 | (index & 0xffff);
+    return FOS_MEMORY_TOKEN | (uint64_t)(member & 0xfff) << 48 | (uint64_t)generation << 16 | (index & 0xffff);
 }
-static inline uint32_t fos_memory_token_member(uint64_t token) { return (uint32_t)(token >> 48) & 0xff; }
+static inline uint32_t fos_memory_token_member(uint64_t token) { return (uint32_t)(token >> 48) & 0xfff; }
 static inline uint32_t fos_memory_token_index(uint64_t token) { return (uint32_t)token & 0xffff; }
 
 static_assert(sizeof(struct fos_memory_extent) == 24 && sizeof(struct fos_memory_request) == 16, "memory layout");
