@@ -43,7 +43,8 @@ let package = Package(
         .target(
             name: "Instance",
             dependencies: [
-                "Microkernel", "NameService", "PrivilegeService", "FileService", "MemoryService", "Fleet", "FuseMount", "Messaging",
+                "Microkernel", "NameService", "PrivilegeService", "FileService", "MemoryService", "PlacementService", "Fleet", "FuseMount",
+                "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(
@@ -79,7 +80,9 @@ let package = Package(
         .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
         .testTarget(
             name: "FileServiceTests",
-            dependencies: ["FileService", "FileStorage", "MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosProxy", "CFosWire"]),
+            dependencies: [
+                "FileService", "FileStorage", "MemoryService", "Fleet", "PlacementService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire",
+            ]),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),
         .testTarget(name: "ScaleStudyTests", dependencies: ["ScaleStudy", "Simulator", "FosCommand"]),
@@ -96,7 +99,7 @@ let package = Package(
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",
-            dependencies: ["Instance", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
+            dependencies: ["Instance", "FosCommand", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
         // The processes that HostileTests starts: the helper here, and the command.
         .executableTarget(name: "fos-hostile", dependencies: ["CFosProxy", "CFosWire"], path: "Tests/HostileClient", cSettings: c),
         .testTarget(name: "HostileTests"),

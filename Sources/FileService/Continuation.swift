@@ -56,6 +56,8 @@ struct Continuation: BitwiseCopyable {
         case orphan
         /// Owes a letter; nobody is answered by it.
         case passing
+        // Of slots in motion, without a letter: the answers of a taker; the way to a slot's new owner; the slot table.
+        case move, sync, table
     }
     enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit, undone }
 

@@ -27,9 +27,9 @@ extension FileServer {
                 request.message.pointee.operation = UInt16(FOS_OP_PEER_LOOKUP.rawValue)
                 request.message.pointee.flags = 1
                 request.message.pointee.inode = child
-                return pass(request, to: slots.owner(ofInode: child), kernel)
+                return pass(request, to: ownerIndex(of: child), kernel)
             }
-            guard let inode = inodes.find(child) else { return answer(Status.retry, kernel) }
+            guard let inode = inodes.find(child) else { return answer(isLost(child) ? -EIO : Status.retry, kernel) }
             return openExisting(inode, make, kernel)
         }
         let refusal = make.take_reference != 0 ? refusalToRefer() : 0
@@ -83,9 +83,8 @@ extension FileServer {
         if directory.pointee.flags.contains(.dead) { return answer(-ENOENT, kernel) }
         let refusal = make.take_reference != 0 ? refusalToRefer() : 0
         guard refusal == 0 else { return answer(refusal, kernel) }
-        guard let inode = makeInode(slot: SlotTable.slot(ofInode: directory.pointee.number), kernel) else {
-            return needCredits(Limits.creditsOfMetadata, kernel)
-        }
+        guard let slot = slotForFile(in: directory) else { return answer(Status.retry, kernel) }
+        guard let inode = makeInode(slot: slot, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
         let (mode, gid) = turn.actor.inherit(mode: Mode.regular | make.mode & Mode.permissions & ~(make.umask & 0o777), from: directory)
         describe(inode, mode: mode, gid: gid, kernel)
         inode.pointee.links = 0
@@ -103,7 +102,7 @@ extension FileServer {
         }
         guard mayInsert(directory, name, kernel) else { return }
         guard directory.pointee.links < Limits.linksMax else { return answer(-EMLINK, kernel) }
-        guard let slot = cursor.next(slots, members) else { return answer(-EIO, kernel) }
+        guard let slot = slotForDirectory() else { return answer(Status.retry, kernel) }
         let permissions = make.mode & 0o1777 & ~(make.umask & 0o777)
         let (mode, gid) = turn.actor.inherit(mode: Mode.directory | permissions, from: directory)
         guard slots.owner(ofSlot: slot) == member else {
@@ -151,7 +150,11 @@ extension FileServer {
             answer(Status.retry, kernel)
             return nil
         }
-        guard let inode = makeInode(slot: SlotTable.slot(ofInode: directory.pointee.number), kernel) else {
+        guard let slot = slotForFile(in: directory) else {
+            answer(Status.retry, kernel)
+            return nil
+        }
+        guard let inode = makeInode(slot: slot, kernel) else {
             needCredits(Limits.creditsOfMetadata, kernel)
             return nil
         }

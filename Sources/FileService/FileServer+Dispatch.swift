@@ -67,6 +67,7 @@ extension FileServer {
             let mailbox = MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))
             if operation == FOS_OP_SERVER_BACK { return serverBack(mailbox, kernel) }
             serverGone(mailbox, forGood: request.message.pointee.flags & 1 != 0, kernel)
+        case FOS_OP_FLEET_MEMBERS, FOS_OP_FLEET_GIVE, FOS_OP_FLEET_TAKE: serveManager(operation, request, kernel)
         default: answer(-ENOSYS, kernel)
         }
     }
@@ -74,6 +75,17 @@ extension FileServer {
     /// News come from a microkernel's own mailbox, which no server can send from.
     private func kernelSentIt(_ request: Request) -> Bool {
         MailboxAddress(rawValue: request.envelope.pointee.from).index == 0
+    }
+
+    /// What the fleet manager, or a microkernel, says.
+    private mutating func serveManager<K: Kernel>(_ operation: fos_operation, _ request: Request, _ kernel: K) {
+        let isClient = UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue
+        guard !isClient, kernelSentIt(request) || request.envelope.pointee.from == manager?.rawValue else { return answer(-EPERM, kernel) }
+        switch operation {
+        case FOS_OP_FLEET_MEMBERS: takeMembers(request, kernel)
+        case FOS_OP_FLEET_GIVE: takeOrder(request, kernel)
+        default: takeOver(request, kernel)
+        }
     }
 
     private mutating func serveClient<K: Kernel>(_ operation: fos_operation, _ request: Request, _ kernel: K) {
@@ -84,10 +96,25 @@ extension FileServer {
         default: break
         }
         let number = request.message.pointee.inode
-        guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
+        guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
+        serve(operation, inode, request, kernel)
+    }
+
+    /// A request for an inode that is on its way, or another member's.
+    private mutating func serveElsewhere<K: Kernel>(_ operation: fos_operation, _ number: UInt64, _ request: Request, _ kernel: K) {
+        if let inode = onItsWay(number) {
+            if motion.giving?.isClosing == false, Self.isReading(operation) { return serve(operation, inode, request, kernel) }
+            motion.delayed += 1
+            return answer(Status.retry, kernel)
+        }
+        if isNowhere(number, request) { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
+        pass(request, to: ownerIndex(of: number), kernel)
+    }
+
+    private mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
         noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
@@ -130,8 +157,9 @@ extension FileServer {
     private mutating func servePeer<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
         let number = request.message.pointee.inode
         if operation == FOS_OP_PEER_LOOKUP {
-            guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
-            return finishLookup(request, kernel)
+            if isHere(number) || isNowhere(number, request) { return finishLookup(request, kernel) }
+            if onItsWay(number) != nil { return delay(kernel) }
+            return pass(request, to: ownerIndex(of: number), kernel)
         }
         let kind = UInt32(request.envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_SERVER.rawValue || kind == FOS_SENDER_NONE.rawValue,
@@ -142,13 +170,23 @@ extension FileServer {
         case FOS_OP_PEER_TREE_UNLOCK:
             if treeHolder?.rawValue == request.envelope.pointee.from { treeHolder = nil }
             return
+        case FOS_OP_PEER_SLOT_BEGIN: return takeBegin(request, kernel)
+        case FOS_OP_PEER_SLOT_PIECE: return takePiece(request, kernel)
+        case FOS_OP_PEER_SLOT_END: return takeEnd(request, kernel)
+        case FOS_OP_PEER_SLOT_NEWS: return takeNews(request, kernel)
+        case FOS_OP_PEER_SLOT_SYNC: return answerSync(request, kernel)
+        case FOS_OP_PEER_GIFT: return takeGift(request, kernel)
+        case FOS_OP_PEER_TABLE: return answerTable(request, kernel)
         case FOS_OP_PEER_ANCESTRY: return peerAncestry(request, kernel)
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
         default: break
         }
-        guard isHere(number) else { return pass(request, to: slots.owner(ofInode: number), kernel) }
+        guard isHere(number) || isNowhere(number, request) else {
+            if onItsWay(number) != nil { return delay(kernel) }
+            return pass(request, to: ownerIndex(of: number), kernel)
+        }
         guard let inode = inodes.find(number) else {
             // What takes an inode away has its way if the inode is lost; whatever else needs it fails.
             let takes = operation == FOS_OP_PEER_UNLINK || operation == FOS_OP_PEER_REMOVE_DIRECTORY
@@ -165,21 +203,44 @@ extension FileServer {
         case FOS_OP_PEER_RENAME_ABORT: peerRenameAbort(inode, request, kernel)
         case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
+        case FOS_OP_PEER_TAKEN: peerTaken(inode, request, kernel)
         default: answerPeer(-ENOSYS, kernel)
         }
     }
 
+    /// The inode is on its way to another server, and is not to change meanwhile.
+    private mutating func delay<K: Kernel>(_ kernel: K) {
+        motion.delayed += 1
+        answerPeer(Status.retry, kernel)
+    }
+
     /// Forwards a request; its answer goes to the client directly.
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
-        guard request.envelope.pointee.hops < Limits.hops else { return answer(-EIO, kernel) }
-        guard members.isAlive(owner) else { return answer(-EIO, kernel) }
-        if kernel.forward(request.letter, to: members[owner]) != .sent { answer(Status.retry, kernel) }
+        // So often only while tables disagree: the client asks again when they do not.
+        guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
+        guard !members.isDead(owner) else { return answer(-EIO, kernel) }
+        markPassed(request, to: owner)
+        motion.forwarded += 1
+        if kernel.forward(request.letter, to: members[owner]) == .sent { return }
+        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue else { return answer(Status.retry, kernel) }
+        // Nobody would send it again.
+        var state = Continuation(.passing)
+        state.target = request.message.pointee.inode
+        state.isDecided = true
+        if let id = keep(state, kernel) { owe(id, .letter) }
+    }
+
+    /// Tells the taker of a slot what its giver has not got.
+    func markPassed(_ request: Request, to owner: Int) {
+        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == SlotTable.slot(ofInode: request.message.pointee.inode) } ?? false
+        request.envelope.pointee.settled = isToTaker ? 1 : 0
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
     private mutating func tick<K: Kernel>(_ kernel: K) {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
         if owing > 0 { payOwed(kernel) }
+        tickMotion(kernel)
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0

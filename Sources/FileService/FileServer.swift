@@ -54,6 +54,17 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var discarded = Discarded()
     var mappings = MappingTable()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
+    var motion: SlotMotion
+    /// By slot.
+    let ways: UnsafeMutablePointer<SlotWay>
+    var meter = LoadMeter()
+    /// Whom reports go to, and whose orders count; nil: nobody but microkernels.
+    let manager: MailboxAddress?
+    /// Of the last news of the fleet's members.
+    var membersEpoch: UInt32 = 0
+    var reportedSlots = 0
+    var reportedWork = 0
+    let rootAttributes: RootAttributes
     /// Continuations with something in `owed`.
     var owing = 0
     /// Continuations that ask peers for credits.
@@ -62,6 +73,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var treeHolder: MailboxAddress?
     var treeIsLocked: Bool { treeHolder != nil }
     var preparedNames = PreparedNames(capacity: Limits.continuations)
+    var takenLinks = TakenLinks()
     var isPublished = false
     var leasesRevoked: UInt64 = 0
 
@@ -74,16 +86,26 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
     ///   - memory: the memory server that pages come from; nil: from Linux, for tests of the file service alone.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
-    ///   - incarnation: how often this member has lost all it had; its inodes' numbers differ from all earlier ones.
+    ///   - incarnation: how often members of this fleet have lost all they had, this one the last time; its inodes' numbers
+    ///     differ from all that any of them gave before.
     ///   - hasRoot: false if a store brings the root directory back.
+    ///   - serving: how many members serve from the start, the first ones; the others are places for servers to come. nil: all.
+    ///   - isJoining: the fleet runs already; this member asks the others who owns what, and answers for nothing before.
+    ///   - manager: the mailbox that may say who the members are and order slots to be given.
     public init(
         member: Int, members: some Collection<MailboxAddress>, credits: Int, memory: MailboxAddress? = nil, root: RootAttributes,
-        seed: UInt64, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true
+        seed: UInt64, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true, serving: Int? = nil, isJoining: Bool = false,
+        manager: MailboxAddress? = nil
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
-        self.members = Membership(members)
-        slots = SlotTable(members: members.count)
+        self.manager = manager
+        self.members = Membership(members, alive: serving)
+        motion = SlotMotion(members: members.count)
+        ways = .allocate(capacity: SlotTable.slots)
+        ways.initialize(repeating: SlotWay(), count: SlotTable.slots)
+        rootAttributes = root
+        slots = SlotTable(members: serving ?? members.count, places: members.count, version: isJoining ? 0 : 1)
         cursor = SlotCursor(start: member, members: members.count)
         pool = PagePool(credits: credits, growsByItself: memory == nil)
         self.memory = memory
@@ -91,15 +113,18 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
         inodes = InodeTable(incarnation: incarnation)
-        if hasRoot, incarnation == 0, slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
+        if isJoining { motion.joining = Joining() }
+        let makesRoot = hasRoot && !isJoining && incarnation == 0
+        if makesRoot, slots.owner(ofInode: UInt64(FOS_ROOT_INODE)) == member { makeRoot(root, seed: seed) }
     }
 
     deinit {
         letters.deallocate()
         again.deallocate()
+        ways.deallocate()
     }
 
-    private mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
+    mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
         let slot = SlotTable.slot(ofInode: UInt64(FOS_ROOT_INODE))
         guard let root = inodes.create(slot: slot, &arena, &pool) else { preconditionFailure("the size limit has no room for a root directory") }
         precondition(root.pointee.number == UInt64(FOS_ROOT_INODE), "the root is the first inode of its slot")
@@ -120,17 +145,28 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         if !isPublished { publishSlots(kernel) }
+        // Ticks and the fleet's own messages are no load: an idle server has nothing to report.
+        if request.operation >= FOS_OP_LOOKUP.rawValue, request.operation < FOS_OP_PEER_SLOT_BEGIN.rawValue, meter.count() {
+            meter.measure(arrived: request.envelope.pointee.arrived, now: kernel.monotonic)
+        }
         serve(request, Rerun(), kernel)
         if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
         if waiters.count > 0 { answerLocks(kernel) }
         stockUp(kernel)
+        if motion.giving?.isStalled == true { drive(kernel) }
     }
 
     public mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {
         let id = response.continuation
         // A continuation lives until all its responses came, so an unknown one is a peer's mistake; it changes nothing.
         guard let state = continuations.state(id) else { return }
+        switch state.pointee.kind {
+        case .move: return resumeGiving(response, kernel)
+        case .sync: return resumeSync(id, response, kernel)
+        case .table: return resumeTable(id, response, kernel)
+        default: break
+        }
         state.pointee.responses -= 1
         begin(continuing: id, kernel)
         switch state.pointee.kind {
@@ -144,7 +180,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .stock: resumeStock(id, response, kernel)
         case .orphan: resumeOrphan(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
-        case .answer, .flush, .passing: break
+        case .answer, .flush, .passing, .move, .sync, .table: break
         }
         if owing > 0 { payOwed(kernel) }
         if waiters.count > 0 { answerLocks(kernel) }
@@ -164,9 +200,9 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     }
 
     /// Tells clients, by the board, which slots are here. At the first message of any kind.
-    private mutating func publishSlots<K: Kernel>(_ kernel: K) {
+    mutating func publishSlots<K: Kernel>(_ kernel: K) {
         isPublished = true
-        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member { kernel.publish(slot: slot, owner: kernel.mailbox) }
+        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member && slots.version(ofSlot: slot) > 0 { kernel.publish(slot: slot, owner: kernel.mailbox) }
     }
 
     /// A change is made: the store follows it, and clients that keep something of the inode see its epoch move. Every
@@ -178,10 +214,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
             if inode.pointee.size == 0 { leaveRegion(inode, kernel) } else { giveGrant(inode) }
             kernel.changed(inode: inode.pointee.number)
         case .freed(let number): kernel.changed(inode: number)
-        case .entry, .entryRemoved, .prepared, .released, .data, .attributes: break
+        case .departed, .entry, .entryRemoved, .prepared, .released, .data, .attributes: break
         }
     }
-
-    @inline(__always) func isHere(_ inode: UInt64) -> Bool { slots.owner(ofInode: inode) == member }
-    @inline(__always) func owner(of inode: UInt64) -> MailboxAddress { members[slots.owner(ofInode: inode)] }
 }

@@ -90,7 +90,7 @@ extension FileServer {
         answerLocks(kernel)
     }
 
-    private func status(_ result: LockResult) -> Int32 {
+    func status(_ result: LockResult) -> Int32 {
         switch result {
         case .granted, .waiting: 0
         case .wouldBlock: -EAGAIN
@@ -109,7 +109,7 @@ extension FileServer {
         }
     }
 
-    private mutating func endWait<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
+    mutating func endWait<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
         guard let envelope = waiters.state(id) else { return }
         let message = kernel.scratch()
         message.pointee.status = status

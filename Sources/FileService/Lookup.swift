@@ -42,7 +42,7 @@ extension FileServer {
             request.message.pointee.flags = 0
             request.message.pointee.inode = child
             request.message.pointee.length = 0
-            return pass(request, to: slots.owner(ofInode: child), kernel)
+            return pass(request, to: ownerIndex(of: child), kernel)
         }
         guard let inode = inodes.find(child) else { return answer(isLost(child) ? -EIO : Status.retry, kernel) }
         answerEntry(inode, kernel)

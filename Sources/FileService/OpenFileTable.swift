@@ -109,6 +109,45 @@ struct OpenFileTable: ~Copyable {
         if entries[position].count == 0 { delete(position) }
     }
 
+    // MARK: Inodes that move to another server
+
+    /// The first client at or after an index that has anything open.
+    func nextClient(from client: UInt32) -> UInt32? {
+        var index = Int(client)
+        while index < clientCapacity {
+            if clients[index] > 0 { return UInt32(index) }
+            index += 1
+        }
+        return nil
+    }
+
+    /// What a client holds of an inode.
+    func held(_ client: UInt32, _ inode: UInt64) -> (count: UInt32, readers: UInt32, writers: UInt32)? {
+        guard count > 0, let position = find(inode, client) else { return nil }
+        return (entries[position].count, entries[position].readers, entries[position].writers)
+    }
+
+    /// References that a client took at another server. The limits were kept there.
+    mutating func adopt(_ client: UInt32, _ inode: InodePointer, count taken: UInt32, readers: UInt32, writers: UInt32) {
+        guard taken > 0, find(inode.pointee.number, client) == nil else { return }
+        if (count + 1) * 4 > (mask + 1) * 3 { grow() }
+        insert(Entry(inode: inode.pointee.number, client: client, count: taken, readers: min(readers, taken), writers: min(writers, taken)))
+        count += 1
+        countEntry(of: client)
+        inode.pointee.references += taken
+    }
+
+    /// Forgets all references to an inode that is here no more.
+    mutating func dropAll(_ inode: InodePointer) {
+        var client: UInt32 = 0
+        while inode.pointee.references > 0, let found = nextClient(from: client) {
+            client = found + 1
+            guard let position = find(inode.pointee.number, found) else { continue }
+            inode.pointee.references -= min(entries[position].count, inode.pointee.references)
+            delete(position)
+        }
+    }
+
     /// Takes out the next entry of a client at or after a position; nil when there is none. A deletion moves entries
     /// back into the hole at the position, or over the end of the table, where the scan has been or still comes.
     mutating func removeNext(of client: UInt32, from position: inout Int) -> (inode: UInt64, count: UInt32)? {

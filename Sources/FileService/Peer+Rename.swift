@@ -96,6 +96,9 @@ extension FileServer {
 
     mutating func peerAncestry<K: Kernel>(_ request: Request, _ kernel: K) {
         guard var walk = request.fixed(fos_peer_ancestry.self) else { return answer(-EINVAL, kernel) }
+        if !isHere(walk.start), onItsWay(walk.start) == nil, !isNowhere(walk.start, request) {
+            return pass(request, to: ownerIndex(of: walk.start), kernel)
+        }
         switch walkUp(from: walk.start, seek: walk.seek) {
         case .found: walk.flags = FOS_PEER_FOUND.rawValue
         case .root: walk.flags = FOS_PEER_AT_ROOT.rawValue

@@ -5,6 +5,10 @@
 // so every transaction that waits goes on, and is undone or finished by its own rules.
 // Rules: what a dead coordinator holds here is let go: the tree lock, and names of its renames, which it can no longer
 // commit. A member that is gone for good is asked nothing any more; operations on what it owned are answered -EIO.
+// Of a slot that was on its way from it, this server keeps what has come, and of one on its way to it, what has not gone:
+// the slot is this server's then, and has losses. A member that comes back empty asks all others what is its own
+// (SlotNews); a slot's numbering goes with it (`SlotNumbering`), so what is lost is told from what never was, by whoever
+// owns the slot.
 
 import CFosWire
 import FileStorage
@@ -15,8 +19,9 @@ import Messaging
 extension FileServer {
     mutating func serverGone<K: Kernel>(_ mailbox: MailboxAddress, forGood: Bool, _ kernel: K) {
         guard let peer = members.index(of: mailbox), peer != member else { return }
-        if forGood { members.set(peer, alive: false) }
+        if forGood { members.setDead(peer) }
         if treeHolder == mailbox { treeHolder = nil }
+        loseMoves(with: peer, kernel)
         while let name = preparedNames.takeAny(of: mailbox) {
             guard let directory = inodes.find(name.directory) else { preconditionFailure("a prepared name has lost its directory") }
             settleOrphan(name, directory, kernel)
@@ -24,13 +29,16 @@ extension FileServer {
         if owing > 0 { payOwed(kernel) }
     }
 
-    /// A name that a dead coordinator had prepared. A placeholder goes. What another name led to may have been taken before
-    /// the coordinator died: its owner is asked, and the name goes with it.
+    /// A name that a dead coordinator had prepared. A placeholder goes. What another name led to may have lost this name's link
+    /// before the coordinator died: its owner is asked, and the name goes with it.
     private mutating func settleOrphan<K: Kernel>(_ name: PreparedName, _ directory: InodePointer, _ kernel: K) {
         let victim = name.dentry.pointee.inode
         committed(.released(directory: name.directory, name: name.dentry.name), kernel)
         if name.dentry.pointee.flags.contains(.placeholder) { return unlock(name.dentry, in: directory) }
-        if isHere(victim) { return finishOrphan(name.dentry, in: directory, isGone: inodes.find(victim) == nil, kernel) }
+        if isHere(victim) {
+            let isGone = hasTaken(victim, name.cookie, of: name.coordinator.rawValue)
+            return finishOrphan(name.dentry, in: directory, isGone: isGone, kernel)
+        }
         var state = Continuation(.orphan)
         state.directory = directory
         state.dentry = name.dentry
@@ -39,8 +47,9 @@ extension FileServer {
         turn.cookie = 0
         guard let id = keep(state, kernel) else { return unlock(name.dentry, in: directory) }
         let message = kernel.scratch()
-        message.pointee.operation = UInt16(FOS_OP_PEER_ATTRIBUTES.rawValue)
+        message.pointee.operation = UInt16(FOS_OP_PEER_TAKEN.rawValue)
         message.pointee.inode = victim
+        message.setBody(fos_peer_change(cookie: name.cookie, parent: UInt64(name.coordinator.rawValue), flags: 0, directory_uid: 0))
         guard kernel.send(message, to: owner(of: victim), expecting: id, onBehalfOf: nil) == .sent else {
             continuations.remove(id)
             return unlock(name.dentry, in: directory)
@@ -48,11 +57,27 @@ extension FileServer {
         continuations.state(id)?.pointee.responses += 1
     }
 
+    /// Whether a coordinator's transaction has taken the link of its name here, or nothing is left that it could take.
+    private func hasTaken(_ inode: UInt64, _ cookie: UInt64, of coordinator: fos_mailbox) -> Bool {
+        guard let found = inodes.find(inode), found.pointee.links > 0 else { return true }
+        return takenLinks.contains(inode, cookie, of: coordinator)
+    }
+
+    /// TAKEN: asked by who has the name.
+    mutating func peerTaken<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
+        guard let question = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
+        var reply = fos_peer_reply()
+        let isTaken = hasTaken(inode.pointee.number, question.cookie, of: fos_mailbox(truncatingIfNeeded: question.parent))
+        reply.flags = isTaken ? FOS_PEER_GONE.rawValue : 0
+        answerPeer(0, content: reply, kernel)
+    }
+
     mutating func resumeOrphan<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        let isGone = response.status == -ENOENT || (response.fixed(fos_peer_reply.self)?.flags ?? 0) & FOS_PEER_GONE.rawValue != 0
         continuations.remove(id)
         turn.cookie = 0
-        finishOrphan(dentry, in: directory, isGone: response.status == -ENOENT, kernel)
+        finishOrphan(dentry, in: directory, isGone: isGone, kernel)
     }
 
     private mutating func finishOrphan<K: Kernel>(_ dentry: DentryPointer, in directory: InodePointer, isGone: Bool, _ kernel: K) {
@@ -73,13 +98,14 @@ extension FileServer {
 
     mutating func serverBack<K: Kernel>(_ mailbox: MailboxAddress, _ kernel: K) {
         guard let peer = members.index(of: mailbox), peer != member else { return }
-        members.set(peer, alive: true)
+        if members.isDead(peer) { members.set(peer, alive: true) }
         if owing > 0 { payOwed(kernel) }
     }
 
     /// What a client is answered when a member could not be sent its request: that member is gone, or will have room.
-    func refusalToAsk(_ peer: Int) -> Int32 { members.isAlive(peer) ? Status.retry : -EIO }
+    func refusalToAsk(_ peer: Int) -> Int32 { members.isDead(peer) ? -EIO : Status.retry }
 
-    /// Whether an inode that is not here was, and is lost: its server has been empty since.
-    func isLost(_ number: UInt64) -> Bool { !inodes.mayHaveGiven(number) }
+    /// Whether an inode that should be here is lost: its server has been empty since, or died while the slot moved. Only of a
+    /// slot that is here.
+    func isLost(_ number: UInt64) -> Bool { inodes.mayHaveLost(number) }
 }

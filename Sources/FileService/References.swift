@@ -24,6 +24,8 @@ extension FileServer {
     /// Frees an inode that nothing keeps. The pointer is void afterwards if it did.
     mutating func releaseIfUnused<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         guard inode.pointee.links == 0, inode.pointee.kernelReferences == 0, inode.pointee.references == 0 else { return }
+        // One that is on its way is freed where it arrives.
+        if motion.giving?.inode == inode { return }
         precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
         locks.releaseAll(inode, &arena, &pool)
         leaveRegion(inode, kernel)
@@ -43,10 +45,17 @@ extension FileServer {
         guard payload.count <= Int(FOS_PAYLOAD_BYTES_MAX), payload.count % itemBytes == 0 else { return answer(-EINVAL, kernel) }
         // If the rest may have to wait for a full mailbox, there must be room to keep it before anything is forgotten.
         if continuations.isFull, members.count > 1 { return answer(Status.retry, kernel) }
+        if let moving = motion.giving?.inode {
+            for offset in stride(from: 0, to: payload.count, by: itemBytes)
+            where payload.loadUnaligned(fromByteOffset: offset, as: fos_forget_item.self).inode == moving.pointee.number {
+                motion.delayed += 1
+                return answer(Status.retry, kernel)
+            }
+        }
         var rest = 0
         for offset in stride(from: 0, to: payload.count, by: itemBytes) {
             let item = payload.loadUnaligned(fromByteOffset: offset, as: fos_forget_item.self)
-            if isHere(item.inode) {
+            if isHere(item.inode) || isNowhere(item.inode, request) {
                 forget(item, kernel)
             } else {
                 payload.storeBytes(of: item, toByteOffset: rest, as: fos_forget_item.self)
@@ -56,6 +65,8 @@ extension FileServer {
         request.message.pointee.length = UInt32(rest)
         guard rest > 0 else { return answer(0, kernel) }
         let next = payload.loadUnaligned(as: fos_forget_item.self).inode
+        // What is left of a slot that this server gives away its taker has, or nobody.
+        request.envelope.pointee.settled = motion.giving?.taker == ownerIndex(of: next) ? 1 : 0
         if kernel.forward(request.letter, to: owner(of: next)) == .sent { return }
         var state = Continuation(.passing)
         state.target = next
@@ -79,7 +90,7 @@ extension FileServer {
     mutating func sendLetter<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         // What a member that is gone for good should have been told is nobody's to know.
-        guard members.isAlive(slots.owner(ofInode: state.pointee.target)) else { return }
+        guard !members.isDead(ownerIndex(of: state.pointee.target)) else { return }
         if kernel.forward(letters + index(id), to: owner(of: state.pointee.target)) != .sent { owe(id, .letter) }
     }
 
@@ -199,9 +210,9 @@ extension FileServer {
         answerLocks(kernel)
         var position = 0
         while let held = openFiles.removeNext(of: client, from: &position) {
-            guard let inode = inodes.find(held.inode) else { preconditionFailure("a reference to no inode") }
+            guard let inode = inodes.find(held.inode) ?? beingTaken(held.inode) else { preconditionFailure("a reference to no inode") }
             inode.pointee.references -= held.count
-            releaseIfUnused(inode, kernel)
+            if inode != motion.taking?.inode { releaseIfUnused(inode, kernel) }
         }
         if kernel.kernelCacheClient == nil {
             dropKernelReferences(kernel)
@@ -210,7 +221,7 @@ extension FileServer {
     }
 
     private mutating func dropKernelReferences<K: Kernel>(_ kernel: K) {
-        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member {
+        for slot in 0..<SlotTable.slots where inodes.count(slot: slot) > 0 {
             var index: UInt64 = 0
             while let inode = inodes.next(slot: slot, from: index) {
                 index = inode.pointee.number / UInt64(FOS_SLOTS) + 1

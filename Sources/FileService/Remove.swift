@@ -145,6 +145,7 @@ extension FileServer {
         guard !inode.isDirectory, inode.pointee.links > 0 else { return answerPeer(-EIO, kernel) }
         guard mayTake(inode, change, kernel) else { return }
         let isGone = isLastName(of: inode)
+        takenLinks.add(inode.pointee.number, change.cookie, of: turn.replyTo)
         dropLink(inode, kernel)
         answerTaken(isGone, kernel)
     }

@@ -242,7 +242,8 @@ extension FileServer {
         while true {
             if current == seek { return .found }
             if current == UInt64(FOS_ROOT_INODE) { return .root }
-            guard isHere(current) else { return .elsewhere(current) }
+            // The parent of a directory that is on its way does not change.
+            guard isHere(current) || onItsWay(current) != nil else { return .elsewhere(current) }
             guard let inode = inodes.find(current) else { return .broken(isLost(current) ? -EIO : -ENOENT) }
             guard inode.isDirectory else { return .broken(-ENOTDIR) }
             current = inode.pointee.parent

@@ -24,13 +24,14 @@ extension FileServer {
         // Who says how many credits are wanting has counted them; else an allocation failed, for want of either.
         if atLeast == nil, pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
         // Nobody to ask: what there is must do.
-        if members.aliveCount < 2 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
+        if members.aliveCount - (members.isAlive(member) ? 1 : 0) < 1 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
         var state = Continuation(.credits)
         state.rerun = turn.rerun
         state.numbers.0 = 0
         // What is there already was not enough, so more than that is needed before it is worth another try.
         state.numbers.1 = UInt64(max(pool.credits, 0)) + (atLeast ?? UInt64(max(pool.shortfall, 1)))
-        state.numbers.2 = wanted
+        // What moved inodes take here and their giver has not yet paid for is wanting too.
+        state.numbers.2 = wanted + UInt64(max(-pool.credits, 0))
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         asking += 1
         askForCredits(id, kernel)

@@ -15,6 +15,8 @@ public enum Change: BitwiseCopyable {
     case inode(InodePointer)
     /// An inode is gone, with all its data.
     case freed(UInt64)
+    /// An inode is another server's from now on, whose store has heard of all of it.
+    case departed(UInt64)
     /// A name now leads to an inode, whatever it led to before.
     case entry(directory: UInt64, name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8)
     /// A name leads nowhere any more.

@@ -28,7 +28,7 @@ extension FileServer {
         message.pointee.operation = UInt16(FOS_OP_PEER_LINK.rawValue)
         message.pointee.inode = target
         message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: 0, flags: FOS_PEER_ONLY_FILE.rawValue, directory_uid: 0))
-        ask(id, message, slots.owner(ofInode: target), kernel)
+        ask(id, message, ownerIndex(of: target), kernel)
     }
 
     /// Makes the placeholder and the continuation; nil: the request is answered or waits for credits.
@@ -112,9 +112,11 @@ extension FileServer {
 
     /// CREATE_INODE: a directory for a name elsewhere.
     mutating func peerCreateInode<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let make = request.fixed(fos_peer_create.self), make.slot < UInt32(FOS_SLOTS), make.mode & Mode.typeMask == Mode.directory,
-            slots.owner(ofSlot: Int(make.slot)) == member
+        guard let make = request.fixed(fos_peer_create.self), make.slot < UInt32(FOS_SLOTS), make.mode & Mode.typeMask == Mode.directory
         else { return answerPeer(-EINVAL, kernel) }
+        let owner = slots.owner(ofSlot: Int(make.slot))
+        guard owner == member else { return pass(request, to: owner, kernel) }
+        guard givesNumbers(of: Int(make.slot)) else { return answerPeer(Status.retry, kernel) }
         guard let inode = makeInode(slot: Int(make.slot), kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
         turn.actor.uid = make.uid
         describe(inode, mode: make.mode, gid: make.gid, kernel)

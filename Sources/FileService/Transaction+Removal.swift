@@ -26,7 +26,7 @@ extension FileServer {
         message.setBody(
             fos_peer_change(
                 cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(directory.pointee.mode), directory_uid: directory.pointee.uid))
-        ask(id, message, slots.owner(ofInode: dentry.pointee.inode), kernel)
+        ask(id, message, ownerIndex(of: dentry.pointee.inode), kernel)
     }
 
     func stickyFlag(_ mode: UInt32) -> UInt32 { mode & Mode.sticky != 0 ? FOS_PEER_STICKY.rawValue : 0 }

@@ -70,7 +70,7 @@ extension FileServer {
             message.pointee.operation = UInt16(FOS_OP_PEER_ANCESTRY.rawValue)
             message.pointee.inode = next
             message.setBody(fos_peer_ancestry(start: next, seek: seek, flags: 0, reserved: 0))
-            askNext(id, phase, message, slots.owner(ofInode: next), kernel)
+            askNext(id, phase, message, ownerIndex(of: next), kernel)
         }
     }
 
@@ -83,6 +83,7 @@ extension FileServer {
     private mutating func lockOldName<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
         // Nothing was held so far: the directory may be gone, and the name may mean something else.
+        guard isHere(kept(id).message.pointee.inode) else { return abort(id, Status.retry, kernel) }
         guard let directory = inodes.find(kept(id).message.pointee.inode) else { return abort(id, -ENOENT, kernel) }
         let (status, found) = oldName(directory, names.old)
         guard let dentry = found else { return abort(id, status, kernel) }
@@ -94,7 +95,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
         fillRename(message, id, names)
-        askNext(id, .prepare, message, slots.owner(ofInode: names.newParent), kernel)
+        askNext(id, .prepare, message, ownerIndex(of: names.newParent), kernel)
     }
 
     private func fillRename(_ message: UnsafeMutablePointer<fos_message>, _ id: ContinuationID, _ names: RenameNames) {
@@ -157,7 +158,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_ATTRIBUTES.rawValue)
         message.pointee.inode = inode
-        askNext(id, phase, message, slots.owner(ofInode: inode), kernel)
+        askNext(id, phase, message, ownerIndex(of: inode), kernel)
     }
 
     private mutating func judge<K: Kernel>(_ id: ContinuationID, _ phase: Continuation.Phase, _ inode: fos_attributes, _ kernel: K) {
@@ -198,7 +199,7 @@ extension FileServer {
         message.setBody(
             fos_peer_change(
                 cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(state.pointee.newMode), directory_uid: state.pointee.newUID))
-        askNext(id, .victim, message, slots.owner(ofInode: victim), kernel)
+        askNext(id, .victim, message, ownerIndex(of: victim), kernel)
     }
 
     // MARK: Steps 7 and 8
@@ -248,11 +249,11 @@ extension FileServer {
             let message = kernel.scratch()
             message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
             fillRename(message, id, names)
-            let peer = slots.owner(ofInode: names.newParent)
+            let peer = ownerIndex(of: names.newParent)
             let sent = kernel.send(message, to: members[peer], expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
             if sent == .sent {
                 if isCommit { state.pointee.responses += 1 }
-            } else if members.isAlive(peer) {
+            } else if !members.isDead(peer) {
                 owe(id, isCommit ? .commit : .abort)
             } else if isCommit {
                 return giveUpMoving(id, kernel)
@@ -277,10 +278,10 @@ extension FileServer {
         message.pointee.operation = UInt16(FOS_OP_PEER_MOVED.rawValue)
         message.pointee.inode = inode
         message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: parent, flags: 0, directory_uid: 0))
-        let peer = slots.owner(ofInode: inode)
+        let peer = ownerIndex(of: inode)
         guard kernel.send(message, to: members[peer], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
             // An inode that is lost need not know where its name is.
-            if members.isAlive(peer) { owe(id, which) }
+            if !members.isDead(peer) { owe(id, which) }
             return
         }
         continuations.state(id)?.pointee.responses += 1
@@ -307,7 +308,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let isCommit = UInt32(response.message.pointee.operation) == FOS_OP_PEER_RENAME_COMMIT.rawValue
         let inode = response.message.pointee.inode
-        let isDead = !members.isAlive(slots.owner(ofInode: inode))
+        let isDead = members.isDead(ownerIndex(of: inode))
         if response.status == Status.retry, !isDead {
             if isCommit { owe(id, .commit) } else if state.pointee.phase == .undone { owe(id, .moveBack) } else {
                 owe(id, inode == state.pointee.source ? .moveSource : .moveVictim)
@@ -365,7 +366,7 @@ extension FileServer {
         guard let state = continuations.state(id), state.pointee.holdsTree else { return }
         if member == 0 {
             treeHolder = nil
-        } else if members.isAlive(0) {
+        } else if !members.isDead(0) {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_TREE_UNLOCK.rawValue)
             guard kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent else { return owe(id, .treeUnlock) }

@@ -99,6 +99,21 @@ public struct Directory: BitwiseCopyable {
         return dentry
     }
 
+    /// As `insert`, with the cookie that the entry has at another server; cookies come in rising order.
+    public mutating func adopt(
+        _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, cookie: UInt64, _ arena: inout Arena, _ pool: inout PagePool
+    ) -> DentryPointer? {
+        guard cookie >= nextCookie, cookie < UInt64.max, find(name) == nil else { return nil }
+        let before = nextCookie
+        nextCookie = cookie
+        if let dentry = insert(name, inode: inode, kind: kind, &arena, &pool) { return dentry }
+        nextCookie = before
+        return nil
+    }
+
+    /// Cookies given from now on are at least `cookie`: those of entries that another server removed are not given again.
+    public mutating func skipCookies(to cookie: UInt64) { nextCookie = max(nextCookie, cookie) }
+
     /// Removes an entry of this directory and releases it.
     public mutating func remove(_ dentry: DentryPointer, _ arena: inout Arena, _ pool: inout PagePool) {
         precondition(table != 0, "the entry is in this directory")

@@ -9,9 +9,9 @@
 // Invariants: freed indices are used again, lowest leaves as they come; a generation is given once in a slot, so
 // (number, generation) never names two inodes; leaves without inodes are released; number 0 is never given.
 
-private typealias Entries = UnsafeMutablePointer<UInt>
+typealias InodeEntries = UnsafeMutablePointer<UInt>
 
-private struct InodeLeaf: BitwiseCopyable {
+struct InodeLeaf: BitwiseCopyable {
     /// Address of the entries; 0 while the leaf is vacant, which is when no entry is in use.
     var entries: UInt = 0
     var capacity: UInt16 = 0
@@ -25,7 +25,19 @@ private struct InodeLeaf: BitwiseCopyable {
     static var endOfFree: UInt16 { .max }
 }
 
-private struct InodeSlot: BitwiseCopyable {
+/// What a slot's numbers are like; goes with the slot from server to server.
+public struct SlotNumbering: BitwiseCopyable {
+    /// Bits 48 and up of its numbers.
+    public var incarnation: UInt16
+    /// Some of its inodes were lost with another server.
+    public var hasLosses: Bool
+    public init(incarnation: UInt16, hasLosses: Bool) {
+        self.incarnation = incarnation
+        self.hasLosses = hasLosses
+    }
+}
+
+struct InodeSlot: BitwiseCopyable {
     /// Address of the array of leaves, of `leafCapacity`; 0 if the slot is empty.
     var leaves: UInt = 0
     var leafCount: UInt32 = 0
@@ -37,25 +49,33 @@ private struct InodeSlot: BitwiseCopyable {
     var count: UInt32 = 0
     /// In bits 48 and up of the slot's numbers.
     var incarnation: UInt64 = 0
+    /// On its way to another server (InodeTable+Motion.swift): leaves stay until it has gone.
+    var isLeaving = false
+    /// Some of its inodes were lost with another server. Nobody knows which, so its numbers are given no more.
+    var hasLosses = false
 
     static var noLeaf: UInt32 { .max }
+    var numbering: SlotNumbering {
+        get { SlotNumbering(incarnation: UInt16(truncatingIfNeeded: incarnation >> InodeTable.incarnationBits), hasLosses: hasLosses) }
+        set { (incarnation, hasLosses) = (UInt64(newValue.incarnation) << InodeTable.incarnationBits, newValue.hasLosses) }
+    }
     func leaf(_ index: UInt32) -> UnsafeMutablePointer<InodeLeaf> {
         UnsafeMutablePointer<InodeLeaf>(bitPattern: leaves).unsafelyUnwrapped + Int(index)
     }
 }
 
 public struct InodeTable: ~Copyable {
-    private let slots: UnsafeMutablePointer<InodeSlot>
+    let slots: UnsafeMutablePointer<InodeSlot>
     /// Inodes in all slots.
-    public private(set) var count = 0
+    public internal(set) var count = 0
 
     private static var slotCount: Int { 4096 }
-    private static var slotBits: UInt64 { 12 }
-    private static var leafCapacity: Int { 512 }
-    private static var firstCapacity: Int { 4 }
-    private static var leafBytes: Int { MemoryLayout<InodeLeaf>.stride }
+    static var slotBits: UInt64 { 12 }
+    static var leafCapacity: Int { 512 }
+    static var firstCapacity: Int { 4 }
+    static var leafBytes: Int { MemoryLayout<InodeLeaf>.stride }
 
-    private static var incarnationBits: UInt64 { 48 }
+    static var incarnationBits: UInt64 { 48 }
 
     /// - Parameter incarnation: how often the server has begun with nothing before.
     public init(incarnation: UInt16 = 0) {
@@ -131,7 +151,7 @@ public struct InodeTable: ~Copyable {
         arena.release(inode, MemoryLayout<Inode>.stride, &pool)
         own.pointee.count -= 1
         count -= 1
-        if leaf.pointee.used == 0 {
+        if leaf.pointee.used == 0, !own.pointee.isLeaving {
             if !wasFull { InodeTable.unlink(own, leafIndex, from: &own.pointee.available) }
             arena.release(InodeTable.entries(leaf.pointee), Int(leaf.pointee.capacity) * 8, &pool)
             leaf.pointee.entries = 0
@@ -140,15 +160,15 @@ public struct InodeTable: ~Copyable {
         } else if wasFull {
             InodeTable.link(own, leafIndex, into: &own.pointee.available)
         }
-        if own.pointee.count == 0 {
+        if own.pointee.count == 0, !own.pointee.isLeaving {
             arena.release(
                 UnsafeMutableRawPointer(own.pointee.leaf(0)), Int(own.pointee.leafCapacity) * InodeTable.leafBytes,
                 &pool)
             let generation = own.pointee.generation
-            let incarnation = own.pointee.incarnation
+            let numbering = own.pointee.numbering
             own.pointee = InodeSlot()
             own.pointee.generation = generation
-            own.pointee.incarnation = incarnation
+            own.pointee.numbering = numbering
         }
     }
 
@@ -157,9 +177,12 @@ public struct InodeTable: ~Copyable {
         slots[slot].generation = max(slots[slot].generation, generation)
     }
 
-    /// Whether a number, of any value, can have been given by this table: it is of its slot's incarnation.
-    public func mayHaveGiven(_ number: UInt64) -> Bool {
-        (number ^ slots[Int(truncatingIfNeeded: number & 4095)].incarnation) >> InodeTable.incarnationBits == 0
+    /// Whether a number, of any value, of a slot that is here can be one that a dead server has taken with it: it is of
+    /// another incarnation, or there is no inode of it in a slot that has lost some.
+    public func mayHaveLost(_ number: UInt64) -> Bool {
+        let slot = slots[Int(truncatingIfNeeded: number & 4095)]
+        if (number ^ slot.incarnation) >> InodeTable.incarnationBits != 0 { return true }
+        return slot.hasLosses && find(number) == nil
     }
 
     /// The inode of a slot with the smallest index at or after `index`; nil at the end. Index = number >> 12, with or
@@ -183,8 +206,8 @@ public struct InodeTable: ~Copyable {
         return nil
     }
 
-    private static func entries(_ leaf: InodeLeaf) -> Entries {
-        Entries(bitPattern: leaf.entries).unsafelyUnwrapped
+    static func entries(_ leaf: InodeLeaf) -> InodeEntries {
+        InodeEntries(bitPattern: leaf.entries).unsafelyUnwrapped
     }
 
     /// Makes a leaf available in a slot where all are full: fills a vacant one, doubles a small first one, or adds one.
@@ -243,7 +266,7 @@ public struct InodeTable: ~Copyable {
     }
 
     /// Gives a leaf entries, or more entries than it has; the new ones are free, in rising order.
-    private mutating func fill(
+    mutating func fill(
         _ slot: Int, _ leafIndex: UInt32, _ capacity: Int, _ arena: inout Arena, _ pool: inout PagePool
     ) -> Bool {
         let leaf = (slots + slot).pointee.leaf(leafIndex)
@@ -254,7 +277,8 @@ public struct InodeTable: ~Copyable {
             entries.update(from: InodeTable.entries(leaf.pointee), count: before)
             arena.release(InodeTable.entries(leaf.pointee), before * 8, &pool)
         }
-        var free = InodeLeaf.endOfFree
+        // A full leaf has no free entries; one that grows for an index of another server's choosing may have.
+        var free = before > 0 ? leaf.pointee.free : InodeLeaf.endOfFree
         for entry in stride(from: capacity - 1, through: before, by: -1) {
             entries[entry] = UInt(free) << 1 | 1
             // Number 0 means "no inode" everywhere, so entry 0 of slot 0 is never free.
@@ -266,7 +290,7 @@ public struct InodeTable: ~Copyable {
         return true
     }
 
-    private static func link(
+    static func link(
         _ slot: UnsafeMutablePointer<InodeSlot>, _ leafIndex: UInt32, into list: inout UInt32
     ) {
         let leaf = slot.pointee.leaf(leafIndex)
@@ -276,7 +300,7 @@ public struct InodeTable: ~Copyable {
         list = leafIndex
     }
 
-    private static func unlink(
+    static func unlink(
         _ slot: UnsafeMutablePointer<InodeSlot>, _ leafIndex: UInt32, from list: inout UInt32
     ) {
         let leaf = slot.pointee.leaf(leafIndex).pointee

@@ -14,7 +14,7 @@ public struct LockTable: ~Copyable {
     public internal(set) var waiterCount = 0
 
     /// Locks and waiters of one client.
-    let limitPerClient: Int
+    var limitPerClient: Int
     /// Locks of each kind on one inode, and waiters: they bound the time of one request, which looks at all of them.
     static var locksPerInode: Int { 16384 }
     static var waitersPerInode: Int { 1024 }
@@ -126,6 +126,7 @@ public struct LockTable: ~Copyable {
             var waiter = list.pointee.firstWaiter
             while let current = waiter {
                 waiter = current.pointee.next
+                if list.pointee.isFrozen { continue }
                 if current.pointee.request.owner.client == client {
                     dequeue(current)
                     free(current, &arena, &pool)
@@ -136,6 +137,7 @@ public struct LockTable: ~Copyable {
         next = lists
         while let list = next {
             next = list.pointee.next
+            if list.pointee.isFrozen { continue }
             removeRanges(list, &arena, &pool) { $0.owner.client == client }
             removeFlocks(list, &arena, &pool) { $0.owner.client == client }
             wake(list, flocks: false, 0, .max, &arena, &pool)

@@ -113,12 +113,18 @@ public struct LockList: BitwiseCopyable {
     var previous: UnsafeMutablePointer<LockList>?
     var rangeCount: Int
     var flockCount: Int
-    var waiterCount: Int
+    private var waiters: UInt32
+    /// The inode is on its way to another server, which has these locks already: nothing changes here any more.
+    var isFrozen = false
+    var waiterCount: Int {
+        get { Int(waiters) }
+        set { waiters = UInt32(newValue) }
+    }
 
     init(inode: InodePointer) {
         self.inode = inode
         (ranges, flocks, firstWaiter, lastWaiter, next, previous) = (nil, nil, nil, nil, nil, nil)
-        (rangeCount, flockCount, waiterCount) = (0, 0, 0)
+        (rangeCount, flockCount, waiters) = (0, 0, 0)
     }
 }
 

@@ -75,6 +75,18 @@ public struct XattrList: BitwiseCopyable {
         return nil
     }
 
+    /// The attribute at a place in the order of their making, valid until the list is changed; nil beyond the last.
+    public func at(_ place: Int) -> (name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer)? {
+        var address = head
+        var left = place
+        while let record = XattrList.record(address) {
+            if left == 0 { return (XattrList.name(record), XattrList.value(record)) }
+            left -= 1
+            address = record.pointee.next
+        }
+        return nil
+    }
+
     /// The value of an attribute, valid until the list is changed; nil if there is no such attribute.
     public func get(_ name: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
         find(name).map(XattrList.value)

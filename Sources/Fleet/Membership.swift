@@ -19,14 +19,18 @@ public enum FleetCapacity {
 public struct Membership: ~Copyable {
     @usableFromInline let mailboxes: UnsafeMutablePointer<MailboxAddress>
     @usableFromInline let alive: UnsafeMutablePointer<Bool>
+    @usableFromInline let dead: UnsafeMutablePointer<Bool>
     public let capacity: Int
     public private(set) var count: Int
     public private(set) var aliveCount: Int
     /// Counts changes: a member added, lost, or back.
     public private(set) var epoch: UInt32 = 1
 
-    /// - Parameter members: mailboxes in order of index; 1 to FOS_SLOTS, all different.
-    public init(_ members: some Collection<MailboxAddress>) {
+    /// - Parameters:
+    ///   - members: mailboxes in order of index; 1 to FOS_SLOTS, all different.
+    ///   - alive: how many of them serve from the start, the first ones; nil: all. The others are places for servers that
+    ///     start when the fleet grows.
+    public init(_ members: some Collection<MailboxAddress>, alive serving: Int? = nil) {
         precondition(FleetCapacity.admits(members.count), "a fleet has 1 to 4096 members")
         precondition(Set(members).count == members.count, "a fleet lists a mailbox twice")
         capacity = FleetCapacity.of(members.count)
@@ -34,19 +38,22 @@ public struct Membership: ~Copyable {
         alive = .allocate(capacity: capacity)
         mailboxes.initialize(repeating: MailboxAddress(rawValue: 0), count: capacity)
         alive.initialize(repeating: false, count: capacity)
+        dead = .allocate(capacity: capacity)
+        dead.initialize(repeating: false, count: capacity)
         count = 0
         aliveCount = 0
         for member in members {
             mailboxes[count] = member
-            alive[count] = true
+            alive[count] = count < serving ?? members.count
             count += 1
         }
-        aliveCount = count
+        aliveCount = min(count, serving ?? count)
     }
 
     deinit {
         mailboxes.deallocate()
         alive.deallocate()
+        dead.deallocate()
     }
 
     /// The mailbox of a member. Traps on an index that is none.
@@ -55,12 +62,21 @@ public struct Membership: ~Copyable {
         return mailboxes[member]
     }
 
+    /// Whether it takes part: new work goes to it. One that is not may be dead, about to leave, or not yet there.
     @inlinable public func isAlive(_ member: Int) -> Bool { member >= 0 && member < count && alive[member] }
+    /// Whether it is gone for good, with what it had: nothing is to be had from it any more.
+    @inlinable public func isDead(_ member: Int) -> Bool { member >= 0 && member < count && dead[member] }
 
     /// The member with a mailbox; nil if it is of another fleet. O(members); for checks and lifecycle news.
     @inlinable public func index(of mailbox: MailboxAddress) -> Int? {
         for member in 0..<count where mailboxes[member] == mailbox { return member }
         return nil
+    }
+
+    /// The live member with the lowest index: what the whole fleet asks one of its members for, it asks this one.
+    @inlinable public var first: Int {
+        for member in 0..<count where alive[member] { return member }
+        return 0
     }
 
     /// A member joins. Its index, or nil when the fleet is full or has it already.
@@ -74,11 +90,19 @@ public struct Membership: ~Copyable {
         return count - 1
     }
 
-    /// Marks a member dead or alive again. False if there is no such member or nothing changes.
+    /// A member is gone for good.
+    public mutating func setDead(_ member: Int) {
+        guard member >= 0, member < count else { return }
+        set(member, alive: false)
+        dead[member] = true
+    }
+
+    /// Marks a member as taking part or not; one that does is not dead. False if there is no such member or nothing changes.
     @discardableResult
     public mutating func set(_ member: Int, alive isAlive: Bool) -> Bool {
         guard member >= 0, member < count, alive[member] != isAlive else { return false }
         alive[member] = isAlive
+        if isAlive { dead[member] = false }
         aliveCount += isAlive ? 1 : -1
         epoch &+= 1
         return true

@@ -2,7 +2,8 @@
 //
 // Role: the unit of ownership is a slot, not an object: an inode number carries its slot in its low bits
 // (inode = index × FOS_SLOTS + slot), so an object never changes its number when its slot moves to another server.
-// Each server and microkernel has a copy; `epoch` tells which of two copies is newer.
+// Each server has a copy. `version` counts the moves of one slot: of two statements about its owner, the one with the
+// higher version is the newer, whatever the order in which they come; a copy that lags behind costs a forward.
 // Invariants: every slot has exactly one owner, always a member index below `members`; lookups are O(1).
 
 public import CFosWire
@@ -13,17 +14,24 @@ public struct SlotTable: ~Copyable {
     @usableFromInline let owners: UnsafeMutablePointer<UInt16>
     /// Slots of each member.
     @usableFromInline let shares: UnsafeMutablePointer<UInt16>
+    @usableFromInline let versions: UnsafeMutablePointer<UInt32>
     let capacity: Int
     /// Members that slots may be given to.
     public private(set) var members: Int
-    /// Counts moves. A table with the higher epoch is the newer one.
+    /// Counts changes of this copy.
     public private(set) var epoch: UInt32 = 1
 
     /// An even spread: slot s belongs to member s mod `members`, so that successive slots are on different servers.
-    public init(members: Int) {
-        precondition(FleetCapacity.admits(members), "a fleet has 1 to 4096 members")
-        self.members = members
-        capacity = FleetCapacity.of(members)
+    /// - Parameters:
+    ///   - places: members that slots may come to belong to; nil: as many as `members`.
+    ///   - version: of every slot; 0 for a copy that knows nothing yet.
+    public init(members: Int, places: Int? = nil, version: UInt32 = 1) {
+        let places = places ?? members
+        precondition(members > 0 && members <= places && FleetCapacity.admits(places), "a fleet has 1 to 4096 members")
+        self.members = places
+        capacity = FleetCapacity.of(places)
+        versions = .allocate(capacity: Self.slots)
+        versions.initialize(repeating: version, count: Self.slots)
         owners = .allocate(capacity: Self.slots)
         shares = .allocate(capacity: capacity)
         shares.initialize(repeating: 0, count: capacity)
@@ -36,6 +44,22 @@ public struct SlotTable: ~Copyable {
     deinit {
         owners.deallocate()
         shares.deallocate()
+        versions.deallocate()
+    }
+
+    @inlinable public func version(ofSlot slot: Int) -> UInt32 {
+        precondition(slot >= 0 && slot < Self.slots, "no such slot")
+        return versions[slot]
+    }
+
+    /// Takes over a statement about a slot's owner if it is newer than what is known. False if it is not, or if it names
+    /// no slot or member.
+    @discardableResult
+    public mutating func learn(_ slot: Int, owner member: Int, version: UInt32) -> Bool {
+        guard slot >= 0, slot < Self.slots, member >= 0, member < members, version > versions[slot] else { return false }
+        move(slot, to: member)
+        versions[slot] = version
+        return true
     }
 
     @inlinable public static func slot(ofInode inode: UInt64) -> Int { Int(truncatingIfNeeded: inode & UInt64(FOS_SLOTS - 1)) }

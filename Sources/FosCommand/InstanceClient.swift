@@ -97,6 +97,9 @@ public final class InstanceClient {
         }
     }
 
+    /// The first bytes of the channel's bulk area, where listings come.
+    func bulk(_ count: Int) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: fos_bulk(client, channel), count: count) }
+
     /// The CPU of each core, -1 for one that is not pinned.
     public var coreCPUs: [Int] {
         let cores = UnsafeRawPointer(client.pointee.board!) + MemoryLayout<fos_board>.offset(of: \.core)!
@@ -106,7 +109,7 @@ public final class InstanceClient {
     }
 
     /// Sends what `build` puts into a request, and waits. A transaction in the way, or a full mailbox, is tried again.
-    private func call(
+    func call(
         _ operation: fos_operation, to mailbox: fos_mailbox, epoch: UInt32, inode: UInt64 = 0,
         build: (UnsafeMutablePointer<fos_message>) -> Void = { _ in }
     ) throws(CommandFailure) -> UnsafePointer<fos_message> {
@@ -185,7 +188,7 @@ public final class InstanceClient {
         return try payload(of: call(FOS_OP_STATFS, to: owner, epoch: fileServer.epoch, inode: root))
     }
 
-    private func payload<Value: BitwiseCopyable>(of reply: UnsafePointer<fos_message>) throws(CommandFailure) -> Value {
+    func payload<Value: BitwiseCopyable>(of reply: UnsafePointer<fos_message>) throws(CommandFailure) -> Value {
         guard Int(reply.pointee.length) >= MemoryLayout<Value>.size else { throw Self.failure(EPROTO) }
         return UnsafeRawPointer(fos_payload_const(reply)!).loadUnaligned(as: Value.self)
     }

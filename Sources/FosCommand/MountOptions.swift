@@ -10,6 +10,7 @@ public struct MountOptions: Equatable, Sendable {
     public var logLevel: String?
     /// `kernel` or `fleet`.
     public var locks: String?
+    public var servers: String?
     public var allowOther = false
     public var nonEmpty = false
     /// Options that libfuse and the kernel understand, in their order.
@@ -47,6 +48,7 @@ public struct MountOptions: Equatable, Sendable {
             case "memory_reserve": memoryReserve = try required("256M")
             case "cpus": cpus = String(try required("1+4-7").map { $0 == "+" ? "," : $0 })
             case "name": name = try required("scratch")
+            case "servers": servers = try required("2-8")
             case "log_level", "log-level": logLevel = try required("info")
             case "locks":
                 let mode = try required("fleet")
@@ -60,7 +62,8 @@ public struct MountOptions: Equatable, Sendable {
             case _ where ignoresUnknown: break
             default:
                 throw .usage(
-                    "unknown option '\(option)'; known are size=, memory=, memory_reserve=, cpus=, name=, log_level=, locks=kernel|fleet, allow_other, "
+                    "unknown option '\(option)'; known are size=, memory=, memory_reserve=, cpus=, name=, log_level=, servers=, "
+                        + "locks=kernel|fleet, allow_other, "
                         + "nonempty, and ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites")
             }
         }

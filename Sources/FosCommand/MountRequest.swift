@@ -14,6 +14,7 @@ public struct MountRequest: Equatable, Sendable {
     public var nonEmpty: Bool
     /// `kernel` or `fleet`.
     public var locks: String
+    public var servers: FleetSizes?
     public var fuseOptions: [String]
 
     public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
@@ -25,7 +26,7 @@ public struct MountRequest: Equatable, Sendable {
     ///   - physicalMemory: bytes; half of it is the default size, as for tmpfs, and a quarter what programs may have.
     public init(
         directory: String, name: String?, cpus: String?, size: String?, memory: String? = nil, reserve: String? = nil, logLevel: String?,
-        allowOther: Bool, options: MountOptions, physicalMemory: UInt64
+        allowOther: Bool, servers: String? = nil, options: MountOptions, physicalMemory: UInt64
     ) throws(CommandFailure) {
         self.directory = directory
         self.name = name ?? options.name
@@ -51,6 +52,7 @@ public struct MountRequest: Equatable, Sendable {
         guard Self.logLevels.contains(self.logLevel) else {
             throw .usage("bad log level '\(self.logLevel)'; levels are \(Self.logLevels.joined(separator: ", "))")
         }
+        if let text = servers ?? options.servers { self.servers = try FleetSizes(parsing: text) } else { self.servers = nil }
         self.allowOther = allowOther || options.allowOther
         nonEmpty = options.nonEmpty
         locks = options.locks ?? "kernel"
@@ -65,6 +67,7 @@ public struct MountRequest: Equatable, Sendable {
         ]
         if let cpus { arguments += ["--cpus", cpus.text] }
         if allowOther { arguments.append("--allow-other") }
+        if let servers { arguments += ["--servers", servers.text] }
         var options = MountOptions()
         options.fuse = fuseOptions
         options.nonEmpty = nonEmpty

@@ -8,6 +8,7 @@ import FileService
 import MemoryService
 import Messaging
 import NameService
+import PlacementService
 import PrivilegeService
 
 /// A server of some kind, by pointer to memory that its group owns.
@@ -16,6 +17,7 @@ private enum Resident {
     case privilege(UnsafeMutablePointer<PrivilegeServer>)
     case file(UnsafeMutablePointer<FileServer<MemoryStore>>)
     case memory(UnsafeMutablePointer<MemoryServer>)
+    case placement(UnsafeMutablePointer<FleetManager>)
 }
 
 struct CoreServers: ServerGroup, ~Copyable {
@@ -40,6 +42,9 @@ struct CoreServers: ServerGroup, ~Copyable {
                 server.deinitialize(count: 1)
                 server.deallocate()
             case .memory(let server):
+                server.deinitialize(count: 1)
+                server.deallocate()
+            case .placement(let server):
                 server.deinitialize(count: 1)
                 server.deallocate()
             }
@@ -71,6 +76,12 @@ struct CoreServers: ServerGroup, ~Copyable {
         append(.memory(place))
     }
 
+    mutating func add(_ server: consuming FleetManager) {
+        let place = UnsafeMutablePointer<FleetManager>.allocate(capacity: 1)
+        place.initialize(to: server)
+        append(.placement(place))
+    }
+
     private mutating func append(_ resident: Resident) {
         residents.initializeElement(at: filled, to: resident)
         filled += 1
@@ -84,6 +95,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .privilege(let server): server.pointee.receive(request, kernel)
         case .file(let server): server.pointee.receive(request, kernel)
         case .memory(let server): server.pointee.receive(request, kernel)
+        case .placement(let server): server.pointee.receive(request, kernel)
         }
     }
 
@@ -93,6 +105,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .privilege(let server): server.pointee.resume(response, kernel)
         case .file(let server): server.pointee.resume(response, kernel)
         case .memory(let server): server.pointee.resume(response, kernel)
+        case .placement(let server): server.pointee.resume(response, kernel)
         }
     }
 
@@ -102,6 +115,7 @@ struct CoreServers: ServerGroup, ~Copyable {
         case .privilege(let server): server.pointee.describe(&statistics)
         case .file(let server): server.pointee.describe(&statistics)
         case .memory(let server): server.pointee.describe(&statistics)
+        case .placement(let server): server.pointee.describe(&statistics)
         }
     }
 }

@@ -11,6 +11,7 @@ import MemoryService
 import Messaging
 import Microkernel
 import NameService
+import PlacementService
 import PrivilegeService
 
 public final class FleetHost: Sendable {
@@ -25,22 +26,24 @@ public final class FleetHost: Sendable {
     ///   - cpus: nil: the machine's default, which leaves at least one CPU to programs. -1 in it: a core that is not pinned.
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
     ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
+    ///   - servers: file servers at the start, and at most; nil: by the number of cores.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
         name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
+        servers: ClosedRange<Int>? = nil,
         listens: Bool = true
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
         mayMove = wanted == nil
-        let layout = Layout(cores: cpus.count)
+        let layout = Layout(cores: cpus.count, files: servers)
         var configuration = MicrokernelConfiguration(
             name: name, ownerUID: geteuid(), cpus: cpus, placements: layout.servers.map { $0.placement })
         configuration.allowOther = allowOther
         configuration.listens = listens
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
-            memory: memory, allowOther: allowOther)
+            memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving)
         do throws(MicrokernelError) {
             microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
         } catch {
@@ -100,6 +103,8 @@ private struct FleetPlan: Sendable {
     let pages: Int
     let memory: MemorySize
     let allowOther: Bool
+    /// Most file servers that the fleet manager chooses by itself.
+    let automaticMaximum: Int
 
     func servers(onCore core: Int) -> CoreServers {
         let placed = layout.servers.filter { $0.mailbox.core == core }.sorted { $0.mailbox.index < $1.mailbox.index }
@@ -109,6 +114,7 @@ private struct FleetPlan: Sendable {
             case FOS_SERVICE_NAME: group.add(nameServer(place))
             case FOS_SERVICE_PRIVILEGE: group.add(privilegeServer(place))
             case FOS_SERVICE_MEMORY: group.add(memoryServer(place))
+            case FOS_SERVICE_PLACEMENT: group.add(fleetManager())
             default: group.add(fileServer(place))
             }
         }
@@ -139,10 +145,17 @@ private struct FleetPlan: Sendable {
         return MemoryServer(member: place.member, members: members, options: options)
     }
 
-    /// Credits are dealt evenly; a server that runs out asks its peers, so the limit is the instance's, not a server's.
+    private func fleetManager() -> FleetManager {
+        FleetManager(
+            places: layout.members(of: FOS_SERVICE_FILE), serving: layout.serving, minimum: layout.serving, automaticMaximum: automaticMaximum,
+            distances: distances)
+    }
+
+    /// Credits are dealt evenly to those that serve; a server that runs out asks its peers, so the limit is the instance's, not a server's.
     private func fileServer(_ place: Placed) -> FileServer<MemoryStore> {
         let members = layout.members(of: FOS_SERVICE_FILE)
-        let share = pages / members.count + (place.member < pages % members.count ? 1 : 0)
+        let serving = layout.serving
+        let share = place.member < serving ? pages / serving + (place.member < pages % serving ? 1 : 0) : 0
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return FileServer(
@@ -150,7 +163,8 @@ private struct FleetPlan: Sendable {
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),
-            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), store: MemoryStore())
+            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), store: MemoryStore(),
+            serving: serving, isJoining: place.member >= serving, manager: layout.members(of: FOS_SERVICE_PLACEMENT).first)
     }
 }
 

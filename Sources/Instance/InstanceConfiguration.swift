@@ -36,11 +36,13 @@ public struct InstanceConfiguration: Sendable {
     /// Further mount options, passed to libfuse as they are.
     public var fuseOptions: [String]
     public var locks: LockMode
+    /// File servers at the start and at most; nil: by the number of cores.
+    public var servers: ClosedRange<Int>?
     public var logLevel: Logger.Level
 
     public init(
         name: String, mountPoint: String, cpus: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
-        fuseOptions: [String] = [], locks: LockMode = .kernel, logLevel: Logger.Level = .notice
+        fuseOptions: [String] = [], locks: LockMode = .kernel, servers: ClosedRange<Int>? = nil, logLevel: Logger.Level = .notice
     ) {
         self.name = name
         self.mountPoint = mountPoint
@@ -50,6 +52,7 @@ public struct InstanceConfiguration: Sendable {
         self.allowOther = allowOther
         self.fuseOptions = fuseOptions
         self.locks = locks
+        self.servers = servers
         self.logLevel = logLevel
     }
 }

@@ -1,4 +1,4 @@
-// The contents of `.fos/`: names, servers, counters, topology and version, as plain text files.
+// The contents of `.fos/`: names, servers, counters, placement, topology and version, as plain text files.
 //
 // Protocol: the FUSE front end asks for a file by name at each lookup and gets a fresh snapshot. Formats are tab
 // separated with a header line, so that cut, sort and awk work on them.
@@ -8,7 +8,7 @@ import FosCommand
 import Microkernel
 
 struct Introspection {
-    static let files = ["names", "servers", "counters", "memory", "topology", "version"]
+    static let files = ["names", "servers", "counters", "memory", "placement", "topology", "version"]
 
     let client: InstanceClient
     let host: FleetHost
@@ -22,6 +22,7 @@ struct Introspection {
         case "servers": return Array(try servers().utf8)
         case "counters": return Array(try counters().utf8)
         case "memory": return Array(try memory().utf8)
+        case "placement": return Array(try placement().utf8)
         case "topology": return Array(topology().utf8)
         case "version": return Array("fos wire \(FOS_WIRE_VERSION)\n".utf8)
         default: return nil
@@ -55,6 +56,20 @@ struct Introspection {
                 text += report.name + "\t" + values.map(String.init).joined(separator: "\t") + "\n"
             }
         }
+        return text
+    }
+
+    /// Which core each file server has, and how much it owns; then how many there are and may be.
+    private func placement() throws(CommandFailure) -> String {
+        let fleet = try client.fleet()
+        var text = "server\tcore\tstate\tslots\tto_move\trequests\tinodes\twait_mean_ns\twait_max_ns\n"
+        for member in fleet.members {
+            text += "/sys/file/\(member.member)\t\(member.core)\t\(FleetStatus.stateName(member.state))\t\(member.slots)\t\(member.orders)\t"
+            text += "\(member.requests)\t\(member.inodes)\t\(member.delay_mean)\t\(member.delay_max)\n"
+        }
+        let summary = fleet.summary
+        text += "\nfleet\tserving\tminimum\tmaximum\tautomatic\tchanging\tchanges\n"
+        text += "file\t\(summary.members)\t\(summary.minimum)\t\(summary.maximum)\t\(summary.is_automatic)\t\(summary.is_changing)\t\(summary.changes)\n"
         return text
     }
 

@@ -20,11 +20,18 @@ struct Placed {
 struct Layout {
     let cores: Int
     let servers: [Placed]
+    /// File servers that serve from the start, the first ones; the others are places for the fleet to grow into.
+    let serving: Int
 
-    /// Two name servers, one privilege server, a file server a core but at least two, and a memory server a core, dealt round
-    /// the cores.
-    /// - Parameter cores: 1 to FOS_CORES_MAX.
-    init(cores: Int) {
+    /// Two name servers, one privilege server, the fleet manager, the file servers, and a memory server a core, dealt round the
+    /// cores.
+    /// - Parameters:
+    ///   - cores: 1 to FOS_CORES_MAX.
+    ///   - files: file servers at the start and at most; nil: one a core but at least two, and room for twice as many.
+    init(cores: Int, files: ClosedRange<Int>? = nil) {
+        let least = max(2, cores)
+        let files = files ?? least...min(max(4, 2 * least), max(least, Layout.mostFiles))
+        serving = files.lowerBound
         precondition(cores >= 1 && cores <= Int(FOS_CORES_MAX), "an instance has 1 to FOS_CORES_MAX cores")
         var next = [Int](repeating: 1, count: cores)  // index 0 of a core is its microkernel's own mailbox
         var servers: [Placed] = []
@@ -35,11 +42,15 @@ struct Layout {
         }
         for member in 0..<2 { place(FOS_SERVICE_NAME, member) }
         place(FOS_SERVICE_PRIVILEGE, 0)
-        for member in 0..<max(2, cores) { place(FOS_SERVICE_FILE, member) }
+        for member in 0..<files.upperBound { place(FOS_SERVICE_FILE, member) }
         for member in 0..<cores { place(FOS_SERVICE_MEMORY, member) }
+        place(FOS_SERVICE_PLACEMENT, 0)
         self.cores = cores
         self.servers = servers
     }
+
+    /// A lookup's reply holds so many members, and clients keep no more.
+    static let mostFiles = 32
 
     /// Mailboxes of a fleet in the order of its members.
     func members(of service: fos_service_kind) -> [MailboxAddress] {

@@ -20,7 +20,7 @@ public final class StoredState {
     func apply(_ change: Change) {
         switch change {
         case .inode(let inode): note(inode)
-        case .freed(let number): inodes[number] = nil
+        case .freed(let number), .departed(let number): inodes[number] = nil
         case .entry(let directory, let name, let inode, let kind):
             inodes[directory]?.entries[Array(name)] = StoredInode.Entry(inode: inode, kind: kind)
         case .entryRemoved(let directory, let name): inodes[directory]?.entries[Array(name)] = nil
@@ -91,4 +91,6 @@ public final class StoredFileMember: SimServer, InspectableFileServer {
     public override func describe(_ statistics: inout fos_statistics) { server.describe(&statistics) }
     public func forEachInode(_ body: (InodeReport) -> Void) { server.forEachInode(body) }
     public var work: WorkReport { server.work }
+    public var giving: (slot: Int, taker: Int)? { server.slotOnItsWay }
+    public func owner(ofSlot slot: Int) -> Int { server.owner(ofSlot: slot) }
 }

@@ -59,11 +59,14 @@ public final class SimulatedFleets {
         host.run(until: host.time + 1_000_000_000)
     }
 
-    public func fileServer<Store: StateStore>(_ member: Int, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true) -> FileServer<Store> {
+    /// - Parameters: as of `FileServer`.
+    public func fileServer<Store: StateStore>(
+        _ member: Int, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true, isJoining: Bool = false
+    ) -> FileServer<Store> {
         FileServer(
             member: member, members: files, credits: plan.pagesPerServer,
             root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, store: store,
-            incarnation: incarnation, hasRoot: hasRoot)
+            incarnation: incarnation, hasRoot: hasRoot, isJoining: isJoining)
     }
 
     public func nameServer(_ member: Int) -> NameServer {

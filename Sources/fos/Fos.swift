@@ -28,8 +28,7 @@ struct Fos: ParsableCommand {
         version: fosVersion,
         subcommands: [
             MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
-            StudyCommand.self,
-            SimCommand.self,
+            FleetCommand.self, StudyCommand.self, SimCommand.self,
             SuperviseCommand.self, ServeCommand.self,
         ])
 }

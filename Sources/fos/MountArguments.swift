@@ -43,6 +43,13 @@ struct MountArguments: ParsableArguments {
         completion: .list(MountRequest.logLevels))
     var logLevel: String?
 
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "File servers: how many at the start, and how many the fleet may grow to while requests wait. (default: one for each of fos's CPUs, at least 2; 'fos fleet' may set up to twice as many)",
+            valueName: "min-max"))
+    var servers: String?
+
     @Flag(name: .long, help: "Let other users use the mount (ordinary users need user_allow_other in /etc/fuse.conf).")
     var allowOther = false
 
@@ -51,7 +58,8 @@ struct MountArguments: ParsableArguments {
         help: ArgumentHelp(
             "Mount options, comma separated; may be given several times.",
             discussion: """
-                size=SIZE, memory=SIZE, memory_reserve=SIZE, cpus=1+4-7 ('+' for ','), name=NAME, log_level=LEVEL, allow_other as above; \
+                size=SIZE, memory=SIZE, memory_reserve=SIZE, cpus=1+4-7 ('+' for ','), name=NAME, log_level=LEVEL, servers=MIN-MAX, \
+                allow_other as above; \
                 locks=kernel (default: file locks are kept by this machine's kernel) or locks=fleet (by the file \
                 servers, so that every client of the instance meets them); nonempty (mount on a directory that is \
                 not empty); ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites.
@@ -67,6 +75,6 @@ struct MountArguments: ParsableArguments {
         for text in options { try parsed.read(text) }
         return try MountRequest(
             directory: directory, name: name, cpus: cpus, size: size, memory: memory, reserve: memoryReserve, logLevel: logLevel,
-            allowOther: allowOther, options: parsed, physicalMemory: physicalMemory())
+            allowOther: allowOther, servers: servers, options: parsed, physicalMemory: physicalMemory())
     }
 }

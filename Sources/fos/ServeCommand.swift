@@ -33,7 +33,9 @@ struct ServeCommand: ParsableCommand {
         let logger = makeLogger(level: level)
         let configuration = InstanceConfiguration(
             name: name, mountPoint: request.directory, cpus: request.cpus?.cpus, sizeBytes: request.sizeBytes,
-            memory: MemorySize(limitBytes: request.memoryBytes, reserveBytes: request.reserveBytes), allowOther: request.allowOther, fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
+            memory: MemorySize(limitBytes: request.memoryBytes, reserveBytes: request.reserveBytes), allowOther: request.allowOther,
+            fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
+            servers: request.servers.map { $0.minimum...$0.maximum },
             logLevel: level)
         let instance: Instance
         do throws(InstanceError) {

@@ -61,6 +61,21 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             }
         }
 
+        @Test func randomSequencesWhileSlotsMove() {
+            for seed in seeds(60, "file fleets whose slots move, against the model") {
+                let transport = LoopTransport(seed: seed, servers: 2 + Int(seed % 5), fullChance: Int(seed % 3) * 20, moves: 40)
+                let fleet = VirtualFileSystem(MessageNodes(transport)), model = VirtualFileSystem(ModelNodes())
+                guard RandomOperations(fleet, model, seed: seed).run(steps: 600) else { return }
+                Issue.recordIf(transport.leftovers(), "after seed \(seed)")
+            }
+        }
+
+        @Test(arguments: ContractSuite.all) func threeOwnersWhileSlotsMove(_ test: ContractCase) {
+            let transport = LoopTransport(seed: 3, servers: 3, fullChance: 12, moves: 64)
+            test.run(on: VirtualFileSystem(MessageNodes(transport)))
+            Issue.recordIf(transport.leftovers(), "after \(test) on \(transport.name)")
+        }
+
         /// The same seed is the same run, to the last message.
         @Test func aSeedIsARun() {
             func hash(_ seed: UInt64) -> UInt64 {
@@ -78,6 +93,17 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             defer { transport.stop() }
             let fleet = VirtualFileSystem(MessageNodes(transport))
             for test in ContractSuite.all { test.run(on: fleet) }
+        }
+
+        /// Every case, and random sequences, while the fleet grows and shrinks under them.
+        @Test(arguments: [1, 2]) func whileTheFleetChangesItsSize(cores: Int) throws {
+            let transport = try ProxyTransport(cpus: [Int](repeating: -1, count: cores), resizes: true)
+            defer { transport.stop() }
+            let fleet = VirtualFileSystem(MessageNodes(transport))
+            for test in ContractSuite.all { test.run(on: fleet) }
+            for seed in seeds(5, "a live instance that changes its size, against the model") {
+                guard RandomOperations(fleet, VirtualFileSystem(ModelNodes()), seed: seed).run(steps: 500) else { return }
+            }
         }
 
         @Test func randomSequences() throws {

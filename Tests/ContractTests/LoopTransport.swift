@@ -17,6 +17,8 @@ final class LoopTransport: MessageTransport {
     let host: LoopHost
     let client: LoopClient
     let servers: [MailboxAddress]
+    private var random: LoopRandom
+    private let moves: Int
     /// Requests that were never answered.
     private var stuck: [String] = []
 
@@ -24,7 +26,10 @@ final class LoopTransport: MessageTransport {
     ///   - servers: owners that slots are spread over.
     ///   - fullChance: of 256 sends between servers, how many are refused.
     ///   - pages: the size limit, in pages of 4 KiB.
-    init(seed: UInt64, servers count: Int, fullChance: Int = 0, pages: Int = 1 << 18) {
+    ///   - moves: of 256 calls, before how many the slot of the call's inode is given to another server.
+    init(seed: UInt64, servers count: Int, fullChance: Int = 0, pages: Int = 1 << 18, moves: Int = 0) {
+        random = LoopRandom(seed: seed &* 7919)
+        self.moves = moves
         name = "\(count) file servers, seed \(seed)"
         var options = LoopOptions(seed: seed)
         options.fullChance = fullChance
@@ -47,6 +52,7 @@ final class LoopTransport: MessageTransport {
     func call(
         _ operation: fos_operation, inode: UInt64, flags: UInt16, payload: [UInt8], bulk: [UInt8], room: Int, user: User
     ) throws(Errno) -> MessageReply {
+        if moves > 0, servers.count > 1, random.chance(moves) { moveSlot(of: inode) }
         var call = LoopCall(operation, inode: inode, payload: payload, bulk: bulk, room: max(room, bulk.count))
         call.flags = flags
         call.actingAs = (user.uid, user.gid, 1)
@@ -60,9 +66,23 @@ final class LoopTransport: MessageTransport {
         return MessageReply(header: reply.header, payload: reply.payload, bulk: room > 0 ? reply.bulk : [])
     }
 
+    private func moveSlot(of inode: UInt64) {
+        let owner = host.owner(ofInode: inode)
+        guard let giver = servers.firstIndex(of: owner) else { return }
+        let taker = (giver + 1 + random.below(servers.count - 1)) % servers.count
+        host.kernelPost(
+            LoopCall(FOS_OP_FLEET_GIVE, fos_fleet_give(member: UInt32(taker), slots: 1, slot: UInt32(inode % UInt64(FOS_SLOTS)), reserved: 0)),
+            to: owner)
+    }
+
     /// What a fleet with an empty tree and no open file must not hold any more.
     func leftovers() -> [String] {
         host.runUntilQuiet()
+        // What is on its way arrives, and all are told.
+        for _ in 0..<(moves > 0 ? 200 : 0) {
+            host.tick()
+            host.runUntilQuiet()
+        }
         var problems = stuck + host.violations
         var inodes: UInt64 = 0
         for server in servers {

@@ -6,7 +6,9 @@
 import CFosProxy
 import CFosWire
 import Glibc
+import FosCommand
 import Instance
+import Synchronization
 
 final class ProxyTransport: MessageTransport {
     let name: String
@@ -16,13 +18,17 @@ final class ProxyTransport: MessageTransport {
     private let host: FleetHost
     private let client: UnsafeMutablePointer<fos_client>
     private let channel: Int32
+    private let resizer: Resizer?
 
     /// An instance of its own in this process.
-    /// - Parameter cpus: of its cores; -1: a core that is not pinned.
-    init(cpus: [Int]) throws {
+    /// - Parameters:
+    ///   - cpus: of its cores; -1: a core that is not pinned.
+    ///   - resizes: the file fleet grows and shrinks all the time.
+    init(cpus: [Int], resizes: Bool = false) throws {
         name = "a live instance of \(cpus.count) cores"
-        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, listens: false)
+        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, servers: resizes ? 2...5 : nil, listens: false)
         try host.start()
+        if resizes { resizer = Resizer(try InstanceClient(socket: host.connect())) } else { resizer = nil }
         client = .allocate(capacity: 1)
         client.initialize(to: fos_client())
         let status = fos_client_attach(client, try host.connect(), 2, 0)
@@ -35,6 +41,7 @@ final class ProxyTransport: MessageTransport {
     }
     /// Disconnects and ends the instance.
     func stop() {
+        resizer?.stop()
         fos_client_disconnect(client)
         host.stop()
     }
@@ -60,5 +67,44 @@ final class ProxyTransport: MessageTransport {
         return MessageReply(
             header: reply.pointee, payload: Array(UnsafeRawBufferPointer(start: fos_payload_const(reply), count: length)),
             bulk: Array(UnsafeBufferPointer(start: area, count: count)))
+    }
+}
+
+/// A thread that changes the size of an instance's file fleet until it is stopped.
+final class Resizer: @unchecked Sendable {
+    private let client: InstanceClient
+    private let isStopping = Atomic(false)
+    private var thread = pthread_t()
+    /// Changes that came to their end, and what went wrong.
+    private(set) var changes = 0
+    private(set) var failure: String?
+
+    init(_ client: InstanceClient) {
+        self.client = client
+        pthread_create(&thread, nil, { raw in
+            Unmanaged<Resizer>.fromOpaque(raw!).takeUnretainedValue().run()
+            return nil
+        }, Unmanaged.passUnretained(self).toOpaque())
+    }
+
+    private func run() {
+        while !isStopping.load(ordering: .relaxed) {
+            for size in [5, 1, 3, 2, 4] {
+                do throws(CommandFailure) {
+                    try client.setFleet(members: size)
+                    while try client.fleet().isChanging { usleep(500) }
+                    changes += 1
+                } catch {
+                    failure = error.description
+                    return
+                }
+            }
+        }
+    }
+
+    func stop() {
+        isStopping.store(true, ordering: .relaxed)
+        pthread_join(thread, nil)
+        precondition(failure == nil && changes > 0, "the fleet does not change its size: \(failure ?? "never")")
     }
 }

@@ -22,21 +22,27 @@ final class FileFleet {
     /// The memory server that grants the file servers their pages, if any does.
     let memory: MailboxAddress?
 
-    init(members: Int = 2, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, hasMemory: Bool = false, options: LoopOptions = LoopOptions()) {
+    /// - Parameter places: members that may come to serve; those from `members` on are there and own nothing yet.
+    init(
+        members: Int = 2, places: Int? = nil, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, hasMemory: Bool = false,
+        options: LoopOptions = LoopOptions(), manager: MailboxAddress? = nil
+    ) {
         host = LoopHost(options)
-        servers = (0..<members).map { MailboxAddress(core: $0 % 2, index: 1 + $0 / 2) }
+        let places = places ?? members
+        servers = (0..<places).map { MailboxAddress(core: $0 % 2, index: 1 + $0 / 2) }
         pages = members * pagesPerMember
-        memory = hasMemory ? MailboxAddress(core: 0, index: 40) : nil
+        memory = hasMemory ? MailboxAddress(core: 0, index: 41) : nil
         if let memory {
             var sizes = MemoryOptions(limitBytes: 0, reserveBytes: 0)
             sizes.largeRegionBytes = 8 << 20
             host.add(MemoryServer(member: 0, members: [memory], options: sizes), at: memory)
         }
-        for member in 0..<members {
+        for member in 0..<places {
             host.add(
                 MemoryFileServer(
-                    member: member, members: servers, credits: pagesPerMember, memory: memory,
-                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore()),
+                    member: member, members: servers, credits: member < members ? pagesPerMember : 0, memory: memory,
+                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore(),
+                    serving: members, isJoining: member >= members, manager: manager),
                 at: servers[member])
         }
         host.tick()

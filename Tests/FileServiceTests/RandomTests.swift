@@ -22,9 +22,12 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         return options
     }
 
-    @Test(arguments: seeds(20)) func agreesWithTheModel(seed: UInt64) {
-        print("model seed \(seed)")
-        let fleet = FileFleet(members: 1 + Int(seed % 5), options: Self.options(seed))
+    @Test(arguments: seeds(20)) func agreesWithTheModel(seed: UInt64) { compareWithTheModel(seed, moving: false) }
+    @Test(arguments: seeds(20)) func agreesWithTheModelWhileSlotsMove(seed: UInt64) { compareWithTheModel(seed, moving: true) }
+
+    private func compareWithTheModel(_ seed: UInt64, moving: Bool) {
+        print("model seed \(seed), slots move: \(moving)")
+        let fleet = FileFleet(members: 1 + Int(seed % 5) + (moving ? 1 : 0), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 77)
         let clients = [fleet.files(), fleet.files(), fleet.frontEnd()]
         let model = Model()
@@ -42,6 +45,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         /// A number is only meaningful while something keeps the inode.
         func exists(_ node: ModelNode) -> Bool { node.links > 0 || kept.contains(node.identity) }
         for step in 0..<600 {
+            if moving { fleet.moveByChance(&random, inodes: nodes.suffix(24).map(\.1)) }
             let files = clients[random.below(3)]
             let isKernel = files.client === clients[2].client
             let (parent, number) = pick(directory: true)
@@ -108,7 +112,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
                 return
             }
             if step % 100 == 99 {
-                fleet.host.runUntilQuiet()
+                fleet.settleMoves()
                 fleet.check("seed \(seed) step \(step)")
             }
         }
@@ -121,8 +125,9 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         }
         compare(model.root, 1)
         clients[2].client.die()
-        fleet.host.runUntilQuiet()
+        fleet.settleMoves()
         fleet.check("seed \(seed)")
+        if moving { #expect(fleet.movedInodes > 0, "seed \(seed)") }
     }
 
     /// What one client is doing.
@@ -133,8 +138,11 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         var done = 0
     }
 
-    @Test(arguments: seeds(30)) func manyAtOnceKeepTheTreeWhole(seed: UInt64) {
-        print("concurrent seed \(seed)")
+    @Test(arguments: seeds(30)) func manyAtOnceKeepTheTreeWhole(seed: UInt64) { runManyAtOnce(seed, moving: false) }
+    @Test(arguments: seeds(30)) func manyAtOnceKeepTheTreeWholeWhileSlotsMove(seed: UInt64) { runManyAtOnce(seed, moving: true) }
+
+    private func runManyAtOnce(_ seed: UInt64, moving: Bool) {
+        print("concurrent seed \(seed), slots move: \(moving)")
         let fleet = FileFleet(members: 2 + Int(seed % 4), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 1001)
         var players = (0..<5).map { Player(files: $0 == 0 ? fleet.frontEnd() : fleet.files(uid: $0 == 4 ? 1000 : 0, gid: 1000)) }
@@ -161,6 +169,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         var succeeded = 0
         for step in 0..<400_000 where players.contains(where: { $0.done < 150 }) {
             let index = random.below(players.count)
+            if moving, random.chance(16) { fleet.moveByChance(&random, inodes: inodes) }
             if let ticket = players[index].ticket {
                 if let reply = players[index].files.client.reply(ticket) {
                     players[index].ticket = nil
@@ -198,7 +207,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         }
         #expect(succeeded > 100, "seed \(seed)")
         players[0].files.client.die()
-        fleet.host.runUntilQuiet()
+        fleet.settleMoves()
         fleet.check("seed \(seed)")
     }
 

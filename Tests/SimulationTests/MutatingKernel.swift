@@ -183,6 +183,8 @@ final class MutatedFileServer: SimServer, InspectableFileServer {
     }
     func forEachInode(_ body: (InodeReport) -> Void) { server.forEachInode(body) }
     var work: WorkReport { server.work }
+    var giving: (slot: Int, taker: Int)? { server.slotOnItsWay }
+    func owner(ofSlot slot: Int) -> Int { server.owner(ofSlot: slot) }
 
     override func receive(_ request: Request, _ kernel: SimKernel) {
         let mutating = MutatingKernel(real: kernel, mutator: mutator)

@@ -26,10 +26,10 @@ import Testing
                 guard let mutation else { return FileMember(fleets.fileServer(member, store: MemoryStore())) }
                 let mutator = Mutator(mutation, seed: seed &* 31 &+ UInt64(member))
                 mutators.append(mutator)
-                // A server that takes itself for another one owns what that one owns.
-                let isTwin = mutation == .slotOwnedTwice && member == 2
+                // A server that takes itself for another one owns what that one owns, and says so after it.
+                let isTwin = mutation == .slotOwnedTwice && member == 3
                 if isTwin { mutator.strikes += 1 }
-                return MutatedFileServer(fleets.fileServer(isTwin ? 3 : member, store: MemoryStore()), mutator)
+                return MutatedFileServer(fleets.fileServer(isTwin ? 2 : member, store: MemoryStore()), mutator)
             })
         return (run.run(), mutators.reduce(0) { $0 + $1.strikes })
     }

@@ -30,7 +30,25 @@ import Testing
           "faults": [ { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses]) func seedsPass(text: String) throws {
+    static let moves = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2, "mailboxCapacity": 16, "pagesPerServer": 128,
+          "workload": { "clients": 6, "operations": 50, "directories": 5, "data": 6, "locks": 4, "listings": 2 },
+          "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 }, { "kind": "delay", "per65536": 8192, "nanoseconds": 2000 }, { "kind": "refuse", "per65536": 2048 },
+                      { "kind": "stall", "times": 2, "nanoseconds": 20000 } ] }
+        """
+    static let movesAndDeaths = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2,
+          "workload": { "clients": 5, "operations": 50, "directories": 5, "locks": 4 },
+          "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 },
+                      { "kind": "crash", "restart": "empty", "times": 2, "nanoseconds": 20000, "withinNanoseconds": 100000 },
+                      { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
+        """
+    static let movesAndLosses = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2, "workload": { "clients": 5, "operations": 50, "directories": 5 },
+          "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 }, { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
+        """
+
+    @Test(arguments: [messages, deaths, losses, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")
@@ -50,6 +68,7 @@ import Testing
         for (text, part) in [
             ("[]", "is no object"), ("{", "line 1"), (#"{ "cores": 5000 }"#, "1 to 4096"), (#"{ "corse": 5 }"#, "corse"),
             (#"{ "workload": { "clients": "five" } }"#, "clients"), (#"{ "faults": [ { "kind": "crash", "restart": "soon" } ] }"#, "soon"),
+            (#"{ "faults": [ { "kind": "slotsMove" }, { "kind": "crash", "restart": "store" } ] }"#, "slotsMove"),
             (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
         ] {
             do {

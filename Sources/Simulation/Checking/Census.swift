@@ -10,11 +10,17 @@ public import Simulator
 public protocol InspectableFileServer: SimServer {
     func forEachInode(_ body: (InodeReport) -> Void)
     var work: WorkReport { get }
+    /// The slot that it gives away now, and to which member.
+    var giving: (slot: Int, taker: Int)? { get }
+    /// The member that it takes for the owner of a slot.
+    func owner(ofSlot slot: Int) -> Int
 }
 
 extension FileMember: InspectableFileServer {
     public func forEachInode(_ body: (InodeReport) -> Void) { server.forEachInode(body) }
     public var work: WorkReport { server.work }
+    public var giving: (slot: Int, taker: Int)? { server.slotOnItsWay }
+    public func owner(ofSlot slot: Int) -> Int { server.owner(ofSlot: slot) }
 }
 
 public struct Census {

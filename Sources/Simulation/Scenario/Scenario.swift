@@ -10,6 +10,8 @@ import Simulator
 public struct FaultPlan: Sendable, Equatable {
     public enum Kind: String, Sendable, CaseIterable {
         case delay, refuse, staleNames, stall, crash, clientDies, coreLost
+        /// No fault: the slot of something that is in use goes to another server.
+        case slotsMove
     }
     public enum Restart: String, Sendable { case empty, store, never }
     public var kind: Kind
@@ -56,6 +58,8 @@ public struct Scenario: Sendable {
     public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store) || $0.kind == .coreLost } }
     /// Whether servers die.
     public var hasDeaths: Bool { faults.contains { $0.kind == .crash || $0.kind == .coreLost } }
+    /// Whether slots go from server to server.
+    public var movesSlots: Bool { faults.contains { $0.kind == .slotsMove } }
     /// Whether servers have a store that outlives them.
     public var hasStore: Bool { faults.contains { $0.kind == .crash && $0.restart == .store } }
 }
@@ -93,6 +97,8 @@ extension Scenario {
             for each in list { faults.append(try FaultPlan(json: each)) }
         }
         try reader.finish()
+        // A server's store has what the server had; who owns which slot is not in it.
+        guard !movesSlots || !hasStore else { throw ScenarioError("\"slotsMove\" goes with no crash whose \"restart\" is \"store\"") }
     }
 }
 

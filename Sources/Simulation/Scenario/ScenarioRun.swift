@@ -31,7 +31,10 @@ public final class ScenarioRun {
     private var clients: [SimClient] = []
     /// Members whose inodes are lost.
     private var lost = Set<Int>()
-    private var incarnations: [Int: UInt16] = [:]
+    /// Slots whose inodes a crash may have taken.
+    private var lostSlots = Set<Int>()
+    /// How often servers have come back empty.
+    private var incarnation: UInt16 = 0
     /// Of each member, if the scenario has stores.
     private let stores: [StoredState]
 
@@ -137,7 +140,6 @@ public final class ScenarioRun {
         }
         if host.lettersInUse > 0, host.isIdle { violations.append(Violation("protocol", "\(host.lettersInUse) letters are nowhere")) }
         violations += census()
-        let lostSlots = Set((0..<SlotTable.slots).filter { slot in lost.contains { fleets.files[$0] == host.board.owner(ofSlot: slot) } })
         violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
         return RunResult(
             seed: seed, hash: host.eventHash, operations: world.history.operations, virtualTime: end - begin, totals: host.totals,
@@ -201,7 +203,7 @@ public final class ScenarioRun {
                 host.faults.delayAtMost = VirtualTime(fault.nanoseconds) * 1000
             case .refuse: host.faults.refusedPer65536 = fault.per65536
             case .staleNames: host.faults.stalePer65536 = fault.per65536
-            case .stall, .crash, .clientDies, .coreLost: for _ in 0..<fault.times { plan(fault) }
+            case .stall, .crash, .clientDies, .coreLost, .slotsMove: for _ in 0..<fault.times { plan(fault) }
             }
         }
     }
@@ -220,7 +222,7 @@ public final class ScenarioRun {
             guard let member = victim() else { return }
             host.at(moment) { [unowned self] host in
                 world.deaths.append(host.time)
-                for other in fleets.files.indices where fleets.files[other].core == fleets.files[member].core { lost.insert(other) }
+                for other in fleets.files.indices where fleets.files[other].core == fleets.files[member].core { lose(other) }
                 host.loseCore(fleets.files[member].core)
                 forgetNames(ofCore: fleets.files[member].core)
             }
@@ -231,7 +233,35 @@ public final class ScenarioRun {
                 host.kill(client)
                 for (program, thread) in programs where thread.client === client { program.abandon(thread) }
             }
+        case .slotsMove: host.at(moment) { [unowned self] host in moveSlot(host) }
         default: break
+        }
+    }
+
+    /// Orders the owner of something that is in use to give its slot to another server, as the fleet manager does.
+    private func moveSlot(_ host: SimHost) {
+        let used = world.directories + world.files
+        guard !used.isEmpty else { return }
+        let slot = SlotTable.slot(ofInode: used[random.below(used.count)])
+        let takers = fleets.files.indices.filter { host.server(at: fleets.files[$0]) != nil && fleets.files[$0] != host.board.owner(ofSlot: slot) }
+        // With the root all is lost: where servers die it stays with one that does not.
+        guard !takers.isEmpty, !scenario.hasDeaths || slot != SlotTable.slot(ofInode: 1) else { return }
+        let give = fos_fleet_give(member: UInt32(takers[random.below(takers.count)]), slots: 1, slot: UInt32(slot), reserved: 0)
+        host.kernelPost(FOS_OP_FLEET_GIVE, withUnsafeBytes(of: give) { Array($0) }, to: host.board.owner(ofSlot: slot))
+    }
+
+    /// What a file server has is lost with it: its slots, those on their way from it and to it, and, for who has not heard yet
+    /// that it gave one away, that one.
+    private func lose(_ member: Int) {
+        lost.insert(member)
+        let servers = fleets.files.map { host.server(at: $0) as? any InspectableFileServer }
+        for slot in 0..<SlotTable.slots {
+            let isBelieved = servers.contains { $0?.owner(ofSlot: slot) == member }
+            if isBelieved || fleets.files[member] == host.board.owner(ofSlot: slot) { lostSlots.insert(slot) }
+        }
+        for (other, server) in servers.enumerated() {
+            guard let giving = server?.giving, other == member || giving.taker == member else { continue }
+            lostSlots.insert(giving.slot)
         }
     }
 
@@ -268,6 +298,7 @@ public final class ScenarioRun {
         let address = fleets.files[member]
         guard host.server(at: address) != nil else { return }
         world.deaths.append(host.time)
+        if restart != .store { lose(member) }
         host.crash(address, forGood: restart == .never)
         if restart == .store {
             return host.at(host.time + length) { [unowned self] host in
@@ -277,12 +308,12 @@ public final class ScenarioRun {
                 registerAgain(member)
             }
         }
-        lost.insert(member)
         guard restart == .empty else { return }
-        incarnations[member, default: 0] += 1
-        let incarnation = incarnations[member, default: 1]
+        incarnation += 1
+        let incarnation = incarnation
         host.at(host.time + length) { [unowned self] host in
-            host.restart(address, FileMember(fleets.fileServer(member, store: MemoryStore(), incarnation: incarnation)), restored: false)
+            let server = fleets.fileServer(member, store: MemoryStore(), incarnation: incarnation, isJoining: true)
+            host.restart(address, FileMember(server), restored: false)
             registerAgain(member)
         }
     }

@@ -41,6 +41,8 @@ enum fos_peer_operation {
     FOS_OP_PEER_SLOT_SYNC = 464,         // along the old way to the new owner, behind all that went before: fos_peer_slot -> fos_peer_slot
     FOS_OP_PEER_GIFT = 465,              // pages of the size limit, for those that moved inodes take: fos_peer_credits; one-way
     FOS_OP_PEER_TABLE = 466,             // owners of slots, for a member that joins: fos_peer_table -> fos_peer_table
+    FOS_OP_PEER_TAKEN = 467,             // a server has died: did its transaction `cookie` (`parent`: its mailbox) take a link of
+                                         // this inode? fos_peer_change -> fos_peer_reply, FOS_PEER_GONE if so
 };
 
 struct fos_peer_create {
@@ -117,6 +119,9 @@ struct fos_peer_slot {
     uint32_t owner;           // member
     uint32_t version;
     uint32_t generation;      // END: the last generation that an inode of this slot was given
+    uint16_t incarnation;     // BEGIN: bits 48 and up of the slot's numbers
+    uint16_t has_losses;      // BEGIN: 1 = some of its inodes were lost with another server, no number is given again
+    uint32_t reserved;
 };
 
 enum fos_piece_kind {
@@ -178,7 +183,7 @@ struct fos_peer_table {       // request: `first` alone
     uint16_t owners[FOS_PEER_TABLE_SLOTS];
 };
 
-static_assert(sizeof(struct fos_peer_slot) == 16, "peer layout");
+static_assert(sizeof(struct fos_peer_slot) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_piece) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_inode) == 144, "peer layout");
 static_assert(sizeof(struct fos_peer_entry) == 24, "peer layout");
