@@ -37,12 +37,16 @@ extension FileServer {
     // MARK: The kernel's references
 
     /// FORGET: an array of items, whose inodes may have different owners. Takes its own items out and passes the rest
-    /// on to the next owner; the last one answers.
+    /// on to the next owner; the last one answers. One item that gives nothing back asks how many references there are.
     mutating func forget<K: Kernel>(_ request: Request, _ kernel: K) {
         let itemBytes = MemoryLayout<fos_forget_item>.size
         let payload = request.payload
         guard turn.isKernel else { return answer(-EPERM, kernel) }
         guard payload.count <= Int(FOS_PAYLOAD_BYTES_MAX), payload.count % itemBytes == 0 else { return answer(-EINVAL, kernel) }
+        if payload.count == itemBytes {
+            let item = payload.loadUnaligned(as: fos_forget_item.self)
+            if item.count == 0, isHere(item.inode) { return answer(referencesOf: item.inode, kernel) }
+        }
         // If the rest may have to wait for a full mailbox, there must be room to keep it before anything is forgotten.
         if continuations.isFull, members.count > 1 { return answer(Status.retry, kernel) }
         if let moving = motion.giving?.inode {
@@ -73,6 +77,12 @@ extension FileServer {
         state.isDecided = true
         guard let id = keep(state, kernel) else { preconditionFailure("the room for a rest was checked") }
         owe(id, .letter)
+    }
+
+    private mutating func answer<K: Kernel>(referencesOf inode: UInt64, _ kernel: K) {
+        let message = kernel.scratch()
+        message.setBody(fos_forget_item(inode: inode, count: inodes.find(inode)?.pointee.kernelReferences ?? 0))
+        deliver(message, kernel)
     }
 
     private mutating func forget<K: Kernel>(_ item: fos_forget_item, _ kernel: K) {

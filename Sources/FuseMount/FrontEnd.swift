@@ -92,6 +92,7 @@ struct FrontEnd {
     let introspection: IntrospectionTree
     let handles = OpenHandles()
     let answers = AnswersUnderWay(places: FrontEndLimits.workers)
+    let unversioned = UnversionedAnswers()
     let log: @Sendable (String) -> Void
 
     /// Workers that wait for a request, workers that exist, whether the notice thread runs, 1 once the mount ends.

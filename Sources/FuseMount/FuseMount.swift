@@ -239,6 +239,7 @@ public final class FuseMount: Sendable {
         front.pointee.client.deallocate()
         for word in front.pointee.words { word.deallocate() }
         front.pointee.answers.deallocate()
+        front.pointee.unversioned.deallocate()
         front.pointee.turns.deallocate()
         pthread_key_delete(front.pointee.key)
         front.deinitialize(count: 1)

@@ -27,7 +27,9 @@ extension Operation {
         fields.modified = fos_time(attributes.pointee.st_mtim)
         fields.changed = fos_time(attributes.pointee.st_ctim)
         message.append(fields)
-        answerAttributes(valid & FOS_SET_SIZE.rawValue != 0 ? callTakingMemory() : call())
+        let status = valid & FOS_SET_SIZE.rawValue != 0 ? callTakingMemory() : call()
+        front.pointee.unversioned.note(inode)
+        answerAttributes(status)
     }
 
     func readlink(_ inode: UInt64) {

@@ -158,6 +158,8 @@ extension Operation {
         let message = message(FOS_OP_LINK, newParent)
         message.append(fos_link_request(target: inode, name_length: checked.length, reserved: 0))
         message.append(checked)
-        answerEntry(callTakingMemory())
+        let status = callTakingMemory()
+        front.pointee.unversioned.note(inode)
+        answerEntry(status)
     }
 }

@@ -261,6 +261,8 @@ import Testing
         #expect(kernel.rmdir(1, "a") == 0)
         #expect(kernel.stat(f).attributes.links == 0 && kernel.stat(a).status == 0)
         #expect(kernel.create(a, "new").status == -ENOENT && kernel.lookup(a, "f").status == -ENOENT)
+        // How many there are is told, by whoever is asked, and changes nothing.
+        #expect(kernel.references(f) == 2 && kernel.references(f, asking: b) == 2 && kernel.references(b) == 1 && kernel.references(12345) == 0)
         // A batch with owners mixed.
         #expect(kernel.forget([(f, 1), (g, 1), (a, 1), (b, 1), (f, 1)]) == 0)
         fleet.host.runUntilQuiet()

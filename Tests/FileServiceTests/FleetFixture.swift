@@ -267,6 +267,11 @@ struct Files {
         let payload = items.flatMap { loopBytes(of: fos_forget_item(inode: $0.0, count: $0.1)) }
         return call(LoopCall(FOS_OP_FORGET, inode: items.first?.0 ?? 1, payload: payload)).status
     }
+    /// The kernel's references of an inode, asked of the owner of another one.
+    func references(_ inode: UInt64, asking other: UInt64? = nil) -> UInt64 {
+        let payload = loopBytes(of: fos_forget_item(inode: inode, count: 0))
+        return call(LoopCall(FOS_OP_FORGET, inode: other ?? inode, payload: payload)).fixed(fos_forget_item.self).count
+    }
     func access(_ inode: UInt64, _ mask: Int) -> Int32 { call(LoopCall(FOS_OP_ACCESS, inode: inode).flags(mask)).status }
     func statfs() -> fos_statfs_reply { call(LoopCall(FOS_OP_STATFS, inode: 1)).fixed() }
 

@@ -46,7 +46,14 @@ final class Scratch {
 
     func count(_ name: String) -> UInt64 { mount.requestCounts().first { $0.name == name }?.count ?? 0 }
 
+    /// Sends a notice, and waits until it is acknowledged.
     func notify(_ kind: fos_notice_kind, inode: UInt64, name: String = "", child: UInt64 = 0, cookie: UInt64) {
+        send(kind, inode: inode, name: name, child: child, cookie: cookie)
+        for _ in 0..<2000 where !scripted.withLock({ $0.acknowledged.contains(cookie) }) { usleep(1000) }
+        #expect(scripted.withLock { $0.acknowledged.contains(cookie) })
+    }
+
+    func send(_ kind: fos_notice_kind, inode: UInt64, name: String = "", child: UInt64 = 0, cookie: UInt64) {
         var notice = fos_notice()
         notice.kind = kind.rawValue
         notice.inode = inode
@@ -57,8 +64,6 @@ final class Scratch {
         notice.name_length = UInt32(name.utf8.count)
         withUnsafeMutableBytes(of: &notice.name) { $0.copyBytes(from: Array(name.utf8)) }
         mock_notify(mock, &notice)
-        for _ in 0..<2000 where !scripted.withLock({ $0.acknowledged.contains(cookie) }) { usleep(1000) }
-        #expect(scripted.withLock { $0.acknowledged.contains(cookie) })
     }
 }
 
@@ -82,11 +87,16 @@ func store(_ path: String, _ text: String, flags: Int32 = O_WRONLY | O_CREAT | O
 func names(_ path: String) -> [String]? {
     guard let directory = opendir(path) else { return nil }
     defer { closedir(directory) }
+    return entryNames(directory).sorted()
+}
+
+/// What an open directory still has to say.
+func entryNames(_ directory: OpaquePointer) -> [String] {
     var found: [String] = []
     while let entry = readdir(directory) {
         found.append(withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) })
     }
-    return found.sorted()
+    return found
 }
 
 /// What a shell command prints.

@@ -25,6 +25,8 @@ struct ScriptedState {
     var lastReadFlags: UInt32 = 0
     /// Called once with the name of the next LOOKUP, before it is answered.
     var beforeLookup: (@Sendable (inout ScriptedState, String) -> fos_notice?)?
+    /// Called once, before the next request with this operation is answered.
+    var beforeAnswer: (operation: fos_operation, run: @Sendable () -> Void)?
     var lastSetBits: UInt32 = 0
     var acknowledged: [UInt64] = []
     /// How many WRITEs still answer ENOSPC.
@@ -84,6 +86,10 @@ func answerScripted(
             mock_notify(mock, &notice)
             // Whoever takes the notice has all the time it needs to be too early.
             usleep(100_000)
+        }
+        if let hook = state.beforeAnswer, hook.operation.rawValue == UInt32(request.pointee.operation) {
+            state.beforeAnswer = nil
+            hook.run()
         }
         exchange.answer(&state)
         if let ended = exchange.endsWait(&state) { finish(mock, ended.channel, ended.sequence, ended.status) }
@@ -172,6 +178,7 @@ private struct Exchange {
         case FOS_OP_MKNOD.rawValue, FOS_OP_MKDIR.rawValue, FOS_OP_TMPFILE.rawValue, FOS_OP_CREATE.rawValue: make(&state, inode)
         case FOS_OP_UNLINK.rawValue: unlink(&state, inode)
         case FOS_OP_READDIR.rawValue: list(&state, inode)
+        case FOS_OP_LINK.rawValue: link(&state)
         case FOS_OP_STATFS.rawValue:
             answer(fos_statfs_reply(blocks: 1000, blocks_free: 900, blocks_available: 900, files: 50, files_free: 40, name_max: 255, block_bytes: 4096))
         case FOS_OP_GETXATTR.rawValue:
@@ -209,6 +216,7 @@ private struct Exchange {
     private func forget(_ state: inout ScriptedState) {
         for index in 0..<Int(request.pointee.length) / 16 {
             let item = UnsafeRawPointer(request + 1).loadUnaligned(fromByteOffset: index * 16, as: fos_forget_item.self)
+            if item.count == 0 { return answer(fos_forget_item(inode: item.inode, count: state.files[item.inode]?.references ?? 0)) }
             guard var file = state.files[item.inode], file.references >= item.count else {
                 state.log.append("bad forget \(item.inode) \(item.count)")
                 continue
@@ -243,6 +251,14 @@ private struct Exchange {
         guard let index = state.entries.firstIndex(where: { $0.name == name }) else { return fail(ENOENT) }
         state.files[state.entries[index].inode]!.attributes.links -= 1
         state.entries.remove(at: index)
+    }
+
+    private func link(_ state: inout ScriptedState) {
+        let fields = fields(fos_link_request.self)
+        state.entries.append((name(at: MemoryLayout<fos_link_request>.size, fields.name_length), fields.target))
+        state.files[fields.target]!.attributes.links += 1
+        state.files[fields.target]!.references += 1
+        answer(state.files[fields.target]!.attributes)
     }
 
     private func list(_ state: inout ScriptedState, _ inode: UInt64) {

@@ -180,7 +180,9 @@ struct fos_lock_request {  // GETLK, SETLK. Reply of GETLK: the conflicting lock
 struct fos_flock_request { uint64_t owner; uint32_t kind, wait; };  // FLOCK
 struct fos_cancel_request { uint32_t channel, sequence; };          // CANCEL: end a waiting request of the same client with -EINTR
 
-struct fos_forget_item { uint64_t inode, count; };  // FORGET: payload = array of these; empty reply. Mixed owners allowed
+// FORGET: payload = array of these; empty reply. Mixed owners allowed. Of a single one with count 0 the reply is another,
+// whose count is how many references of the kernel the owner counts.
+struct fos_forget_item { uint64_t inode, count; };
 
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
     uint32_t open_flags, reserved;
