@@ -25,11 +25,15 @@ import CPlatform
 
     /// Nanoseconds of spinning before the first look whether somebody waits for a CPU, and between two looks.
     static var crowdLook: UInt64 { 10_000 }
+    /// Looks in a row that must find it so. One may fall between a thread's waking another and its own sleep, as with each
+    /// request through the mount, and counts both.
+    static var crowdLooksNeeded: UInt32 { 2 }
 
     /// The kernel's count of runnable threads, and how many can run at once. -1: not asked.
     var crowdDescriptor: Int32 = -1
     var cpus: Int32 = 0
     var crowdLooked: UInt64 = 0
+    var crowdedLooks: UInt32 = 0
     /// Nanoseconds to spin without work.
     var budget: UInt64 = budgetStart
     var idleTurns: UInt32 = 0
@@ -62,8 +66,16 @@ import CPlatform
         if gap > Self.preempted || now &- idleSince >= budget { return true }
         guard crowdDescriptor >= 0, now &- crowdLooked >= Self.crowdLook else { return false }
         crowdLooked = now
-        handOff = fos_platform_runnable(crowdDescriptor) > cpus
+        handOff = isCrowded(fos_platform_runnable(crowdDescriptor))
         return handOff
+    }
+
+    /// A look at how many threads want to run (-1: not known). True: they were too many at the looks before, too.
+    mutating func isCrowded(_ runnable: Int32) -> Bool {
+        crowdedLooks = runnable > cpus ? crowdedLooks + 1 : 0
+        guard crowdedLooks >= Self.crowdLooksNeeded else { return false }
+        crowdedLooks = 0
+        return true
     }
 
     /// After a sleep that lasted `slept` ns.
