@@ -99,6 +99,7 @@ extension FileServer {
         if valid & FOS_SET_SIZE.rawValue != 0 {
             guard flushPages(inode, nil, kernel) else { return }
             sizeChanges = set.size != inode.pointee.size
+            if set.size < inode.pointee.size, !mayMovePages(inode, kernel) { return }
         }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         if sizeChanges {

@@ -98,6 +98,7 @@ extension FileServer {
         let number = request.message.pointee.inode
         guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
+        if operation == FOS_OP_GIVE_BACK { return takeBack(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
         serve(operation, inode, request, kernel)

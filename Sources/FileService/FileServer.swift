@@ -52,6 +52,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var waiters = ContinuationSlab<fos_envelope>(capacity: Limits.lockWaiters)
     var openFiles = OpenFileTable()
     var discarded = Discarded()
+    var lent = LentPages()
     var mappings = MappingTable()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     var motion: SlotMotion

@@ -56,6 +56,8 @@ enum Limits {
     static var bytesOfEntry: UInt64 { 32 }
     /// statfs: empty files that a free page has room for (an inode, its entry and their share of the tables).
     static var inodesOfPage: UInt64 { 8 }
+    /// Bytes of a READ from which on the front end is lent the pages; below, copying is cheaper than a second message.
+    static var leastLent: Int { 128 * 1024 }
     /// Names of links and bits of open(2), as Linux numbers them on every architecture that fos runs on.
     static var linksMax: UInt32 { UInt32(FOS_LINKS_MAX) }
 }

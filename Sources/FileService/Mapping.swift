@@ -80,6 +80,7 @@ extension FileServer {
         let renews = wanted.flags & FOS_MAP_RENEW.rawValue != 0
         guard !renews || inode.pageMap.pointee.regionPages >= pages else { return answer(-ESTALE, kernel) }
         if inode.pageMap.pointee.regionPages < pages {
+            guard mayMovePages(inode, kernel) else { return }
             let status = moveIntoRegion(inode, pages: pages, kernel)
             guard status == 0 else { return answer(status, kernel) }
         }

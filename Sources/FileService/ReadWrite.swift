@@ -20,11 +20,13 @@ extension FileServer {
         let size = inode.pointee.size
         let left = io.offset < size ? size - io.offset : 0
         let count = min(UInt64(min(request.message.pointee.bulk_length, UInt32(FOS_TRANSFER_BYTES_MAX))), left)
+        var isLent = false
         if count > 0 {
             guard let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: UInt32(count)) else {
                 return answer(-EINVAL, kernel)
             }
-            readBytes(inode, at: io.offset, into: room)
+            isLent = turn.isKernel && io.flags & FOS_IO_PLACES.rawValue != 0 && lend(inode, at: io.offset, Int(count), into: room, request)
+            if !isLent { readBytes(inode, at: io.offset, into: room) }
         }
         if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
         if io.open_flags & OpenFlag.noAccessTime == 0 { markAccessed(inode, kernel) }
@@ -32,6 +34,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: io.offset, size: size))
         if mayChangeUnseen(inode) { message.pointee.flags = UInt16(FOS_REPLY_VOLATILE.rawValue) }
+        if isLent { message.pointee.flags |= UInt16(FOS_REPLY_PLACES.rawValue) }
         message.pointee.bulk_length = UInt32(count)
         deliver(message, kernel)
     }

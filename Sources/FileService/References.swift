@@ -150,6 +150,7 @@ extension FileServer {
         guard refusal == 0 else { return answer(refusal, kernel) }
         if truncates, inode.isRegular {
             guard flushPages(inode, nil, kernel) else { return }
+            guard mayMovePages(inode, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
             endWriting(inode, kernel)
             if inode.pointee.size > 0 { resize(inode, to: 0) }
@@ -216,6 +217,7 @@ extension FileServer {
             waiters.remove(id)
         }
         locks.releaseAll(client: client, &arena, &pool)
+        endLoans(of: client)
         forgetWriter(kernel)
         answerLocks(kernel)
         var position = 0

@@ -165,6 +165,7 @@ extension FileServer {
         guard mayUse(inode, Access.write) else { return answer(-EACCES, kernel) }
         guard end <= Limits.fileBytes else { return answer(-EFBIG, kernel) }
         guard flushPages(inode, nil, kernel) else { return }
+        guard mayMovePages(inode, kernel) else { return }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let punches = wanted.mode & punchHole != 0
         let step = nextStep(inode, from: wanted.offset, to: end, skipsHoles: punches)

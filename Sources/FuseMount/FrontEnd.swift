@@ -19,6 +19,8 @@ enum FrontEndLimits {
     static let channels = workers + lockWaiters + 2
     /// The largest listing answered at once.
     static let listingBytes = 128 * 1024
+    /// A READ that is answered with places, if the service likes (FOS_IO_PLACES).
+    static let leastLent = 128 * 1024
 }
 
 /// Where things lie in a worker's bulk area. The request is read to its start, so a WRITE's payload is already in
@@ -46,6 +48,8 @@ struct Worker {
     var setattrValid: UInt32 = 0
     /// The kernel's number of the thread, 0 until it runs.
     var thread: Int32 = 0
+    /// A GIVE_BACK of this channel is under way.
+    var isGivingBack = false
     /// It may read requests (ReadingTurns.swift).
     var hasTurn = false
     /// Of its looks at where callers run (WorkerPlacement.swift): when the next is due, in ns, and in how many in a row the

@@ -1,7 +1,7 @@
 // Operations on the data of a file: opens, reads, writes, and what the kernel leaves to the service.
 //
 // A WRITE's bytes lie in the bulk area since the request was read; a READ's bytes are put there by the service and
-// copied to the kernel from there. Neither is copied by the front end.
+// copied to the kernel from there, those of a large one from the service's own pages. Neither is copied by the front end.
 
 import CFosProxy
 import CFosWire
@@ -60,14 +60,44 @@ extension Operation {
         fields.owner = info?.pointee.lock_owner ?? 0
         fields.flags = flags & Int32(FOS_O_DIRECT) != 0 && readFlags & UInt32(FUSE_READ_LOCKOWNER) != 0 ? FOS_IO_DIRECT.rawValue : 0
         fields.open_flags = UInt32(bitPattern: flags)
+        if room >= FrontEndLimits.leastLent { fields.flags |= FOS_IO_PLACES.rawValue }
         message.append(fields)
         message.pointee.bulk_offset = UInt32(BulkLayout.replyOffset)
         message.pointee.bulk_length = UInt32(room)
         let status = call()
         guard status == 0 else { return answer(status) }
         let count = min(Int(reply.pointee.bulk_length), room)
+        if UInt32(reply.pointee.flags) & FOS_REPLY_PLACES.rawValue != 0 { return answerPlaces(inode, count) }
         let bytes = UnsafeRawPointer(worker.pointee.bulk + BulkLayout.replyOffset).assumingMemoryBound(to: CChar.self)
         fuse_reply_buf(request, bytes, count)
+    }
+
+    /// Hands bytes to the kernel from where the service has them, and gives those places back.
+    private func answerPlaces(_ inode: UInt64, _ count: Int) {
+        let places = (worker.pointee.bulk + BulkLayout.replyOffset)
+        var left = count
+        withUnsafeTemporaryAllocation(of: iovec.self, capacity: Int(FOS_TRANSFER_BYTES_MAX) / 4096 * 2 + 2) { parts in
+            var used = 0
+            var index = 0
+            while left > 0, used < parts.count {
+                let place = UnsafeRawPointer(places).load(fromByteOffset: index * MemoryLayout<fos_place>.stride, as: fos_place.self)
+                let zeros = place.address == 0
+                var length = min(Int(clamping: place.length), left)
+                guard length > 0 else { break }
+                // A long hole is told in parts of one page of zeros each.
+                while length > 0, used < parts.count {
+                    let bytes = zeros ? min(length, pageOfZeros.count) : length
+                    let base = zeros ? UnsafeMutableRawPointer(mutating: pageOfZeros.baseAddress) : UnsafeMutableRawPointer(bitPattern: UInt(place.address))
+                    parts[used] = iovec(iov_base: base, iov_len: bytes)
+                    used += 1
+                    length -= bytes
+                    left -= bytes
+                }
+                index += 1
+            }
+            if left == 0 { fuse_reply_iov(request, parts.baseAddress, Int32(used)) } else { answer(-EIO) }
+        }
+        worker.giveBack(inode)
     }
 
     func write(
@@ -182,7 +212,24 @@ extension Operation {
     }
 }
 
+/// What holes read as.
+nonisolated(unsafe) private let pageOfZeros = UnsafeRawBufferPointer(UnsafeMutableRawBufferPointer.zeros(FOS_PAGE_BYTES))
+
+extension UnsafeMutableRawBufferPointer {
+    fileprivate static func zeros(_ count: some BinaryInteger) -> UnsafeMutableRawBufferPointer {
+        let page = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(count), alignment: 4096)
+        memset(page.baseAddress!, 0, page.count)
+        return page
+    }
+}
+
 extension UnsafeMutablePointer where Pointee == Worker {
+    /// Gives back what a READ lent. Nobody waits for the answer: the next message of the channel does.
+    func giveBack(_ inode: UInt64) {
+        _ = message(FOS_OP_GIVE_BACK, inode)
+        pointee.isGivingBack = fos_post_owner(pointee.client, pointee.channel) == 0
+    }
+
     /// Gives one open back. Flag 1 also drops the flocks of `owner`.
     func release(_ inode: UInt64, owner: UInt64, flags: UInt32) {
         let message = message(FOS_OP_RELEASE, inode)

@@ -103,7 +103,11 @@ struct Operation {
 extension UnsafeMutablePointer where Pointee == Worker {
     /// A message without credentials: of the front end itself.
     func message(_ operation: fos_operation, _ inode: UInt64) -> UnsafeMutablePointer<fos_message> {
-        fos_request(pointee.client, pointee.channel, UInt16(truncatingIfNeeded: operation.rawValue), inode).unsafelyUnwrapped
+        if pointee.isGivingBack {
+            pointee.isGivingBack = false
+            _ = fos_wait(pointee.client, pointee.channel, UInt64.max)
+        }
+        return fos_request(pointee.client, pointee.channel, UInt16(truncatingIfNeeded: operation.rawValue), inode).unsafelyUnwrapped
     }
 
     func call() -> Int32 { fos_call(pointee.client, pointee.channel) }

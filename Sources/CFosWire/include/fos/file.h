@@ -49,6 +49,7 @@ enum fos_reply_flag {
     FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
     FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
+    FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_place)
     FOS_REPLY_RESIZED = 8,   // the size changed of a file that the kernel may have mapped: see that it asks again (stat it)
 };
 
@@ -114,7 +115,12 @@ enum fos_io_flag {
     FOS_IO_KILL_PRIVILEGE = 2,  // WRITE: drop setuid and setgid bits
     FOS_IO_WRITEBACK = 4,       // WRITE from the kernel's page cache (a dirty mapped page): never extends the file
     FOS_IO_DIRECT = 8,          // O_DIRECT: the kernel keeps no page of it
+    FOS_IO_PLACES = 16,         // READ of the front end, which is in the servers' process: places will do
 };
+// Where bytes lie, in the process of the servers and the front end; address 0: zeros. Until GIVE_BACK, whose header names
+// the inode, on the same channel. The lengths add up to bulk_length.
+struct fos_place { uint64_t address, length; };
+static_assert(sizeof(struct fos_place) == 16, "place layout");
 struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file)
     uint64_t offset;    // where it happened (APPEND)
     uint64_t size;      // of the file afterwards

@@ -71,6 +71,7 @@ enum fos_operation {
     FOS_OP_LEASE_ACK = 334,
     FOS_OP_LOOKUP_OPEN = 335,
     FOS_OP_MAP = 336,
+    FOS_OP_GIVE_BACK = 399,
 
     // 400..499: file service, between its members only (layouts in the FileService module's own peer header part)
     FOS_OP_PEER_FIRST = 400,
