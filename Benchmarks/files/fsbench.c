@@ -4,7 +4,7 @@
 //
 //   -r  rounds (default 9); each round runs each operation once on each file system, in an order that rotates
 //   -m  how long one operation is repeated on one file system in one round (default 20)
-//   -o  only operations whose name contains this text (=TEXT: whose name it is)
+//   -o  only operations whose name contains this text (=TEXT: whose name it is); may be given several times
 //   -t  tab separated, without ratios, times in ns
 //
 // Method: a round repeats an operation n times and takes the mean (n is found once, so that it lasts -m); what is
@@ -358,16 +358,26 @@ static void print_time(double ns) {
     }
 }
 
+// Whether an operation is one of those asked for.
+static int is_wanted(const char *name, const char **only, int count) {
+    for (int i = 0; i < count; i++)
+        if (only[i][0] == '=' ? strcmp(name, only[i] + 1) == 0 : strstr(name, only[i]) != NULL) return 1;
+    return count == 0;
+}
+
 int main(int argc, char **argv) {
     struct system systems[SYSTEMS_MAX];
     int count = 0, rounds = 9, tabs = 0, option;
     uint64_t target = 20000000;
-    const char *only = "";
+    const char *only[OPERATIONS];
+    int wanted = 0;
     while ((option = getopt(argc, argv, "r:m:o:t")) != -1) {
         switch (option) {
         case 'r': rounds = atoi(optarg); break;
         case 'm': target = (uint64_t)(atof(optarg) * 1e6); break;
-        case 'o': only = optarg; break;
+        case 'o':
+            if (wanted < OPERATIONS) only[wanted++] = optarg;
+            break;
         case 't': tabs = 1; break;
         default: return 1;
         }
@@ -409,7 +419,7 @@ int main(int argc, char **argv) {
         static double times[SYSTEMS_MAX][ROUNDS_MAX];
         long repeats[SYSTEMS_MAX];
         double median[SYSTEMS_MAX];
-        if (only[0] == '=' ? strcmp(operations[o].name, only + 1) != 0 : strstr(operations[o].name, only) == NULL) continue;
+        if (!is_wanted(operations[o].name, only, wanted)) continue;
         for (int i = 0; i < count; i++) repeats[i] = calibrate(operations[o].run, &systems[i], target);
         for (int r = 0; r < rounds; r++) {
             for (int k = 0; k < count; k++) {

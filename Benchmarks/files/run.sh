@@ -1,8 +1,10 @@
 #!/bin/bash
 # Times file operations on a fos mount against memory (tmpfs) and against FUSE peers over tmpfs (bindfs and
 # fuse-overlayfs), in one run on one machine, and prints times and ratios; then the same for unpacking a source tree.
+# With --floor, for operations that need nothing from a file system but an answer, also against a FUSE server that
+# answers at once and does nothing (empty.c): what the kernel and two switches a request take.
 #
-# usage: Benchmarks/files/run.sh [--smoke] [-r ROUNDS] [-m MILLISECONDS] [-o OPERATION] [--mount-option X]...
+# usage: Benchmarks/files/run.sh [--smoke] [--floor] [-r ROUNDS] [-m MILLISECONDS] [-o OPERATION]... [--mount-option X]...
 #
 #   --smoke         the smallest run: shows that it works, its figures mean nothing
 #   -r, -m, -o      as fsbench says: rounds, milliseconds for one operation, only some operations
@@ -14,13 +16,14 @@ set -eu
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
-rounds=9 milliseconds=20 only='' unpack_rounds=5 mount_options=() smoke=0
+rounds=9 milliseconds=20 only=() unpack_rounds=5 mount_options=() smoke=0 floor=0
 while [ $# -gt 0 ]; do
     case $1 in
         --smoke) smoke=1 rounds=1 milliseconds=0.5 unpack_rounds=1 ;;
         -r) rounds=$2; shift ;;
         -m) milliseconds=$2; shift ;;
-        -o) only=$2 unpack_rounds=0; shift ;;
+        -o) only+=(-o "$2") unpack_rounds=0; shift ;;
+        --floor) floor=1 unpack_rounds=0 ;;
         --mount-option=*) mount_options+=("${1#*=}") ;;
         *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
     esac
@@ -33,13 +36,13 @@ BASE=$(mktemp -d "${FOS_TEST_TMP:-/tmp}/fos-bench.XXXXXX")
 clean() {
     local d
     cd /
-    for d in fuse-overlayfs bindfs tmpfs; do ! mountpoint -q "$BASE/$d" || umount "$BASE/$d" || umount -l "$BASE/$d"; done
+    for d in empty fuse-overlayfs bindfs tmpfs; do ! mountpoint -q "$BASE/$d" || umount "$BASE/$d" || umount -l "$BASE/$d"; done
     ! mountpoint -q "$BASE/fos" || "$FOS" umount "$BASE/fos" || umount -l "$BASE/fos"
     rm -rf --one-file-system "$BASE"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
-mkdir "$BASE/fos" "$BASE/tmpfs" "$BASE/bindfs" "$BASE/fuse-overlayfs"
+mkdir "$BASE/fos" "$BASE/tmpfs" "$BASE/bindfs" "$BASE/fuse-overlayfs" "$BASE/empty"
 
 cc -O2 -Wall -Wextra -Werror -o "$BASE/fsbench" fsbench.c
 mount -t tmpfs -o size=50%,mode=755 fos-bench "$BASE/tmpfs"
@@ -55,11 +58,21 @@ if command -v fuse-overlayfs >/dev/null; then
         || { cat "$BASE/said" >&2; exit 1; }
     systems+=("fuse-overlayfs=$BASE/fuse-overlayfs")
 fi
+if [ "$floor" = 1 ]; then
+    cc -O2 -Wall -Wextra -Werror -o "$BASE/empty-server" empty.c $(pkg-config --cflags --libs fuse3)
+    "$BASE/empty-server" "$BASE/empty" &
+    for try in $(seq 100); do ! mountpoint -q "$BASE/empty" || break; sleep 0.05; done
+    mountpoint -q "$BASE/empty" || { echo "$0: the empty server did not mount" >&2; exit 1; }
+    systems+=("empty=$BASE/empty")
+    # What it can answer: it finds and lists nothing.
+    [ ${#only[@]} -gt 0 ] || only=(-o =create+unlink -o =create+write\ 4\ KiB+unlink -o =rename -o =mkdir+rmdir -o =link+unlink
+        -o =symlink+readlink+unlink -o =chmod -o '=read 4 KiB, page dropped' -o '=write 4 KiB' -o '=read 1 MiB, pages dropped' -o '=write 1 MiB')
+fi
 
 [ "$smoke" = 0 ] || echo "(a smoke run: the figures mean nothing)"
 printf '%s, %s CPUs, Linux %s; medians of %s rounds\n\n' \
     "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)" "$rounds"
-"$BASE/fsbench" -r "$rounds" -m "$milliseconds" -o "$only" "${systems[@]}"
+"$BASE/fsbench" -r "$rounds" -m "$milliseconds" ${only[@]+"${only[@]}"} "${systems[@]}"
 
 # ---- unpacking a source tree: tar from memory, alternating, medians --------------------------------------------------
 [ "$unpack_rounds" -gt 0 ] || exit 0
