@@ -143,6 +143,7 @@ if wanted integration; then
         run_bats nobody $(printf "Tests/integration/%s.bats " "${ORDINARY[@]}")
     fi
     step "file system benchmark, smallest form" Benchmarks/files/run.sh --smoke
+    step "the same against an empty server" Benchmarks/files/run.sh --smoke --floor
     [ "$(uname -m)" != x86_64 ] || step "shim benchmark, smallest form" Benchmarks/shim/run.sh --smoke
     [ "$(uname -m)" != x86_64 ] || step "what the shim adds to a start, smallest form" sh -c '"$FOS" shim-path && make -s -C Benchmarks/shim run ROUNDS=20'
     # It needs a CPU beside the servers'.

@@ -68,3 +68,32 @@ python3 w.py 1 & a=$!; python3 w.py 2 & b=$!; wait $a; wait $b; for f in t/share
 find . | wc -l
 SH
 }
+
+@test "large reads past the cache, of holes and of overwritten data, and while the file is cut" {
+    same <<'SH'
+cat > w.py <<'PY'
+import os, random, threading
+r = random.Random(5); data = bytearray(r.randbytes(6 << 20)); f = os.open("big", os.O_RDWR | os.O_CREAT)
+os.pwrite(f, data[:3 << 20], 0); os.ftruncate(f, len(data)); os.pwrite(f, data[4 << 20:], 4 << 20); data[3 << 20:4 << 20] = bytes(1 << 20)
+def drop(fd): os.fsync(fd); os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+for i in range(150):
+    at, n = r.randrange(len(data)), r.randrange(1, 1 << 20); drop(f)
+    if os.pread(f, n, at) != data[at:at + n]: print("wrong bytes", at, n)
+    if i % 7 == 0: b = r.randbytes(r.randrange(1, 300000)); at = r.randrange(len(data) - 300000); os.pwrite(f, b, at); data[at:at + len(b)] = b
+# What a reader sees of a file that is cut and filled again is its bytes or zeros, never those of another file.
+size = 4 << 20; g = os.open("cut", os.O_RDWR | os.O_CREAT); other = os.open("other", os.O_RDWR | os.O_CREAT); over = threading.Event()
+def read():
+    h = os.open("cut", os.O_RDONLY)
+    while not over.is_set():
+        os.posix_fadvise(h, 0, 0, os.POSIX_FADV_DONTNEED)
+        if os.pread(h, size, 0).translate(None, b"\0\x07"): print("another file's bytes")
+readers = [threading.Thread(target=read) for _ in range(2)]
+for t in readers: t.start()
+for i in range(40): os.pwrite(g, bytes([7]) * size, 0); os.ftruncate(g, 0); os.pwrite(other, b"\x55" * (1 << 20), i % 4 << 20)
+over.set()
+for t in readers: t.join()
+print("read")
+PY
+python3 w.py; rm big cut other
+SH
+}
