@@ -1,7 +1,7 @@
 // The record of `fos trace`: the file that shimmed processes write to (fos/calltrace.h), as text and as a Chrome trace.
 //
-// The steps are those of the paper's figure 5 as a client can time them: the servers' part of a message, from the transport to
-// the reply in the client's channel, is one span, because a core's clock stands still within a turn.
+// The steps are the nine of the paper's figure 5 (docs/architecture.md). The client's proxy times its own; those of the
+// microkernel and the server are in the channel, where the microkernel leaves them for requests that ask for it.
 
 import CCommand
 import CFosWire
@@ -68,14 +68,21 @@ public final class CallTrace {
     /// The spans of a message within its call, with the numbers of the paper's steps. `before` is when the program's call, or the
     /// message before, let go of the proxy; `after` when the program has its result, for the last message.
     static func steps(of message: fos_call_trace_entry, before: UInt64, after: UInt64?) -> [(name: String, from: UInt64, to: UInt64)] {
-        let resolved = message.resolved == 0 ? message.posted : message.resolved
-        var steps = [
-            ("1 call", before, message.built), ("2-3 build, name cache", message.built, resolved), ("4 hand over", resolved, message.posted),
-            ("5-8 transport, mailbox, server, reply", message.posted, message.replied),
+        // When each step ends. One that left no time, as a mailbox that refused the request, took none.
+        var ends = [
+            message.built, message.sent, message.resolved, message.posted, message.taken, message.begun, message.answered, message.replied,
         ]
-        if let after { steps.append(("9 return", message.replied, after)) }
-        return steps.map { (name: $0.0, from: $0.1, to: max($0.1, $0.2)) }
+        if let after { ends.append(after) }
+        var from = before
+        return zip(stepNames, ends).map { name, end in
+            defer { from = max(from, end) }
+            return (name: name, from: from, to: max(from, end))
+        }
     }
+
+    private static let stepNames = [
+        "1 call", "2 build", "3 name cache", "4 hand over", "5 transport", "6 mailbox", "7 server", "8 reply", "9 return",
+    ]
 
     static func callName(_ number: UInt16) -> String {
         let name = String(cString: fos_system_call_name(UInt32(number)))
@@ -98,12 +105,13 @@ public final class CallTrace {
 
     // ---- text
 
-    private static let heading = ["AT", "THREAD", "CALL", "RESULT", "TOTAL", "MESSAGE", "1 CALL", "2-3 BUILD", "4 POST", "5-8 SERVER", "9 RETURN"]
+    private static let ofCall = ["AT", "THREAD", "CALL", "RESULT", "TOTAL"]
+    private static let heading = ofCall + ["MESSAGE"] + stepNames.map { $0.uppercased() }
 
     /// A line for each call, and one for each message of it after the first. Times in microseconds.
     public func textLines() -> [String] {
         let calls = calls()
-        var table = TextTable(heading: Self.heading, right: [0, 1, 3, 4, 6, 7, 8, 9, 10])
+        var table = TextTable(heading: Self.heading, right: Set([0, 1, 3, 4]).union(Self.ofCall.count + 1..<Self.heading.count))
         let first = calls.first?.entry.start ?? 0
         for call in calls {
             let entry = call.entry
@@ -111,13 +119,13 @@ public final class CallTrace {
                 Self.microseconds(entry.start - first), String(entry.thread), Self.callName(entry.number), Self.resultText(entry.result),
                 Self.microseconds(entry.end - entry.start),
             ]
-            if call.messages.isEmpty { table.append(own + Array(repeating: "", count: 6)) }
+            if call.messages.isEmpty { table.append(own + Array(repeating: "", count: Self.heading.count - own.count)) }
             var before = entry.start
             for (index, message) in call.messages.enumerated() {
                 let after = index == call.messages.count - 1 ? entry.end : nil
                 let spans = Self.steps(of: message, before: before, after: after).map { Self.microseconds($0.to - $0.from) }
                 let what = Self.operationName(message.number) + (message.retries > 0 ? ", \(message.retries) retries" : "")
-                table.append((index == 0 ? own : Array(repeating: "", count: 5)) + [what] + spans + (after == nil ? [""] : []))
+                table.append((index == 0 ? own : Array(repeating: "", count: own.count)) + [what] + spans + (after == nil ? [""] : []))
                 before = message.end
             }
         }

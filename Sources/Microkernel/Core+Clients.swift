@@ -265,6 +265,10 @@ extension Core {
         envelope.pointee.arrived = clock
         header.pointee.sequence = sequence
         header.pointee.status = 0
+        if header.pointee.timed != 0 {
+            envelope.pointee.reserved2 = 1
+            fos_channel_times(shared).pointee = fos_request_times(taken: fos_platform_monotonic_ns(), begun: 0, answered: 0)
+        }
 
         guard header.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX) else { return refuse(envelope, header, -EINVAL) }
         guard exists, header.pointee.destination == MailboxAddress(core: index, index: mailbox).rawValue,
@@ -305,6 +309,14 @@ extension Core {
         }
     }
 
+    /// For a client that times its requests (fos/channel.h): a server has begun with this one.
+    func noteBegun(_ envelope: UnsafePointer<fos_envelope>) {
+        let entry = fabric.clients + Int(envelope.pointee.client)
+        guard envelope.pointee.channel < entry.pointee.channels, let channels = entry.pointee.channel else { return }
+        let times = fos_channel_times(channels + Int(envelope.pointee.channel))!
+        if times.pointee.begun == 0 { times.pointee.begun = fos_platform_monotonic_ns() }
+    }
+
     /// Answers a request that no server gets to see.
     mutating func refuse(_ envelope: UnsafePointer<fos_envelope>, _ header: UnsafePointer<fos_message>, _ status: Int32) {
         var answer = fos_message()
@@ -327,6 +339,7 @@ extension Core {
         let record = entry.pointee.state! + Int(channel)
         guard fos_load_acquire_u64(record) == 1 << 32 | UInt64(sequence) else { return }
         let shared = entry.pointee.channel! + Int(channel)
+        if envelope.pointee.reserved2 != 0 { fos_channel_times(shared).pointee.answered = fos_platform_monotonic_ns() }
         precondition(message.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX), "a server built a reply longer than a channel holds")
         // The record is cleared first: once the client sees the reply it may post again at once.
         fos_store_release_u64(record, UInt64(sequence))

@@ -148,10 +148,11 @@ extension CoreKernel {
         let envelope = fos_letter_envelope(taken.letter)!
         let message = fos_letter_message(taken.letter)!
         core.pointee.running.pointee = UInt32(mailbox)
-        if envelope.pointee.sender_kind == UInt8(FOS_SENDER_CLIENT.rawValue),
-            !core.pointee.fabric.isLive(client: envelope.pointee.client, generation: envelope.pointee.client_generation)
-        {
-            return .done
+        if envelope.pointee.sender_kind == UInt8(FOS_SENDER_CLIENT.rawValue) {
+            guard core.pointee.fabric.isLive(client: envelope.pointee.client, generation: envelope.pointee.client_generation) else {
+                return .done
+            }
+            if envelope.pointee.reserved2 != 0 { core.pointee.noteBegun(envelope) }
         }
         core.pointee.mailboxes[mailbox].requests &+= 1
         core.pointee.trace(

@@ -9,9 +9,9 @@ struct TraceCommand: ParsableCommand {
         commandName: "trace",
         abstract: "Run a command and show its calls on fos mounts, message by message, with the times of each step.",
         discussion: """
-            The steps are those of a message's way (docs/architecture.md): 1 the program's call until the proxy has it, 2-3 \
-            building the message and finding its destination, 4 handing it over, 5-8 transport, mailbox, server and reply, 9 \
-            back to the program. Times are microseconds. A call without a message was answered from what the shim knows; \
+            The steps are those of a message's way (docs/architecture.md): 1 the program's call until the proxy has it, 2 building \
+            the message, 3 finding its destination in the name cache, 4 handing it to the microkernel, 5 its transport to the core, \
+            6 waiting in the server's mailbox, 7 the server, 8 the reply's way, 9 back to the program. Times are microseconds. A call without a message was answered from what the shim knows; \
             "kernel" means that the call went on to the kernel after all.
 
             With -o FILE the trace goes to FILE; if its name ends in .json, in the format that chrome://tracing and \

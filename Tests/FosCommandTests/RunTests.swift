@@ -182,10 +182,12 @@ private func spawnAndWait(_ command: [String]) -> Int32 {
         (entry.kind, entry.number, entry.result, entry.complete) = (UInt16(FOS_TRACED_CALL.rawValue), number, result, complete)
         return entry
     }
+    /// `times`: when each step from the second on ends, and the message with the last.
     private func message(of start: UInt64, thread: UInt32, operation: fos_operation, times: [UInt64]) -> fos_call_trace_entry {
-        var entry = call(start: start, end: times[4], thread: thread, number: UInt16(operation.rawValue), result: 0)
+        var entry = call(start: start, end: times[8], thread: thread, number: UInt16(operation.rawValue), result: 0)
         entry.kind = UInt16(FOS_TRACED_MESSAGE.rawValue)
-        (entry.built, entry.resolved, entry.posted, entry.replied) = (times[0], times[1], times[2], times[3])
+        (entry.built, entry.sent, entry.resolved, entry.posted) = (times[0], times[1], times[2], times[3])
+        (entry.taken, entry.begun, entry.answered, entry.replied) = (times[4], times[5], times[6], times[7])
         return entry
     }
 
@@ -193,9 +195,9 @@ private func spawnAndWait(_ command: [String]) -> Int32 {
         let trace = try CallTrace()
         // Two threads at once; the messages come before their calls, which are recorded at their end.
         try withEntries(trace, [
-            message(of: 1_000, thread: 8, operation: FOS_OP_OPEN, times: [5_000, 5_100, 5_200, 7_000, 7_010]),
-            message(of: 1_000, thread: 8, operation: FOS_OP_LOOKUP, times: [1_100, 1_300, 1_600, 4_000, 4_010]),
-            message(of: 1_000, thread: 9, operation: FOS_OP_READ, times: [1_500, 1_500, 1_500, 1_600, 1_700]),
+            message(of: 1_000, thread: 8, operation: FOS_OP_OPEN, times: [5_000, 5_100, 5_150, 5_200, 5_500, 5_600, 6_800, 7_000, 7_010]),
+            message(of: 1_000, thread: 8, operation: FOS_OP_LOOKUP, times: [1_100, 1_300, 1_500, 1_600, 2_000, 2_050, 3_900, 4_000, 4_010]),
+            message(of: 1_000, thread: 9, operation: FOS_OP_READ, times: [1_500, 1_500, 1_500, 1_500, 0, 0, 0, 1_600, 1_700]),
             call(start: 1_000, end: 9_000, thread: 8, number: 2, result: -2),
             call(start: 1_000, end: 2_000, thread: 9, number: 0, result: 4096),
             call(start: 500, end: 600, thread: 8, number: 3, result: Int64.min),
@@ -209,13 +211,15 @@ private func spawnAndWait(_ command: [String]) -> Int32 {
         let lines = trace.textLines().map { $0.split(separator: " ").joined(separator: " ") }
         #expect(lines.count == 5, "the heading, three calls, and a second message")
         #if arch(x86_64)
-        #expect(lines.contains { $0.hasSuffix("8 open -ENOENT 8.00 LOOKUP 0.10 0.20 0.30 2.40") })
-        #expect(lines.contains { $0 == "OPEN 0.99 0.10 0.10 1.80 2.00" })
+        #expect(lines.contains { $0.hasSuffix("8 open -ENOENT 8.00 LOOKUP 0.10 0.20 0.20 0.10 0.40 0.05 1.85 0.10") })
+        #expect(lines.contains { $0 == "OPEN 0.99 0.10 0.05 0.05 0.30 0.10 1.20 0.20 2.00" })
+        // Refused before a server had it: its way there and back is one step.
+        #expect(lines.contains { $0.hasSuffix("READ 0.50 0.00 0.00 0.00 0.00 0.00 0.00 0.10 0.40") })
         #expect(lines.contains { $0 == "0.00 8 close kernel 0.10" })
         #endif
         let json = trace.chromeJSON().text
         #expect(json.contains("\"ts\": 1.000") && json.contains("\"dur\": 8.000") && json.contains("\"message\": \"LOOKUP\""))
-        #expect(json.parts(separatedBy: "\"cat\": \"call\"") == 4 && json.parts(separatedBy: "\"cat\": \"step\"") == 15)
+        #expect(json.parts(separatedBy: "\"cat\": \"call\"") == 4 && json.parts(separatedBy: "\"cat\": \"step\"") == 27)
     }
 
     @Test func whatFoundNoRoomIsCounted() throws {

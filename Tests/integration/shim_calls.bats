@@ -36,6 +36,45 @@ setup_file() {
     "$ROOT/shim/build/differential" -n "$programs" -s "${FOS_TEST_SEED:-1}" "$LIBFOS" "$LOCAL/random" "$MOUNT/random"
 }
 
+@test "a random program that once differed: the flags of a directory that is the kernel's" {
+    only_fos
+    mkdir "$LOCAL/flags" "$MOUNT/flags"
+    "$ROOT/shim/build/differential" -n 1 -s 20531 "$LIBFOS" "$LOCAL/flags" "$MOUNT/flags"
+}
+
+@test "a directory that was removed while it was open is reached by forked children" {
+    only_fos
+    cat > "$BASE/removed.py" <<'PY'
+import errno, os, sys
+def attempt(what):
+    try: return what()
+    except OSError as error: return errno.errorcode[error.errno]
+os.chdir(sys.argv[1])
+os.mkdir('gone')
+os.mkdir('there')
+gone, there = os.open('gone', os.O_RDONLY), os.open('there', os.O_RDONLY)
+os.rmdir('gone')
+def look(who):
+    print(who, attempt(lambda: (os.fstat(gone).st_nlink, oct(os.fstat(gone).st_mode))), attempt(lambda: os.listdir(gone)),
+          attempt(lambda: os.open('x', os.O_CREAT | os.O_RDWR, dir_fd=gone)), attempt(lambda: os.stat('x', dir_fd=gone)),
+          attempt(lambda: os.listdir(there)), flush=True)
+def child(who, then):
+    if os.fork() == 0:
+        then()
+        os._exit(0)
+    os.wait()
+look('parent')
+child('child', lambda: (look('child'), child('grandchild', lambda: look('grandchild')), look('child')))
+child('silent child', lambda: child('grandchild', lambda: look('grandchild')))
+look('parent')
+os.rmdir('there')
+PY
+    mkdir "$LOCAL/removed" "$MOUNT/removed"
+    python3 "$BASE/removed.py" "$LOCAL/removed" > "$BASE/expected"
+    "$FOS" run -- /usr/bin/python3 "$BASE/removed.py" "$MOUNT/removed" | diff -u "$BASE/expected" -
+    [ "$(wc -l < "$BASE/expected")" = 6 ]
+}
+
 @test "the same without a cache" {
     only_fos
     mkdir "$LOCAL/uncached" "$MOUNT/uncached"
@@ -121,6 +160,62 @@ PY
     # 36,000 names were asked for, most of them without a message.
     messages=$(sed -n 's/^messages *\([0-9,]*\) over.*/\1/p' "$BASE/figures" | tr -d ,)
     [ "$messages" -lt 20000 ] || { cat "$BASE/figures"; return 1; }
+}
+
+@test "a file that is opened, read and closed again and again needs no message, and is what it is now" {
+    only_fos
+    cat > "$BASE/reopen.py" <<'PY'
+import os, random, stat, subprocess, sys, time
+top, seed = sys.argv[1], int(sys.argv[2])
+random.seed(seed)
+names = [f'{top}/f{i}' for i in range(10)]
+def plain(command):
+    environment = {name: value for name, value in os.environ.items() if name != 'LD_PRELOAD'}
+    subprocess.run(['sh', '-c', command], check=True, env=environment)
+def content(name):
+    fd = os.open(name, os.O_RDONLY)
+    data = os.read(fd, 100)
+    os.close(fd)
+    return data
+for name in names:
+    with open(name, 'w') as file: file.write(name)
+for _ in range(500):
+    for name in names: assert content(name) == name.encode(), (seed, name)
+    assert len(os.listdir(top)) == len(names), seed
+if sys.argv[3] == 'quietly': sys.exit(0)
+for round in range(40):
+    name = random.choice(names)
+    what = random.choice(['write', 'remove', 'replace', 'forbid'])
+    content(name)
+    if what == 'write':
+        text = f'{round} {name}'
+        plain(f'printf "%s" "{text}" > {name}')
+        assert content(name) == text.encode(), (seed, round, what)
+    elif what == 'remove':
+        # The inode is gone with its name: nothing here keeps it for long, and the name leads nowhere.
+        (plain if round % 2 else lambda command: os.unlink(name))(f'rm {name}')
+        try: content(name)
+        except FileNotFoundError: pass
+        else: raise AssertionError((seed, round, what))
+        with open(name, 'w') as file: file.write('new')
+        assert content(name) == b'new', (seed, round, what)
+    elif what == 'replace':
+        with open(name + '.new', 'w') as file: file.write('other')
+        (plain if round % 2 else lambda command: os.rename(name + '.new', name))(f'mv {name}.new {name}')
+        assert content(name) == b'other', (seed, round, what)
+    elif os.getuid() != 0:
+        plain(f'chmod 200 {name}')
+        try: content(name)
+        except PermissionError: pass
+        else: raise AssertionError((seed, round, what))
+        plain(f'chmod 600 {name}')
+PY
+    mkdir "$MOUNT/reopen" "$MOUNT/reopened"
+    chmod 1777 "$MOUNT/reopened"
+    "$FOS" run --strict --stats -- /usr/bin/python3 "$BASE/reopen.py" "$MOUNT/reopen" 1 quietly > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    # 500 rounds of 10 files, and of a listing.
+    awk '/^messages/ { gsub(",", "", $2); if ($2 > 900) exit 1; found = 1 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
+    "$FOS" run -- /usr/bin/python3 "$BASE/reopen.py" "$MOUNT/reopened" "${FOS_TEST_SEED:-$RANDOM}" changes
 }
 
 @test "a program that is executed goes on with the connection of the one before" {

@@ -76,6 +76,7 @@ void fos_calls_after_fork(int child) {
     fos_contexts_reset();
     fos_cache_after_fork();
     fos_files_after_fork();
+    fos_references_after_fork();
     fos_maps_after_fork();
     fos_mounts_after_fork();
 }
@@ -93,6 +94,7 @@ int fos_calls_before_exec(char *word) {
     if (word == NULL || anything_open()) return 0;
     struct fos_context *context = fos_enter(SYS_execve);
     if (context == NULL) return 0;
+    fos_references_settle(context, 1);
     int kept = fos_mounts_keep(context, word);
     fos_leave(context);
     return kept;

@@ -10,6 +10,7 @@
 //   paths.c        from a path to a directory's inode and a name
 //   cache.c        attributes and entries under the board's epochs
 //   placement.c    keeps a thread off its server's CPU
+//   references.c   of files that were closed, for the next open
 //   materialise.c  makes a description the kernel's, or puts one of the kernel's behind it
 //   locks.c        record locks and flock: the kernel's, on files that stay here
 //   calls_*.c      the handlers, by topic; calls_table.h says which call goes where
@@ -209,6 +210,7 @@ struct fos_file {
     uint32_t ended_epoch;
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
+    uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
 
@@ -245,6 +247,10 @@ static inline struct fos_mount *fos_file_usable(const struct fos_file *file) {
     struct fos_mount *mount = &fos_mounts[file->mount];
     return mount->state == FOS_MOUNT_CONNECTED && mount->generation == file->generation ? mount : NULL;
 }
+
+// The mount of a description for a call: as fos_file_usable, but a directory that is left from before a fork is first taken over
+// by this process's own connection.
+struct fos_mount *fos_file_reach(struct fos_file *file);
 
 // ---- materialising (materialise.c) ----------------------------------------------------------------------------------
 
@@ -369,6 +375,16 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
+
+// ---- references kept for the next open (references.c) -----------------------------------------------------------------------
+
+// With the last number of a description: keeps its reference. 0: it must be given back.
+int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags);
+// 1: a reference that was kept is the caller's.
+int fos_reference_take(const struct fos_mount *mount, uint64_t inode);
+// Gives back what was kept of inodes that have changed since, or all.
+void fos_references_settle(struct fos_context *context, int all);
+void fos_references_after_fork(void);
 
 // ---- reading and writing in shared memory (maps.c) ------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ static const uint64_t BYTES_MAX = 0x7ffff000;  // the most that one call moves (
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
     use->file = fos_file_get((int)fd);
     if (use->file == NULL) return FOS_PASS;
-    use->mount = fos_file_usable(use->file);
+    use->mount = fos_file_reach(use->file);
     use->context = NULL;
     use->fd = fd;
     if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {

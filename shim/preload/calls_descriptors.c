@@ -83,7 +83,8 @@ long fos_fcntl(struct fos_call *call) {
     case F_SETFD: return fos_raw(SYS_fcntl, fd, command, call->arguments[2]);
     case F_GETFL:
         if ((file = fos_file_get(fd)) == NULL) return FOS_PASS;
-        long flags = (long)file->flags;
+        // A directory that is the kernel's is still known here, but its flags are changed there.
+        long flags = __atomic_load_n(&file->state, __ATOMIC_ACQUIRE) == FOS_FILE_KERNEL ? FOS_PASS : (long)file->flags;
         fos_file_put(NULL, file);
         return flags;
     case F_SETFL:

@@ -46,6 +46,7 @@ struct fos_file *fos_file_new(void) {
     file->region = file->message_reads = file->message_writes = 0;
     file->message_bytes = 0;
     file->backing = FOS_BACKING_NONE;
+    file->left_behind = 0;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
 }
@@ -73,13 +74,36 @@ struct fos_file *fos_file_get(long fd) {
     }
 }
 
+// A directory that was removed while it was open has no name to open it through the mount by: in a child of fork it is taken over
+// by its number, as long as the parent has it open. The server sees to it that the number is no other directory's by then.
+static struct fos_mount *take_over(struct fos_file *file) {
+    const char *rest;
+    struct fos_mount *mount = fos_mount_of_path(fos_file_mount(file)->path, &rest);
+    if (mount != fos_file_mount(file) || mount->generation != file->generation + 1) return NULL;
+    struct fos_context *context = fos_enter(SYS_openat);
+    if (context == NULL) return NULL;
+    struct fos_open_request wanted = {.open_flags = O_RDONLY | O_DIRECTORY};
+    fos_put_fixed(fos_build(context, mount, FOS_OP_OPEN, file->inode), &wanted, sizeof wanted);
+    int status = fos_send(context, mount);
+    uint32_t before = mount->generation - 1;
+    // Another thread may have come first: its reference is the description's.
+    if (status == 0 && !fos_compare_exchange_u32(&file->generation, before, mount->generation)) fos_give_back(context, mount, file->inode, O_RDONLY);
+    fos_leave(context);
+    return status == 0 ? mount : NULL;
+}
+
+struct fos_mount *fos_file_reach(struct fos_file *file) {
+    struct fos_mount *mount = fos_file_usable(file);
+    return mount == NULL && file->left_behind ? take_over(file) : mount;
+}
+
 // Gives the reference of a description back.
 static void release(struct fos_context *context, struct fos_file *file) {
     struct fos_mount *mount = fos_file_usable(file);
     if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
-    fos_give_back(own, mount, file->inode, file->flags);
+    if (!fos_reference_keep(own, mount, file->inode, file->flags)) fos_give_back(own, mount, file->inode, file->flags);
     if (context == NULL) fos_leave(own);
 }
 
@@ -141,7 +165,10 @@ int fos_is_kernels(int fd) {
 // through the parent's connection.
 void fos_files_after_fork(void) {
     for (int fd = 0; fd <= highest; fd++) {
-        if (fos_table[fd] != 0 && files[fos_table[fd] - 1].state == FOS_FILE_KERNEL) fos_table[fd] = 0;
+        if (fos_table[fd] == 0) continue;
+        struct fos_file *file = &files[fos_table[fd] - 1];
+        if (file->state == FOS_FILE_KERNEL) fos_table[fd] = 0;
+        else file->left_behind = file->is_directory && (file->left_behind || fos_file_usable(file) != NULL);
     }
     for (uint32_t index = 0; index < never_used; index++) {
         files[index].references = 0;

@@ -75,6 +75,7 @@ static struct fos_mount *place_for(const struct fos_mount_line *entry) {
     size_t path = strlen(entry->point), name = strlen(entry->name);
     if (path >= sizeof room->path || name >= sizeof room->name) return NULL;
     room->state = FOS_MOUNT_NONE;
+    room->generation++;  // what is left from before is not this mount's (take_over)
     room->mount_id = entry->id;
     room->uid = entry->uid;
     room->path_length = (uint32_t)path;

@@ -138,7 +138,7 @@ static long begin(struct fos_context *context, long directory, const char **path
     struct fos_file *file = fos_file_get((int)directory);
     if (file == NULL) return FOS_PASS;
     long result = 0;
-    place->mount = fos_file_usable(file);
+    place->mount = fos_file_reach(file);
     at->directory = file->inode;
     if (place->mount == NULL) result = file->state == FOS_FILE_MESSAGE ? -ENOTCONN : FOS_PASS;
     else if (!file->is_directory && text[0] != 0) result = -ENOTDIR;

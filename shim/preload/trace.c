@@ -59,7 +59,8 @@ void fos_trace_message(const struct fos_client *client, int channel, uint16_t op
     call_messages++;
     record(&(struct fos_call_trace_entry){
         .kind = FOS_TRACED_MESSAGE, .number = operation, .start = call_start, .end = times.returned, .result = result, .inode = inode,
-        .built = times.built, .resolved = times.resolved, .posted = times.posted, .replied = times.replied,
+        .built = times.built, .sent = times.sent, .resolved = times.resolved, .posted = times.posted,
+        .taken = times.taken, .begun = times.begun, .answered = times.answered, .replied = times.replied,
         .retries = times.retries, .parked = times.parked,
     });
 }

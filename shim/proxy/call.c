@@ -94,11 +94,18 @@ static int begin(struct fos_client *client, int channel, uint32_t route) {
     return 0;
 }
 
+// Where the message goes is said, or found.
+static void note_route(struct fos_client *client, int channel) {
+    struct fos_call_times *times = &client->state[channel].times;
+    fos_note_sent(client, channel);
+    if (client->timed && times->resolved == 0) times->resolved = fos_clock();
+}
+
 int fos_post(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     int result = begin(client, channel, FOS_ROUTE_MAILBOX);
     if (result != 0) return result;
     if (!fos_destination_valid(client, destination)) return -EINVAL;
-    if (client->timed && client->state[channel].times.resolved == 0) client->state[channel].times.resolved = fos_clock();
+    note_route(client, channel);
     fos_publish(client, channel, destination, epoch);
     return 0;
 }
@@ -106,11 +113,12 @@ int fos_post(struct fos_client *client, int channel, fos_mailbox destination, ui
 // Finds the owner of request.inode, for a channel that is ready. 0 or -errno.
 static int resolve(struct fos_client *client, int channel, fos_mailbox *destination, uint32_t *epoch) {
     int result = begin(client, channel, FOS_ROUTE_OWNER);
+    if (result == 0) fos_note_sent(client, channel);
     if (result == 0) result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 0, destination, epoch);
     if (result != 0) return result;
     client->state[channel].route = FOS_ROUTE_OWNER;  // a look-up on this channel has changed it
     client->state[channel].attempts = client->state[channel].stale = 0;
-    if (client->timed) client->state[channel].times.resolved = fos_clock();
+    note_route(client, channel);
     return 0;
 }
 
@@ -153,12 +161,22 @@ static void back_off(struct fos_channel_state *state) {
     if (state->times.retries != UINT32_MAX) state->times.retries++;
 }
 
+// A reply has come: with it what the microkernel wrote down of its request.
+static void note_reply(struct fos_client *client, int channel) {
+    struct fos_call_times *times = &client->state[channel].times;
+    const struct fos_request_times *core = &client->channel[channel].times;
+    times->replied = fos_clock();
+    times->taken = core->taken;
+    times->begun = core->begun;
+    times->answered = core->answered;
+}
+
 // Takes a reply that has come: 1 for the caller, 0 to be sent again, or -errno.
 static int settle(struct fos_client *client, int channel) {
     struct fos_channel_state *state = &client->state[channel];
     const struct fos_message *reply = &client->channel[channel].reply;
     int32_t status = reply->status;
-    if (client->timed) state->times.replied = fos_clock();
+    if (client->timed) note_reply(client, channel);
     if (status == FOS_TRANSPORT_RETRY || status == FOS_TRANSPORT_FULL) {
         back_off(state);
         return 0;
@@ -338,7 +356,7 @@ int fos_call_mailbox(struct fos_client *client, int channel, fos_mailbox destina
     int result = begin(client, channel, FOS_ROUTE_MAILBOX);
     if (result != 0) return result;
     if (!fos_destination_valid(client, destination)) return -EINVAL;
-    if (client->timed && client->state[channel].times.resolved == 0) client->state[channel].times.resolved = fos_clock();
+    note_route(client, channel);
     publish_and_look(client, channel, destination, epoch);
     return finish(client, channel);
 }

@@ -62,6 +62,7 @@ struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t
     message->operation = operation;
     message->inode = inode;
     if (client->timed) {
+        message->timed = 1;
         memset(&client->state[channel].times, 0, sizeof client->state[channel].times);
         client->state[channel].times.built = fos_clock();
     }

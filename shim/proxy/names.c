@@ -152,6 +152,7 @@ int fos_lookup(struct fos_client *client, int channel, const char *name, struct 
 // A look-up in the middle of a call: the request that waits in the channel is put back afterwards.
 static int lookup_keeping_request(struct fos_client *client, int channel, const char *name, struct fos_name_member *members, int room, int refresh) {
     _Alignas(struct fos_message) uint8_t saved[FOS_MESSAGE_BYTES];
+    fos_note_sent(client, channel);
     struct fos_call_times times = client->state[channel].times;
     struct fos_message *request = &client->channel[channel].request;
     memcpy(saved, request, sizeof saved);

@@ -42,13 +42,19 @@ struct fos_channel_state {
     struct fos_call_times times;
     uint32_t loud;         // calls still to ring at once
     uint32_t shared;       // requests posted on the server's own CPU
-    uint8_t reserved[8];
+    uint8_t reserved[40];
 };
-static_assert(sizeof(struct fos_channel_state) == 128, "whole cache lines");
+static_assert(sizeof(struct fos_channel_state) == 192, "whole cache lines");
 
 // call.c
 // Publishes what is in the channel's request. The destination's core has been checked.
 void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
+
+// The request is built: what follows is finding its way.
+static inline void fos_note_sent(struct fos_client *client, int channel) {
+    struct fos_call_times *times = &client->state[channel].times;
+    if (client->timed && times->sent == 0) times->sent = fos_clock();
+}
 
 // names.c
 // The epoch of a file server's mailbox as the cache has it. 1 found, 0 not.

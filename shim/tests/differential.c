@@ -507,7 +507,12 @@ int main(int count, char **arguments) {
     }
     printf("seeds %llu to %llu, %d calls each\n", (unsigned long long)seed, (unsigned long long)seed + (unsigned)programs - 1, calls);
     fflush(stdout);
-    const char *library = arguments[optind];
+    // The programs run in directories of their own. A library that the loader did not find would compare nothing.
+    char *library = realpath(arguments[optind], NULL);
+    if (library == NULL) {
+        perror(arguments[optind]);
+        return 2;
+    }
     for (int i = 0; i < programs; i++) {
         char directory[2][2000], output[2][2100];
         int status[2];

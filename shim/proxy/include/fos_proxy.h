@@ -72,7 +72,13 @@ struct fos_client {
 
 // How each step of the last call on a channel went, for traces (monotonic ns; 0 = did not happen).
 struct fos_call_times {
-    uint64_t built, resolved, posted, replied, returned;
+    uint64_t built;     // the proxy begins to build the message
+    uint64_t sent;      // it is built
+    uint64_t resolved;  // its destination is known
+    uint64_t posted;    // it is the microkernel's
+    uint64_t taken, begun, answered;  // as the microkernel says (struct fos_request_times)
+    uint64_t replied;   // the reply is seen
+    uint64_t returned;  // to whoever called the proxy
     uint32_t retries, parked;
 };
 

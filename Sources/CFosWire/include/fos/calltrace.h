@@ -1,4 +1,4 @@
-// What `fos trace` records: each call that the preload shim answers, and each message that it takes, with the client's times.
+// What `fos trace` records: each call that the preload shim answers, and each message that it takes, with the times of its steps.
 //
 // Role: one file that `fos trace` makes and every shimmed process maps shared. A writer claims an entry by adding to `next`, and
 // sets `complete` last; entries beyond `room` are counted in `next` and lost.
@@ -29,11 +29,12 @@ struct fos_call_trace_entry {  // times: CLOCK_MONOTONIC in ns; 0 = did not happ
     uint32_t complete;         // 1 once all else is written
     int64_t result;            // for a call that went on to the kernel: INT64_MIN
     uint64_t inode;            // of a message
-    uint64_t built, resolved, posted, replied;  // of a message, as in fos_proxy.h
+    // Of a message, as in fos_proxy.h.
+    uint64_t built, sent, resolved, posted, taken, begun, answered, replied;
     uint32_t retries, parked;
     uint64_t reserved;
 };
-static_assert(sizeof(struct fos_call_trace_entry) == 96, "no padding");
+static_assert(sizeof(struct fos_call_trace_entry) == 128, "no padding");
 
 static inline void fos_call_trace_begin(struct fos_call_trace_header *header, uint64_t room) {
     header->room = room;

@@ -63,19 +63,28 @@ struct fos_bell {  // one line: a client sets bits, the core takes them
 };
 static_assert(sizeof(struct fos_bell) == FOS_CACHE_LINE, "a doorbell is one cache line");
 
+// When the microkernel did what to a request with `timed` set, CLOCK_MONOTONIC in ns; 0: not yet.
+struct fos_request_times {
+    uint64_t taken;     // out of the channel, into its server's mailbox
+    uint64_t begun;     // out of the mailbox, for the first server that had it
+    uint64_t answered;  // the server's answer is there, and goes into the channel
+};
 struct fos_channel {
     uint32_t request_sequence;  // client: number of the request in `request`, never 0
     uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence; 2 from its request on if it runs on its core's
                                 // own CPU, so that the core parks after the reply instead of spinning in its way
     uint8_t reserved0[FOS_CACHE_LINE - 8];
     uint32_t reply_sequence;    // core: number of the request that `reply` answers
-    uint8_t reserved1[FOS_CACHE_LINE - 4];
+    uint32_t reserved1;
+    struct fos_request_times times;  // core
+    uint8_t reserved2[FOS_CACHE_LINE - 8 - sizeof(struct fos_request_times)];
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
     struct fos_message reply;
     uint8_t reply_payload[FOS_PAYLOAD_BYTES_MAX];
 };
 static_assert(sizeof(struct fos_channel) == 2048, "a channel control is half a page");
+static_assert(offsetof(struct fos_channel, times) == 72 && sizeof(struct fos_request_times) == 24, "channel layout");
 static_assert(offsetof(struct fos_channel, request) == 128, "channel layout");
 static_assert(offsetof(struct fos_channel, reply) == 1088, "channel layout");
 

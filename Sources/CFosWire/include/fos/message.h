@@ -28,7 +28,7 @@ struct fos_message {
     uint64_t inode;        // the inode the operation is routed by; 0 if none
     uint32_t uid, gid;     // acting user, honoured from clients with FOS_RIGHT_ACT_AS only (the FUSE front end)
     uint32_t pid;          // acting process, for lock owners and traces; same rule
-    uint32_t reserved0;
+    uint32_t timed;        // 1: the microkernel notes when it did what to this request (struct fos_request_times)
     uint64_t reserved1;
 };
 static_assert(sizeof(struct fos_message) == FOS_MESSAGE_HEADER_BYTES, "a header is one cache line");
@@ -71,7 +71,7 @@ struct fos_envelope {
     uint32_t client_generation;  // a reused client index never takes another client's reply
     uint32_t hops;            // forwards so far
     uint32_t reserved1;
-    uint64_t reserved2;
+    uint64_t reserved2;       // the host's own. The live microkernel: 1 for a client's request that is timed
     uint64_t arrived;         // monotonic ns when the microkernel took it in
 };
 static_assert(sizeof(struct fos_envelope) == 64, "an envelope is one cache line");

@@ -8,6 +8,7 @@
 static inline uint32_t *fos_channel_request_sequence(struct fos_channel *c) { return &c->request_sequence; }
 static inline uint32_t *fos_channel_client_parked(struct fos_channel *c) { return &c->client_parked; }
 static inline uint32_t *fos_channel_reply_sequence(struct fos_channel *c) { return &c->reply_sequence; }
+static inline struct fos_request_times *fos_channel_times(struct fos_channel *c) { return &c->times; }
 static inline struct fos_message *fos_channel_request(struct fos_channel *c) { return &c->request; }
 static inline struct fos_message *fos_channel_reply(struct fos_channel *c) { return &c->reply; }
 static inline uint32_t *fos_channel_destination(struct fos_channel *c) { return &c->request.destination; }

@@ -1,0 +1,82 @@
+// References of files that were closed, kept for the next open of the same file.
+//
+// An open for reading asks its server three things: that the file is there, that it may be read, and to count a reference
+// that keeps the inode. The first two are known here while the inode's attributes are (cache.c). So a reference that a close
+// does not give back makes the next open one without a message.
+// Only references for reading are kept, which keep nobody from anything, and only of directories and small files: if the file
+// is removed meanwhile, its memory waits for the reference. It is given back when others need the place, when this process
+// removes something, before an exec, and with the connection.
+// Invariant: a place changes hands with one compare-and-swap of its state, so threads and signal handlers do not wait for
+// each other; who finds a place taken does without.
+#define _GNU_SOURCE
+#include "calls.h"
+
+enum { REFERENCES = 32, LARGEST_BYTES = 65536 };
+enum { FREE = 0, KEPT = 1, TAKEN = 2 };
+
+static struct {
+    uint32_t state;
+    uint32_t owner;   // fos_connection_tag: of another connection, it is nobody's any more
+    uint64_t inode;
+    uint32_t epoch;   // of the inode when it was kept
+    uint32_t reserved;
+} references[REFERENCES];
+static uint32_t kept, next;  // how many places are not free; the place that is used next
+
+// 1: the place is this call's until `leave`.
+static int seize(uint32_t place) { return fos_compare_exchange_u32(&references[place].state, KEPT, TAKEN); }
+static void leave(uint32_t place, uint32_t state) {
+    if (state == FREE) __atomic_sub_fetch(&kept, 1, __ATOMIC_RELAXED);
+    fos_store_release_u32(&references[place].state, state);
+}
+
+// Gives what a seized place holds back, if its connection still stands, and frees it.
+static void give_back(struct fos_context *context, uint32_t place) {
+    uint32_t owner = references[place].owner;
+    uint64_t inode = references[place].inode;
+    struct fos_mount *mount = &fos_mounts[(owner - 1) & 15];
+    leave(place, FREE);
+    if (mount->state == FOS_MOUNT_CONNECTED && fos_connection_tag(mount) == owner) fos_give_back(context, mount, inode, O_RDONLY);
+}
+
+int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags) {
+    struct fos_attributes attributes;
+    if ((open_flags & O_ACCMODE) != O_RDONLY || !fos_cached_attributes(mount, inode, &attributes)) return 0;
+    if (attributes.links == 0 || ((attributes.mode & S_IFMT) != S_IFDIR && attributes.size > LARGEST_BYTES)) return 0;
+    uint32_t place = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % REFERENCES;
+    if (seize(place)) give_back(context, place);
+    if (!fos_compare_exchange_u32(&references[place].state, FREE, TAKEN)) return 0;
+    __atomic_add_fetch(&kept, 1, __ATOMIC_RELAXED);
+    references[place].owner = fos_connection_tag(mount);
+    references[place].inode = inode;
+    references[place].epoch = attributes.epoch;
+    leave(place, KEPT);
+    return 1;
+}
+
+int fos_reference_take(const struct fos_mount *mount, uint64_t inode) {
+    if (fos_load_relaxed_u32(&kept) == 0) return 0;
+    for (uint32_t place = 0; place < REFERENCES; place++) {
+        if (references[place].inode != inode || references[place].owner != fos_connection_tag(mount) || !seize(place)) continue;
+        // It may have become another one before it was seized.
+        int is_it = references[place].inode == inode && references[place].owner == fos_connection_tag(mount);
+        leave(place, is_it ? FREE : KEPT);
+        if (is_it) return 1;
+    }
+    return 0;
+}
+
+void fos_references_settle(struct fos_context *context, int all) {
+    if (fos_load_relaxed_u32(&kept) == 0) return;
+    for (uint32_t place = 0; place < REFERENCES; place++) {
+        const struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
+        if (fos_load_relaxed_u32(&references[place].state) != KEPT) continue;
+        int stands = !all && mount->state == FOS_MOUNT_CONNECTED && fos_epoch_stands(mount, references[place].inode, references[place].epoch);
+        if (!stands && seize(place)) give_back(context, place);
+    }
+}
+
+void fos_references_after_fork(void) {
+    kept = 0;
+    for (uint32_t place = 0; place < REFERENCES; place++) references[place].state = FREE;
+}
