@@ -151,6 +151,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
             meter.measure(arrived: request.envelope.pointee.arrived, now: kernel.monotonic)
         }
         serve(request, Rerun(), kernel)
+        if request.message.pointee.given != 0 { releaseGiven(request, kernel) }
         if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
         if waiters.count > 0 { answerLocks(kernel) }

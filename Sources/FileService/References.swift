@@ -194,6 +194,17 @@ extension FileServer {
         releaseIfUnused(inode, kernel)
     }
 
+    /// The reference for reading that a client's request brings along (fos/message.h). A server that passed the request on, and
+    /// does not own this inode either, leaves it to the next.
+    mutating func releaseGiven<K: Kernel>(_ request: Request, _ kernel: K) {
+        let number = request.message.pointee.given
+        guard request.envelope.pointee.sender_kind == UInt8(FOS_SENDER_CLIENT.rawValue),
+            request.envelope.pointee.rights & UInt16(FOS_RIGHT_KERNEL_CACHE.rawValue) == 0, isHere(number), let inode = inodes.find(number)
+        else { return }
+        openFiles.remove(request.envelope.pointee.client, inode, 1, granted: Access.read)
+        releaseIfUnused(inode, kernel)
+    }
+
     /// Whether data may be read or written: by the mode, or because the client opened it when the mode still let it.
     @inline(__always) func mayUse(_ inode: InodePointer, _ wanted: UInt32) -> Bool {
         if turn.actor.may(wanted, inode) { return true }

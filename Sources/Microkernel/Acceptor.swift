@@ -313,8 +313,13 @@ final class Acceptor: @unchecked Sendable {
         entry.pointee = fresh
         fos_store_release_u32(Fabric.liveWord(entry), generation)
         if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
-        // No wake: the client's first bell wakes its core, which reads this news before it looks at bells.
+        // A core reads this news before it looks at bells, so none has to be woken for it. But the client's first request goes to a
+        // name server, whose core gets ready while the client still maps its segment.
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.attached, client: index) }
+        if fabric.nameServerCount > 0 {
+            fos_fence()
+            fabric.wake(core: fabric.nameServers[Int(index) % min(4, fabric.nameServerCount)].core)
+        }
 
         connections[Int(index)] = Connection(socket: socket, pidfd: peer.pidfd)
         let status = ClientStatus(

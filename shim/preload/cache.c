@@ -19,7 +19,7 @@ enum {
     ENTRY_NAME_BYTES = 60,
     PAGE_BITS = 9, PAGE_SLOTS = 1 << PAGE_BITS,
     PAGE_PLACE_BITS = PAGE_BITS + 1, PAGE_PLACES = 1 << PAGE_PLACE_BITS,
-    WAYS = 2,                                         // places that something can be in
+    WAYS = 8,                                         // places that something can be in: with 2, one in 20 of 5,000 found none
 };
 
 struct attribute_slot {
@@ -64,6 +64,7 @@ static struct {
     uint32_t epoch;       // of the directory: with another one its entries are not known any more
     uint64_t cookie;      // where the next listing begins
     uint32_t found, due;  // names found by message; when the next listing comes
+    uint32_t kept, used;  // entries that listings brought, and names that were looked up since the last one without a message
     uint32_t bytes;       // its room; 0: there is nothing more to fetch
 } ahead;
 static uint64_t listed_directory;   // the last one that was listed without attributes
@@ -252,7 +253,8 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint32
 
 // Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
 // attributes. The first comes after a few names that were found by message, each further one, twice as long, after as many
-// as make it worth while.
+// as make it worth while; or, if what was brought is being used, at once, until the name that is wanted has come. So several
+// threads that go through a directory from different names on find them all with a few listings.
 
 // Fetches the next part of the listing. How many entries are kept.
 static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount) {
@@ -280,8 +282,25 @@ static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount
     return (reply->flags & FOS_REPLY_END) != 0 ? 0 : kept;
 }
 
+// Fetches as much as pays. 1: something.
+static int fetch_what_pays(struct fos_context *context, struct fos_mount *mount, const char *name, uint32_t length) {
+    enum { USED_PART = 4 };
+    int fetched = 0, is_used = ahead.kept > 0 && fos_load_relaxed_u32(&ahead.used) >= ahead.kept / USED_PART;
+    uint64_t child;
+    while (ahead.bytes > 0 && (is_used || (ahead.found >= ahead.due && !fetched))) {
+        uint32_t kept = fetch_ahead(context, mount);
+        ahead.kept = kept;
+        ahead.due = ahead.found + kept / ENTRIES_A_LOOKUP;
+        ahead.bytes = kept == 0 ? 0 : ahead.bytes < AHEAD_MOST_BYTES ? ahead.bytes * 2 : AHEAD_MOST_BYTES;
+        fos_store_relaxed_u32(&ahead.used, 0);
+        fetched = 1;
+        if (cached_entry(mount, ahead.directory, name, length, &child)) break;
+    }
+    return fetched;
+}
+
 // A name of the directory is not known. 1: now it may be.
-static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory) {
+static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
     if (!enabled) return 0;
     if (!fos_compare_exchange_u32(&ahead.busy, 0, 1)) {
         // Another thread fetches what this one wants too; many that ask at once are slower than one that is waited for.
@@ -300,15 +319,10 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
         ahead.cookie = 2;  // behind "." and ".."
         ahead.found = 0;
         ahead.due = AHEAD_AFTER;
+        ahead.kept = 0;
         ahead.bytes = AHEAD_LEAST_BYTES;
     }
-    int fetched = 0;
-    if (ahead.found >= ahead.due && ahead.bytes > 0) {
-        uint32_t kept = fetch_ahead(context, mount);
-        ahead.due = ahead.found + kept / ENTRIES_A_LOOKUP;
-        ahead.bytes = kept == 0 ? 0 : ahead.bytes < AHEAD_MOST_BYTES ? ahead.bytes * 2 : AHEAD_MOST_BYTES;
-        fetched = 1;
-    }
+    int fetched = fetch_what_pays(context, mount, name, length);
     fos_store_release_u32(&ahead.busy, 0);
     return fetched;
 }
@@ -320,13 +334,14 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
     if (cached_entry(mount, directory, name, length, &child)) {
         int hit = child == 0 || fos_cached_attributes(mount, child, attributes);
         count(hit);
+        if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
         if (hit) return child == 0 ? -ENOENT : 0;
     } else {
         count(0);
         if (directory == listed_directory) attributes_wanted = 16;
     }
     int dots = is_dots(name, length);
-    if (!dots && look_ahead(context, mount, directory) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
+    if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
     uint32_t epoch = epoch_now(mount, directory);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
     memcpy(fos_payload(request), name, length);

@@ -382,6 +382,8 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
 int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags);
 // 1: a reference that was kept is the caller's.
 int fos_reference_take(const struct fos_mount *mount, uint64_t inode);
+// For a request about an inode: the inode of a reference that it takes along to the same server, as its `given`; 0: none.
+uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode);
 // Gives back what was kept of inodes that have changed since, or all.
 void fos_references_settle(struct fos_context *context, int all);
 void fos_references_after_fork(void);

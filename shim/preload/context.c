@@ -100,7 +100,9 @@ uint32_t fos_contexts_settle(struct fos_context *context) {
 
 struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode) {
     if (context->posted >> mount->index & 1) drain(context, mount);
-    return fos_request(&mount->client, (int)context->index, operation, inode);
+    struct fos_message *request = fos_request(&mount->client, (int)context->index, operation, inode);
+    if (operation >= FOS_OP_LOOKUP && operation < FOS_OP_PEER_FIRST) request->given = fos_reference_given(mount, inode);
+    return request;
 }
 
 // Notes that the daemon has gone: its open files fail from now on, and the mount table will have changed.

@@ -5,7 +5,8 @@
 // does not give back makes the next open one without a message.
 // Only references for reading are kept, which keep nobody from anything, and only of directories and small files: if the file
 // is removed meanwhile, its memory waits for the reference. It is given back when others need the place, when this process
-// removes something, before an exec, and with the connection.
+// removes something, before an exec, and with the connection. One that others need the place of costs no message of its own:
+// the next request to its server takes it along (`given` in fos/message.h).
 // Invariant: a place changes hands with one compare-and-swap of its state, so threads and signal handlers do not wait for
 // each other; who finds a place taken does without.
 #define _GNU_SOURCE
@@ -22,6 +23,11 @@ static struct {
     uint32_t reserved;
 } references[REFERENCES];
 static uint32_t kept, next;  // how many places are not free; the place that is used next
+static struct {
+    uint32_t state;  // as of a place
+    uint32_t owner;
+    uint64_t inode;
+} given;  // what the next request takes along
 
 // 1: the place is this call's until `leave`.
 static int seize(uint32_t place) { return fos_compare_exchange_u32(&references[place].state, KEPT, TAKEN); }
@@ -30,13 +36,38 @@ static void leave(uint32_t place, uint32_t state) {
     fos_store_release_u32(&references[place].state, state);
 }
 
+static void give_back_now(struct fos_context *context, uint32_t owner, uint64_t inode) {
+    struct fos_mount *mount = &fos_mounts[(owner - 1) & 15];
+    if (mount->state == FOS_MOUNT_CONNECTED && fos_connection_tag(mount) == owner) fos_give_back(context, mount, inode, O_RDONLY);
+}
+
 // Gives what a seized place holds back, if its connection still stands, and frees it.
 static void give_back(struct fos_context *context, uint32_t place) {
     uint32_t owner = references[place].owner;
     uint64_t inode = references[place].inode;
-    struct fos_mount *mount = &fos_mounts[(owner - 1) & 15];
     leave(place, FREE);
-    if (mount->state == FOS_MOUNT_CONNECTED && fos_connection_tag(mount) == owner) fos_give_back(context, mount, inode, O_RDONLY);
+    give_back_now(context, owner, inode);
+}
+
+// The same, but without a message if there is room for it in the next one.
+static void give_along(struct fos_context *context, uint32_t place) {
+    if (!fos_compare_exchange_u32(&given.state, FREE, TAKEN)) return give_back(context, place);
+    given.owner = references[place].owner;
+    given.inode = references[place].inode;
+    leave(place, FREE);
+    fos_store_release_u32(&given.state, KEPT);
+}
+
+uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode) {
+    if (__builtin_expect(fos_load_relaxed_u32(&given.state) != KEPT, 1)) return 0;
+    if (!fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) return 0;
+    uint64_t taken = given.inode;
+    int is_its = given.owner == fos_connection_tag(mount);
+    int fits = is_its && fos_owner(&mount->client, taken) == fos_owner(&mount->client, inode);
+    // What is of an older connection went with it.
+    int is_nobodys = mount->index == ((given.owner - 1) & 15) && !is_its;
+    fos_store_release_u32(&given.state, fits || is_nobodys ? FREE : KEPT);
+    return fits ? taken : 0;
 }
 
 int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags) {
@@ -44,7 +75,7 @@ int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uin
     if ((open_flags & O_ACCMODE) != O_RDONLY || !fos_cached_attributes(mount, inode, &attributes)) return 0;
     if (attributes.links == 0 || ((attributes.mode & S_IFMT) != S_IFDIR && attributes.size > LARGEST_BYTES)) return 0;
     uint32_t place = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % REFERENCES;
-    if (seize(place)) give_back(context, place);
+    if (seize(place)) give_along(context, place);
     if (!fos_compare_exchange_u32(&references[place].state, FREE, TAKEN)) return 0;
     __atomic_add_fetch(&kept, 1, __ATOMIC_RELAXED);
     references[place].owner = fos_connection_tag(mount);
@@ -67,6 +98,12 @@ int fos_reference_take(const struct fos_mount *mount, uint64_t inode) {
 }
 
 void fos_references_settle(struct fos_context *context, int all) {
+    if (all && fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) {
+        uint32_t owner = given.owner;
+        uint64_t inode = given.inode;
+        fos_store_release_u32(&given.state, FREE);
+        give_back_now(context, owner, inode);
+    }
     if (fos_load_relaxed_u32(&kept) == 0) return;
     for (uint32_t place = 0; place < REFERENCES; place++) {
         const struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
@@ -77,6 +114,6 @@ void fos_references_settle(struct fos_context *context, int all) {
 }
 
 void fos_references_after_fork(void) {
-    kept = 0;
+    kept = given.state = 0;
     for (uint32_t place = 0; place < REFERENCES; place++) references[place].state = FREE;
 }

@@ -178,6 +178,8 @@ static int settle(struct fos_client *client, int channel) {
     int32_t status = reply->status;
     if (client->timed) note_reply(client, channel);
     if (status == FOS_TRANSPORT_RETRY || status == FOS_TRANSPORT_FULL) {
+        // A server has seen it and asks for it once more: what was given with it has been taken.
+        if (status == FOS_TRANSPORT_RETRY) client->channel[channel].request.given = 0;
         back_off(state);
         return 0;
     }
