@@ -37,8 +37,12 @@ public final class SimulatedFleets {
     public let memory: [MailboxAddress]
 
     /// Puts the fleets on a machine, and runs until they are ready.
-    /// - Parameter wrap: what a file server is hosted as; for servers with a store, and for those broken on purpose.
-    public init(host: SimHost, plan: FleetPlan, wrap: ((SimulatedFleets, Int) -> SimServer)? = nil) {
+    /// - Parameters:
+    ///   - wrap: what a file server is hosted as; for servers with a store, and for those broken on purpose.
+    ///   - wrapMemory: the same of a memory server.
+    public init(
+        host: SimHost, plan: FleetPlan, wrap: ((SimulatedFleets, Int) -> SimServer)? = nil, wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil
+    ) {
         self.host = host
         self.plan = plan
         var next: [Int: Int] = [:]
@@ -52,7 +56,7 @@ public final class SimulatedFleets {
         for member in names.indices { host.add(NameMember(nameServer(member)), at: names[member]) }
         for member in files.indices { host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member]) }
         for member in memory.indices {
-            host.add(MemoryMember(MemoryServer(member: member, members: memory, options: plan.memory)), at: memory[member])
+            host.add(wrapMemory?(self, member) ?? MemoryMember(memoryServer(member)), at: memory[member])
         }
         host.fallback = files
         host.tickAll()
@@ -68,6 +72,8 @@ public final class SimulatedFleets {
             root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, store: store,
             incarnation: incarnation, hasRoot: hasRoot, isJoining: isJoining)
     }
+
+    public func memoryServer(_ member: Int) -> MemoryServer { MemoryServer(member: member, members: memory, options: plan.memory) }
 
     public func nameServer(_ member: Int) -> NameServer {
         let matrix = distances

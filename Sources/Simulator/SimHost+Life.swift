@@ -64,6 +64,8 @@ extension SimHost {
     public func kill(_ client: SimClient) {
         guard client.isAlive else { return }
         client.isAlive = false
+        // Its mappings end with it.
+        for token in Array(client.regions.keys) { client.letGo(token) }
         for mailbox in mailboxes where mailbox.server != nil {
             let latency = costs.message.latency(distance: topology.distance(from: client.core, to: mailbox.address.core))
             news(FOS_OP_CLIENT_GONE, to: mailbox, about: client, after: latency)

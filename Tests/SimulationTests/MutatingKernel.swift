@@ -5,6 +5,7 @@
 
 import CFosWire
 import FileService
+import MemoryService
 import Messaging
 import Simulation
 import Simulator
@@ -28,6 +29,8 @@ enum Mutation: String, CaseIterable {
     case peerMessageLost
     case creationAnsweredAndUndone
     case appendMisplaced
+    case memoryReclaimedEarly
+    case memoryNotZeroed
 }
 
 /// One mutation of one server, and its chance.
@@ -81,8 +84,14 @@ struct MutatingKernel: Kernel {
     }
     var hasHugeFrames: Bool { real.hasHugeFrames }
     func populate(_ region: SharedRegion, offset: Int, bytes: Int) { real.populate(region, offset: offset, bytes: bytes) }
-    func discard(_ region: SharedRegion, offset: Int, bytes: Int) { real.discard(region, offset: offset, bytes: bytes) }
-    func isAlone(_ region: SharedRegion) -> Bool { real.isAlone(region) }
+    func discard(_ region: SharedRegion, offset: Int, bytes: Int) {
+        if mutator.mutation == .memoryNotZeroed, mutator.strikes(oneIn: 1) { return }
+        real.discard(region, offset: offset, bytes: bytes)
+    }
+    func isAlone(_ region: SharedRegion) -> Bool {
+        if real.isAlone(region) { return true }
+        return mutator.mutation == .memoryReclaimedEarly && mutator.strikes(oneIn: 1)
+    }
     func dropRegion(_ region: SharedRegion) { real.dropRegion(region) }
     func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool {
         real.handOut(region, token: token, to: envelope)
@@ -258,4 +267,18 @@ final class MutatedFileServer: SimServer, InspectableFileServer {
         kernel.real.reply(to: request.envelope, message)
         return true
     }
+}
+
+/// A memory server with a mutation.
+final class MutatedMemoryServer: SimServer {
+    var server: MemoryServer
+    let mutator: Mutator
+    init(_ server: consuming MemoryServer, _ mutator: Mutator) {
+        self.server = server
+        self.mutator = mutator
+        super.init()
+    }
+    override func receive(_ request: Request, _ kernel: SimKernel) { server.receive(request, MutatingKernel(real: kernel, mutator: mutator)) }
+    override func resume(_ response: Response, _ kernel: SimKernel) { server.resume(response, MutatingKernel(real: kernel, mutator: mutator)) }
+    override func describe(_ statistics: inout fos_statistics) { server.describe(&statistics) }
 }

@@ -14,6 +14,9 @@ import Testing
         scenario.workload.data = 8
         scenario.workload.locks = 5
         scenario.workload.listings = 3
+        scenario.memoryServers = 2
+        scenario.memoryBytes = 256 << 10
+        scenario.workload.memoryClients = 4
         return scenario
     }
 
@@ -30,6 +33,12 @@ import Testing
                 let isTwin = mutation == .slotOwnedTwice && member == 3
                 if isTwin { mutator.strikes += 1 }
                 return MutatedFileServer(fleets.fileServer(isTwin ? 2 : member, store: MemoryStore()), mutator)
+            },
+            wrapMemory: { fleets, member in
+                guard mutation == .memoryReclaimedEarly || mutation == .memoryNotZeroed, let mutation else { return MemoryMember(fleets.memoryServer(member)) }
+                let mutator = Mutator(mutation, seed: seed &* 37 &+ UInt64(member))
+                mutators.append(mutator)
+                return MutatedMemoryServer(fleets.memoryServer(member), mutator)
             })
         return (run.run(), mutators.reduce(0) { $0 + $1.strikes })
     }

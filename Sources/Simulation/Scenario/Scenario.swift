@@ -48,6 +48,9 @@ public struct Scenario: Sendable {
     public var calibration = "chip"
     public var fileServers = 4
     public var nameServers = 0
+    public var memoryServers = 0
+    /// Bytes that each memory server may grant.
+    public var memoryBytes = 1 << 20
     public var pagesPerServer = 4096
     public var mailboxCapacity = 512
     public var workload = WorkloadMix()
@@ -83,6 +86,8 @@ extension Scenario {
         cores = try reader.number("cores", 1...4096) ?? cores
         fileServers = try reader.number("fileServers", 1...4096) ?? min(fileServers, max(cores - 1, 1))
         nameServers = try reader.number("nameServers", 0...64) ?? nameServers
+        memoryServers = try reader.number("memoryServers", 0...64) ?? memoryServers
+        memoryBytes = try reader.number("memoryBytes", 1 << 16...1 << 34) ?? memoryBytes
         pagesPerServer = try reader.number("pagesPerServer", 64...1 << 24) ?? pagesPerServer
         mailboxCapacity = try reader.number("mailboxCapacity", 1...65536) ?? mailboxCapacity
         calibration = try reader.string("calibration") ?? calibration
@@ -92,6 +97,7 @@ extension Scenario {
         }
         if let text = try reader.string("topology") { topology = try TopologyPlan(text: text) }
         if let json = reader.take("workload") { workload = try WorkloadMix(json: json) }
+        guard workload.memoryClients == 0 || memoryServers > 0 else { throw ScenarioError("\"memoryClients\" of workload without \"memoryServers\"") }
         if let json = reader.take("faults") {
             guard case .array(let list) = json else { throw ScenarioError("\"faults\" is no list") }
             for each in list { faults.append(try FaultPlan(json: each)) }
@@ -118,6 +124,7 @@ extension WorkloadMix {
         var reader = try MemberReader(json, of: "workload")
         clients = try reader.number("clients", 1...4096) ?? clients
         threadsPerClient = try reader.number("threadsPerClient", 1...64) ?? threadsPerClient
+        memoryClients = try reader.number("memoryClients", 0...4096) ?? memoryClients
         operations = try reader.number("operations", 1...1_000_000) ?? operations
         directories = try reader.number("directories", 0...1000) ?? directories
         names = try reader.number("names", 1...64) ?? names

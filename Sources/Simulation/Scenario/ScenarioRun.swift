@@ -6,7 +6,7 @@
 import CFosWire
 import FileService
 import Fleet
-
+import MemoryService
 import Messaging
 public import Simulator
 
@@ -28,6 +28,8 @@ public final class ScenarioRun {
     public private(set) var fleets: SimulatedFleets
     private var random: SeededRandom
     private var programs: [(program: RandomProgram, thread: SimThread)] = []
+    private var memoryPrograms: [(program: MemoryProgram, client: SimClient)] = []
+    private let ledger = FrameLedger()
     private var clients: [SimClient] = []
     /// Members whose inodes are lost.
     private var lost = Set<Int>()
@@ -41,9 +43,10 @@ public final class ScenarioRun {
     /// - Parameters:
     ///   - traceRecords: kept of each server.
     ///   - wrap: hosts a file server otherwise than as `FileMember`.
+    ///   - wrapMemory: hosts a memory server otherwise than as `MemoryMember`.
     public init(
         _ scenario: Scenario, seed: UInt64, topology: CoreTopology, costs: Costs, traceRecords: Int = 0,
-        wrap: ((SimulatedFleets, Int) -> SimServer)? = nil
+        wrap: ((SimulatedFleets, Int) -> SimServer)? = nil, wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil
     ) {
         self.scenario = scenario
         self.seed = seed
@@ -57,6 +60,8 @@ public final class ScenarioRun {
         random = SeededRandom(seed: seed &* 0x9e37_79b9 &+ 1)
         let places = Layout(scenario, cores: topology.cores, &random)
         var plan = FleetPlan(fileCores: places.files, nameCores: places.names)
+        plan.memoryCores = places.memory
+        plan.memory = ScenarioRun.memoryOptions(scenario)
         plan.pagesPerServer = scenario.pagesPerServer
         let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
         self.stores = stores
@@ -65,7 +70,7 @@ public final class ScenarioRun {
                 ? FileMember(fleets.fileServer(member, store: MemoryStore()))
                 : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member])))
         }
-        fleets = SimulatedFleets(host: host, plan: plan, wrap: wrap)
+        fleets = SimulatedFleets(host: host, plan: plan, wrap: wrap, wrapMemory: wrapMemory)
         prepare(on: places.clients[0])
         for index in 0..<scenario.workload.clients {
             let client = host.addClient(core: places.clients[index % places.clients.count])
@@ -77,16 +82,36 @@ public final class ScenarioRun {
             }
             clients.append(client)
         }
+        for index in 0..<scenario.workload.memoryClients {
+            let client = host.addClient(core: places.clients[(scenario.workload.clients + index) % places.clients.count])
+            let program = MemoryProgram(ledger: ledger, identity: index, servers: fleets.memory, operations: scenario.workload.operations)
+            client.addThread(program)
+            memoryPrograms.append((program, client))
+            clients.append(client)
+        }
+    }
+
+    /// Small regions and steps, so that a short run has many of them.
+    private static func memoryOptions(_ scenario: Scenario) -> MemoryOptions {
+        var options = MemoryOptions(limitBytes: scenario.memoryBytes, reserveBytes: scenario.memoryBytes / 8)
+        options.smallRegionBytes = 64 << 10
+        options.largeRegionBytes = 512 << 10
+        options.stepBytes = 32 << 10
+        options.populateBytes = 16 << 10
+        options.requestBytes = 128 << 10
+        options.serverExtentBytes = 64 << 10
+        return options
     }
 
     /// Which cores do what.
     private struct Layout {
         var files: [Int] = []
         var names: [Int] = []
+        var memory: [Int] = []
         var clients: [Int] = []
 
         init(_ scenario: Scenario, cores: Int, _ random: inout SeededRandom) {
-            let servers = scenario.fileServers + scenario.nameServers
+            let servers = scenario.fileServers + scenario.nameServers + scenario.memoryServers
             var order = Array(0..<cores)
             switch scenario.placement {
             case .far: break
@@ -99,6 +124,7 @@ public final class ScenarioRun {
             }
             for member in 0..<scenario.fileServers { files.append(order[member % cores]) }
             for member in 0..<scenario.nameServers { names.append(order[(scenario.fileServers + member) % cores]) }
+            for member in 0..<scenario.memoryServers { memory.append(order[(scenario.fileServers + scenario.nameServers + member) % cores]) }
             clients = servers < cores ? Array(order[servers...]) : order
             if scenario.placement == .far { clients.reverse() }
         }
@@ -140,9 +166,11 @@ public final class ScenarioRun {
         }
         if host.lettersInUse > 0, host.isIdle { violations.append(Violation("protocol", "\(host.lettersInUse) letters are nowhere")) }
         violations += census()
+        violations += ledger.violations
+        if !fleets.memory.isEmpty, violations.isEmpty { violations += auditMemory() }
         violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
         return RunResult(
-            seed: seed, hash: host.eventHash, operations: world.history.operations, virtualTime: end - begin, totals: host.totals,
+            seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin, totals: host.totals,
             violations: violations)
     }
 
@@ -174,6 +202,16 @@ public final class ScenarioRun {
         follow(script, on: programs[0].thread.client.core)
     }
 
+    /// All memory is the fleet's again: whoever had some has given it back, or is dead.
+    private func auditMemory() -> [Violation] {
+        let audit = MemoryAudit(servers: fleets.memory)
+        let client = host.addClient(core: clients[0].core)
+        client.addThread(audit)
+        client.start()
+        host.run(until: host.time + 200_000_000_000_000)
+        return audit.violations(limit: scenario.memoryServers * scenario.memoryBytes)
+    }
+
     private func census() -> [Violation] {
         let servers = fleets.files.compactMap { host.server(at: $0) as? any InspectableFileServer }
         return Census(
@@ -185,7 +223,7 @@ public final class ScenarioRun {
     /// The last trace records of every server, for a failure that is replayed.
     public func traces() -> [(name: String, records: [(time: UInt64, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32)])] {
         var all: [(String, [(UInt64, UInt16, UInt16, Int32, UInt64, UInt32)])] = []
-        for (fleet, addresses) in [("/sys/name", fleets.names), ("/sys/file", fleets.files)] {
+        for (fleet, addresses) in [("/sys/name", fleets.names), ("/sys/file", fleets.files), ("/sys/memory", fleets.memory)] {
             for (member, address) in addresses.enumerated() {
                 all.append(("\(fleet)/\(member)", host.traceRecords(of: address).map { ($0.time, $0.kind, $0.operation, $0.status, $0.inode, $0.client) }))
             }
@@ -232,6 +270,7 @@ public final class ScenarioRun {
                 guard client.isAlive else { return }
                 host.kill(client)
                 for (program, thread) in programs where thread.client === client { program.abandon(thread) }
+                for (program, other) in memoryPrograms where other === client { program.abandon() }
             }
         case .slotsMove: host.at(moment) { [unowned self] host in moveSlot(host) }
         default: break

@@ -10,6 +10,8 @@ import Simulator
 public struct WorkloadMix: Sendable, Equatable {
     public var clients = 5
     public var threadsPerClient = 1
+    /// Clients of the memory fleet, beside those of files.
+    public var memoryClients = 0
     /// Operations of each thread.
     public var operations = 60
     /// Directories made before the clients begin.
