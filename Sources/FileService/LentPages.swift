@@ -16,7 +16,7 @@ import Messaging
 extension InodeFlags {
     /// Some pages are lent.
     static var lent: InodeFlags { InodeFlags(rawValue: 32) }
-    /// Somebody waits for the loans to end.
+    /// Somebody waits for the loans to end, or the file is about to move to another server.
     static var recalled: InodeFlags { InodeFlags(rawValue: 64) }
 }
 

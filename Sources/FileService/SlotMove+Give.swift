@@ -92,8 +92,9 @@ extension FileServer {
             if inode.isDirectory && !giving.takesDirectories || isPinned(inode) { continue }
             motion.giving?.scan = scan
             motion.giving?.inode = inode
-            // From here on nobody writes to its pages unseen.
+            // From here on nobody writes to its pages unseen, or reads them where they lie.
             endWriting(inode, kernel)
+            inode.pointee.flags.insert(.recalled)
             enter(.inode)
             return .changed
         }
@@ -114,6 +115,10 @@ extension FileServer {
     /// Whether a transaction has a pointer to the inode, or counts on finding it here.
     private func isPinned(_ inode: InodePointer) -> Bool {
         if inode.pointee.busy > 0 { return true }
+        if inode.pointee.flags.contains(.lent) {
+            inode.pointee.flags.insert(.recalled)
+            return true
+        }
         guard inode.isRegular, continuations.count > 1 else { return false }
         var isTarget = false
         continuations.forEach { _, state in
@@ -246,6 +251,7 @@ extension FileServer {
 
     private mutating func reopen<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         motion.giving?.inode = nil
+        inode.pointee.flags.remove(.recalled)
         locks.setFrozen(inode, false)
         giveGrant(inode)
         releaseIfUnused(inode, kernel)

@@ -244,7 +244,7 @@ extension FileServer {
         inode.pointee.links = last.links
         inode.pointee.device = last.device
         inode.pointee.subdirectories = last.subdirectories
-        inode.pointee.flags = InodeFlags(rawValue: last.flags)
+        inode.pointee.flags = InodeFlags(rawValue: last.flags).subtracting([.lent, .recalled])
         if inode.isDirectory { inode.directory.pointee.skipCookies(to: last.next_cookie) }
         // With the front end all that the kernel held has gone.
         guard kernel.kernelCacheClient != nil else { return inode.pointee.flags = inode.pointee.flags.subtracting(.flushing) }
