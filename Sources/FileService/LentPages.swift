@@ -4,7 +4,8 @@
 // (struct fos_place). It hands them to the kernel, and gives them back with FOS_OP_GIVE_BACK.
 // Protocol: what takes pages away from a file, or moves them, asks `mayMovePages`, and is answered RETRY while they are
 // lent; from then on the file lends no more, so a file that is read all the time can be cut all the same. Overwriting goes
-// on: who reads while another writes may see either, as with any read in two parts.
+// on: who reads while another writes may see either, as with any read in two parts. What is lent does not move to another
+// server, and what is moving is not lent.
 // Invariants: a page that is lent stays where it is, and its file's; each channel has at most one loan, as it has one
 // request; the front end's death ends all loans, as nobody reads then.
 

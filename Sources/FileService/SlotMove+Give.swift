@@ -108,11 +108,11 @@ extension FileServer {
             return .changed
         }
         motion.giving?.wentInRound = 0
-        // What is left is held by transactions: they end soon, and wait for nobody here.
+        // What is left is held by transactions, or lent: both end soon, and wait for nobody here.
         return giving.wentInRound > 0 ? .changed : .blocked
     }
 
-    /// Whether a transaction has a pointer to the inode, or counts on finding it here.
+    /// Whether a transaction has a pointer to the inode, or counts on finding it here, or its pages are lent.
     private func isPinned(_ inode: InodePointer) -> Bool {
         if inode.pointee.busy > 0 { return true }
         if inode.pointee.flags.contains(.lent) {

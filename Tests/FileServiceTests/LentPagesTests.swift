@@ -102,4 +102,28 @@ import Testing
         #expect(s.other.truncate(s.file, 10) == 0)
         s.fleet.check()
     }
+
+    @Test func aFileMovesToAnotherServerWhenItsPagesAreBack() throws {
+        let s = Setup()
+        let lent = s.read(s.kernel, 0, Self.size)
+        #expect(isLent(lent))
+        let before = bytes(lent)
+        let slot = Int(s.file % 4096)
+        let giver = try #require(s.fleet.owner(ofSlot: slot))
+        s.fleet.give(from: giver, to: 1 - giver, slot: slot)
+        for _ in 0..<20 {
+            s.fleet.host.tick()
+            s.fleet.host.runUntilQuiet()
+        }
+        #expect(s.fleet.look(giver) { $0.inodes.find(s.file) != nil } && bytes(lent) == before)
+        s.giveBack()
+        s.fleet.settleMoves()
+        #expect(s.fleet.owner(ofSlot: slot) == 1 - giver)
+        // It is lent there as it was here.
+        let again = s.read(s.kernel, 0, Self.size)
+        #expect(isLent(again) && bytes(again) == before)
+        s.giveBack()
+        #expect(s.other.truncate(s.file, 10) == 0)
+        s.fleet.check()
+    }
 }
