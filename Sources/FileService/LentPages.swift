@@ -1,7 +1,7 @@
 // Pages that the FUSE front end reads where they lie, instead of a copy.
 //
 // Role: a large READ of the front end, which lives in the same process, is answered with the places of the bytes
-// (struct fos_place). It hands them to the kernel, and gives them back with FOS_OP_GIVE_BACK.
+// (struct fos_page_place). It hands them to the kernel, and gives them back with FOS_OP_GIVE_BACK.
 // Protocol: what takes pages away from a file, or moves them, asks `mayMovePages`, and is answered RETRY while they are
 // lent; from then on the file lends no more, so a file that is read all the time can be cut all the same. Overwriting goes
 // on: who reads while another writes may see either, as with any read in two parts. What is lent does not move to another
@@ -74,14 +74,14 @@ extension FileServer {
     /// are to be copied.
     mutating func lend(_ inode: InodePointer, at offset: UInt64, _ count: Int, into room: UnsafeMutableRawBufferPointer, _ request: Request) -> Bool {
         guard count >= Limits.leastLent, !inode.pointee.flags.contains(.recalled), !isWritten(inode),
-            room.count >= (count / Limits.pageBytes + 2) * MemoryLayout<fos_place>.stride,
+            room.count >= (count / Limits.pageBytes + 2) * MemoryLayout<fos_page_place>.stride,
             lent.add(inode.pointee.number, to: request.envelope)
         else { return false }
         inode.pointee.flags.insert(.lent)
         var position = offset
         var left = count
         var used = 0
-        var place = fos_place()
+        var place = fos_page_place()
         while left > 0 {
             let within = Int(position % UInt64(Limits.pageBytes))
             let bytes = min(left, Limits.pageBytes - within)
@@ -93,7 +93,7 @@ extension FileServer {
                 place.length += UInt64(bytes)
             } else {
                 if place.length > 0 { put(place, &used, room) }
-                place = fos_place(address: address, length: UInt64(bytes))
+                place = fos_page_place(address: address, length: UInt64(bytes))
             }
             position += UInt64(bytes)
             left -= bytes
@@ -102,9 +102,9 @@ extension FileServer {
         return true
     }
 
-    private func put(_ place: fos_place, _ used: inout Int, _ room: UnsafeMutableRawBufferPointer) {
-        room.storeBytes(of: place, toByteOffset: used, as: fos_place.self)
-        used += MemoryLayout<fos_place>.stride
+    private func put(_ place: fos_page_place, _ used: inout Int, _ room: UnsafeMutableRawBufferPointer) {
+        room.storeBytes(of: place, toByteOffset: used, as: fos_page_place.self)
+        used += MemoryLayout<fos_page_place>.stride
     }
 
     /// GIVE_BACK: what was lent to this channel is not read any more.

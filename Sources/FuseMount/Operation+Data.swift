@@ -80,7 +80,7 @@ extension Operation {
             var used = 0
             var index = 0
             while left > 0, used < parts.count {
-                let place = UnsafeRawPointer(places).load(fromByteOffset: index * MemoryLayout<fos_place>.stride, as: fos_place.self)
+                let place = UnsafeRawPointer(places).load(fromByteOffset: index * MemoryLayout<fos_page_place>.stride, as: fos_page_place.self)
                 let zeros = place.address == 0
                 var length = min(Int(clamping: place.length), left)
                 guard length > 0 else { break }

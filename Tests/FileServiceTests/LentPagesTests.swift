@@ -43,8 +43,8 @@ import Testing
         var found: [UInt8] = []
         var offset = 0
         while found.count < Int(reply.header.bulk_length) {
-            let place: fos_place = loopFixed(reply.bulk, at: offset)
-            offset += MemoryLayout<fos_place>.stride
+            let place: fos_page_place = loopFixed(reply.bulk, at: offset)
+            offset += MemoryLayout<fos_page_place>.stride
             guard place.length > 0 else { break }
             if let address = UnsafeRawPointer(bitPattern: UInt(place.address)) {
                 found += UnsafeRawBufferPointer(start: address, count: Int(place.length))

@@ -49,7 +49,7 @@ enum fos_reply_flag {
     FOS_CREATED = 1,         // CREATE, TMPFILE: the file is new
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
     FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
-    FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_place)
+    FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_page_place)
     FOS_REPLY_RESIZED = 8,   // the size changed of a file that the kernel may have mapped: see that it asks again (stat it)
 };
 
@@ -119,8 +119,8 @@ enum fos_io_flag {
 };
 // Where bytes lie, in the process of the servers and the front end; address 0: zeros. Until GIVE_BACK, whose header names
 // the inode, on the same channel. The lengths add up to bulk_length.
-struct fos_place { uint64_t address, length; };
-static_assert(sizeof(struct fos_place) == 16, "place layout");
+struct fos_page_place { uint64_t address, length; };
+static_assert(sizeof(struct fos_page_place) == 16, "place layout");
 struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file)
     uint64_t offset;    // where it happened (APPEND)
     uint64_t size;      // of the file afterwards
