@@ -132,6 +132,8 @@ extension FileServer {
         if valid & FOS_SET_CHANGED.rawValue != 0 { inode.pointee.changed = changed }
         committed(.inode(inode), kernel)
         if sizeChanges { revokeData(inode, kernel) } else { revokeAttributes(inode, kernel) }
+        let decides = FOS_SET_UID.rawValue | FOS_SET_GID.rawValue | FOS_SET_MODE.rawValue
+        if !turn.isKernel, inode.pointee.kernelReferences > 0, valid & decides != 0 { turn.looksAgain = true }
         answer(attributesOf: inode, kernel)
     }
 

@@ -51,7 +51,7 @@ extension FileServer {
         message.pointee.operation = request.operation
         message.pointee.inode = request.message.pointee.inode
         message.pointee.epoch = kernel.epoch(ofInode: message.pointee.inode)
-        if turn.resized { message.pointee.flags |= UInt16(FOS_REPLY_RESIZED.rawValue) }
+        if turn.looksAgain { message.pointee.flags |= UInt16(FOS_REPLY_LOOK_AGAIN.rawValue) }
         guard turn.isCoordinator, turn.cookie != 0 else { return kernel.reply(to: request.envelope, message) }
         let id = ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie))
         guard let state = continuations.state(id) else { preconditionFailure("notices without a continuation") }

@@ -23,8 +23,8 @@ struct Turn {
     /// The cookie names a continuation of this server.
     var isCoordinator = true
     var notices: UInt32 = 0
-    /// The size of a file changed that the kernel may have mapped.
-    var resized = false
+    /// Something changed that the kernel decides by, of an inode that it holds.
+    var looksAgain = false
     /// When it is: see `time`.
     var time: Timestamp?
 }

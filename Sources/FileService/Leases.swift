@@ -86,7 +86,7 @@ extension FileServer {
     /// The size has changed. Pages that a program maps end at the size that the kernel has seen last, and it does not ask when
     /// one is touched: whoever changed the size makes it ask.
     @inline(__always) mutating func noteSize(_ inode: InodePointer) {
-        if !turn.isKernel, inode.pointee.flags.contains(.kernelMaps) { turn.resized = true }
+        if !turn.isKernel, inode.pointee.flags.contains(.kernelMaps) { turn.looksAgain = true }
     }
 
     /// Attributes of an inode have changed.

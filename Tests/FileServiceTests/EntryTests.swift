@@ -184,6 +184,27 @@ import Testing
         fleet.check()
     }
 
+    /// A reference that goes with another request, whichever member that comes to first.
+    @Test(arguments: [1, 2]) func aReferenceIsGivenBackBesideAnotherRequest(members: Int) {
+        let fleet = FileFleet(members: members)
+        let (files, other) = (fleet.files(), fleet.files())
+        let f = files.create(1, "f").inode
+        #expect(files.open(f, 0).status == 0 && files.open(f, 0).status == 0 && other.open(f, 0).status == 0)
+        #expect(fleet.snapshot()[f]?.references == 3)
+        let look = LoopCall(FOS_OP_GETATTR, inode: f)
+        #expect(files.call(look.giving(f)).status == 0 && fleet.snapshot()[f]?.references == 2)
+        #expect(files.unlink(1, "f") == 0 && fleet.snapshot()[f]?.references == 2)
+        // The request itself is answered before its inode goes with the last reference.
+        #expect(files.call(look.giving(f)).status == 0 && fleet.snapshot()[f]?.references == 1)
+        // Nobody gives back what is another's, or what is not there.
+        #expect(files.call(look.giving(f)).status == 0 && files.call(look.giving(f + 4096 * 1000)).status == 0)
+        #expect(fleet.snapshot()[f]?.references == 1)
+        let passed = other.client.post(LoopCall(FOS_OP_GETATTR, inode: f).giving(f), to: fleet.servers[fleet.servers.count - 1])
+        fleet.host.runUntilQuiet()
+        #expect(other.client.reply(passed)?.status == 0 && fleet.snapshot()[f] == nil)
+        fleet.check()
+    }
+
     /// What an OPEN granted ends with the references that were granted it.
     @Test func grantsEndWithTheirReferences() {
         let fleet = FileFleet(members: 1, rootMode: 0o777)

@@ -256,12 +256,12 @@ import Testing
         s.fleet.check()
     }
 
-    /// Whoever changes the size of a file that a program may have mapped is told, and has the kernel look again.
-    @Test func aSizeThatTheKernelMayHaveMappedIsSaid() {
+    /// Whoever changes what the kernel decides by (owner, mode, the size of a file that may be mapped) is told, and has it look again.
+    @Test func whatTheKernelDecidesByIsSaid() {
         let fleet = FileFleet(members: 1)
         let (kernel, files) = (fleet.frontEnd(), fleet.files())
         let f = files.create(1, "f", reference: 1).inode
-        func isSaid(_ reply: LoopReply) -> Bool { reply.status == 0 && UInt32(reply.header.flags) & FOS_REPLY_RESIZED.rawValue != 0 }
+        func isSaid(_ reply: LoopReply) -> Bool { reply.status == 0 && UInt32(reply.header.flags) & FOS_REPLY_LOOK_AGAIN.rawValue != 0 }
         #expect(!isSaid(files.call(Files.writeCall(f, 0, [1, 2, 3]))) && kernel.lookup(1, "f").status == 0)
         #expect(!isSaid(files.call(Files.writeCall(f, 3, [4]))), "it has no pages yet")
         _ = kernel.read(f, 0, 4)
@@ -271,7 +271,15 @@ import Testing
             FOS_OP_SETATTR, inode: f,
             fos_setattr_request(valid: FOS_SET_SIZE.rawValue, mode: 0, uid: 0, gid: 0, size: 2, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
         #expect(isSaid(files.call(cut)) && !isSaid(files.call(cut)))
+        func owned(_ valid: UInt32) -> LoopCall {
+            LoopCall(
+                FOS_OP_SETATTR, inode: f,
+                fos_setattr_request(valid: valid, mode: 0o600, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
+        }
+        #expect(isSaid(files.call(owned(FOS_SET_MODE.rawValue))) && isSaid(files.call(owned(FOS_SET_GID.rawValue))), "it decides by them")
+        #expect(!isSaid(files.call(owned(FOS_SET_MODIFIED_NOW.rawValue))))
         #expect(kernel.forget([(f, 1)]) == 0 && !isSaid(files.call(Files.writeCall(f, 2, [1]))))
+        #expect(!isSaid(files.call(owned(FOS_SET_MODE.rawValue))))
         kernel.client.die()
         files.client.die()
         fleet.host.runUntilQuiet()

@@ -13,6 +13,8 @@ public struct LoopCall {
     public var bulkOffset: UInt32 = 0
     /// `bulk_length` of the header: bytes offered, or wanted.
     public var bulkLength: UInt32
+    /// An inode whose reference for reading is given back with the call; 0: none.
+    public var given: UInt64 = 0
     /// Acting user, for clients that may name one; nil: the client's own.
     public var actingAs: (uid: UInt32, gid: UInt32, pid: UInt32)?
 
@@ -39,6 +41,11 @@ public struct LoopCall {
     public func acting(uid: UInt32, gid: UInt32, pid: UInt32 = 1) -> LoopCall {
         var copy = self
         copy.actingAs = (uid, gid, pid)
+        return copy
+    }
+    public func giving(_ inode: UInt64) -> LoopCall {
+        var copy = self
+        copy.given = inode
         return copy
     }
     public func flags(_ flags: Int) -> LoopCall {

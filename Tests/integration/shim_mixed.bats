@@ -83,3 +83,25 @@ SH
     cat "$BASE/results/figures"
     [ "$(awk '$1 == "pwrite64" { gsub(",", ""); print ($2 > 1000) }' "$BASE/results/figures")" = 1 ]
 }
+
+@test "who owns a file, and its mode, are what a program without the shim is judged by right after a change by message" {
+    only_fos
+    [ "$(id -u)" = 0 ] || skip "needs two users"
+    local f=$MOUNT/judged
+    : > "$f"
+    chown 1 "$f"
+    chmod 644 "$f"
+    as() { setpriv --reuid "$1" --regid "$1" --clear-groups -- "${@:2}" 3>&-; }
+    # chmod(1) looks first; this does not.
+    local plain='import os, sys
+try: os.chmod(sys.argv[1], int(sys.argv[2], 8)); print("done")
+except PermissionError: print("refused")'
+    mode() { as "$1" /usr/bin/python3 -c "$plain" "$f" "$2"; }
+    [ "$(mode 1 640)" = done ] && [ "$(mode 2 600)" = refused ]
+    for how in 'os.chown(f, 2, 2)' 'fd = os.open(f, os.O_RDONLY); os.chown(fd, 2, 2)' 'os.chdir(os.path.dirname(f)); os.chown("judged", 2, 2)'; do
+        chown 1:1 "$f"
+        [ "$(mode 1 644)" = done ]
+        "$FOS" run -- /usr/bin/python3 -c "import os, sys; f = sys.argv[1]; $how" "$f"
+        [ "$(mode 1 600)" = refused ] && [ "$(mode 2 664)" = done ]
+    done
+}

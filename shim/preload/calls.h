@@ -274,7 +274,8 @@ long fos_via_kernel(struct fos_call *call, uint32_t fd_mask, enum fos_bypass rea
 // Has the kernel ask for what it decides by, if `path` (empty: `fd` itself) leads to the inode: before it is given a call that
 // it may have to refuse, or allow, because of a change by message.
 void fos_show(struct fos_context *context, struct fos_mount *mount, uint64_t inode, long fd, const char *path);
-// After a reply with FOS_REPLY_RESIZED: has the kernel ask for the file's size, so that mappings of it end where it does now.
+// After a reply with FOS_REPLY_LOOK_AGAIN: has the kernel ask for the file's attributes, so that mappings of it end where it does
+// now, and its owner and mode are what they are.
 void fos_show_size(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, long fd);
 
 // ---- paths (paths.c) ------------------------------------------------------------------------------------------------
@@ -323,6 +324,8 @@ struct fos_use {
 };
 // 0, -errno, or FOS_PASS: the descriptor is not ours. Only after 0 fos_end must follow.
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use);
+// The same if the last reply asks for it.
+void fos_show_if_due(struct fos_use *use);
 // Gives all back and returns `result`.
 long fos_end(struct fos_use *use, long result);
 

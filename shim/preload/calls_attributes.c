@@ -206,6 +206,10 @@ static long change_path(struct fos_call *call, long directory, const char *path,
         } else {
             if (changes_access(set)) keep_reachable(context, place.mount, place.attributes.inode);
             result = fos_set_attributes(context, place.mount, place.attributes.inode, set);
+            if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0 &&
+                fos_absolute_path(directory, path == NULL ? "" : path, context->text, sizeof context->text) > 0) {
+                fos_show(context, place.mount, place.attributes.inode, AT_FDCWD, context->text);
+            }
         }
     }
     fos_leave(context);
@@ -219,7 +223,9 @@ static long change_file(struct fos_call *call, long fd, struct fos_setattr_reque
     if (result == FOS_PASS) return fos_pass_looking(fd, NULL, 0);
     if (result != 0) return result;
     if (changes_access(set)) keep_reachable(use.context, use.mount, use.file->inode);
-    return fos_end(&use, fos_set_attributes(use.context, use.mount, use.file->inode, set));
+    result = fos_set_attributes(use.context, use.mount, use.file->inode, set);
+    if (result == 0) fos_show_if_due(&use);
+    return fos_end(&use, result);
 }
 
 static struct fos_setattr_request mode_of(long mode) { return (struct fos_setattr_request){.valid = FOS_SET_MODE, .mode = (uint32_t)mode & ALL_BITS}; }

@@ -119,9 +119,9 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
     return done;
 }
 
-// After a reply to a change of data or size.
-static void show_size(struct fos_use *use) {
-    if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_RESIZED) != 0, 0)) {
+// After a reply to a change of what the kernel may decide by.
+void fos_show_if_due(struct fos_use *use) {
+    if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0)) {
         fos_show_size(use->context, use->mount, use->file, use->fd);
     }
 }
@@ -221,7 +221,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         struct fos_io_reply where;
         if (got > now || reply->length < sizeof where) return -EIO;
         memcpy(&where, fos_payload_const(reply), sizeof where);
-        show_size(use);
+        fos_show_if_due(use);
         *end = where.offset + got;
         done += got;
         if (!append) fos_used_by_message(use->context, use->mount, use->file, where.size, got, 1);
@@ -396,7 +396,7 @@ long fos_ftruncate(struct fos_call *call) {
     struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
     if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
     else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
-    if (result == 0) show_size(&use);
+    if (result == 0) fos_show_if_due(&use);
     return fos_end(&use, result);
 }
 
@@ -411,7 +411,7 @@ long fos_truncate(struct fos_call *call) {
         struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
         uint32_t type = place.attributes.mode & S_IFMT;
         result = type == S_IFDIR ? -EISDIR : type != S_IFREG ? -EINVAL : fos_set_attributes(context, place.mount, place.attributes.inode, &set);
-        if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_RESIZED) != 0) {
+        if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0) {
             fos_show(context, place.mount, place.attributes.inode, AT_FDCWD, (const char *)call->arguments[0]);
         }
     }
@@ -437,7 +437,7 @@ long fos_fallocate(struct fos_call *call) {
     struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
     fos_put_fixed(request, &wanted, sizeof wanted);
     result = fos_send(use.context, use.mount);
-    if (result == 0) show_size(&use);
+    if (result == 0) fos_show_if_due(&use);
     return fos_end(&use, result);
 }
 
@@ -513,7 +513,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
             const struct fos_message *reply = fos_answer(use->context, use->mount);
             if (reply->length < sizeof done) result = -EIO;
             else memcpy(&done, fos_payload_const(reply), sizeof done);
-            show_size(use);
+            fos_show_if_due(use);
         }
         if (result == 0) {
             result = (long)done.bytes;

@@ -17,7 +17,7 @@ struct opening {
     const char *path;
     int flags;
     uint32_t mode;
-    int resized;  // FOS_REPLY_RESIZED
+    int resized;  // FOS_REPLY_LOOK_AGAIN
     struct fos_place place;
 };
 
@@ -43,7 +43,7 @@ static long open_found(struct opening *open) {
     fos_put_fixed(request, &wanted, sizeof wanted);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
-    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_RESIZED) != 0;
+    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     return fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
 }
 
@@ -77,7 +77,7 @@ static long create(struct opening *open) {
     fos_put_named(request, &make, sizeof make, place->name, place->name_length);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
-    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_RESIZED) != 0;
+    open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;

@@ -50,7 +50,8 @@ enum fos_reply_flag {
     FOS_REPLY_VOLATILE = 2,  // READ: the bytes may change without the epoch (the kernel may have the file mapped)
     FOS_REPLY_END = 4,       // READDIR: no entry follows the last record
     FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_page_place)
-    FOS_REPLY_RESIZED = 8,   // the size changed of a file that the kernel may have mapped: see that it asks again (stat it)
+    FOS_REPLY_LOOK_AGAIN = 8,  // what the kernel decides by changed (owner and mode, the size of a file that it may have mapped)
+                               // of an inode that it holds: see that it asks again (stat it)
 };
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
