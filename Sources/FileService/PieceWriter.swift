@@ -178,6 +178,18 @@ struct PieceWriter {
             next.position += 1
         }
         if piece.count > 0 { return true }
+        next.stage = .taken
+        return false
+    }
+
+    mutating func taken(of inode: InodePointer, _ next: inout Giving, _ links: borrowing TakenLinks) -> Bool {
+        begin(FOS_PIECE_TAKEN)
+        while room >= MemoryLayout<fos_peer_link>.size, let found = links.next(of: inode.pointee.number, from: Int(next.position)) {
+            append(found.link)
+            piece.count += 1
+            next.position = UInt64(found.place + 1)
+        }
+        if piece.count > 0 { return true }
         next.stage = .finish
         return false
     }

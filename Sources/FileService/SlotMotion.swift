@@ -50,7 +50,7 @@ struct Giving: BitwiseCopyable {
         // Content of the inode, which is read meanwhile.
         case inode, target, xattrs, data, entries
         // Nothing of the inode is served until it is the taker's.
-        case opens, locks, finish
+        case opens, locks, taken, finish
         /// The inode is the taker's; requests that wait for its locks follow.
         case waiters
         /// What came of the inode is void: the taker had no memory, or the inode is to be freed.
@@ -79,7 +79,7 @@ struct Giving: BitwiseCopyable {
     var offset: Int = 0
 
     /// The inode is not served at all: its last parts are on their way.
-    var isClosing: Bool { stage == .opens || stage == .locks || stage == .finish || stage == .waiters }
+    var isClosing: Bool { stage == .opens || stage == .locks || stage == .taken || stage == .finish || stage == .waiters }
 }
 
 /// The slot that is being taken.

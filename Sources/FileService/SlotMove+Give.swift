@@ -179,6 +179,7 @@ extension FileServer {
         case .entries: return writer.entries(of: inode, &next)
         case .opens: return writer.opens(of: inode, &next, openFiles, kernel)
         case .locks: return writer.locks(of: inode, &next, locks, kernel)
+        case .taken: return writer.taken(of: inode, &next, takenLinks)
         case .finish:
             writer.begin(FOS_PIECE_FINISH)
             writer.append(fos_peer_inode(inode))

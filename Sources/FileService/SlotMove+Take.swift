@@ -122,6 +122,7 @@ extension FileServer {
             return inode.pointee.xattrs.set(name, whole, .any, &arena, &pool) == .done
         case FOS_PIECE_OPEN: return takeOpens(Int(piece.count), content, inode, kernel)
         case FOS_PIECE_LOCK: return takeLocks(Int(piece.count), content, inode, kernel)
+        case FOS_PIECE_TAKEN: return takeTaken(Int(piece.count), content, inode)
         default: return false
         }
     }
@@ -197,6 +198,16 @@ extension FileServer {
             let held = content.loadUnaligned(fromByteOffset: place * size, as: fos_peer_lock.self)
             guard held.generation != 0, kernel.generation(ofClient: held.client) == held.generation else { continue }
             guard let request = held.request, locks.adopt(inode, request, isFlock: held.is_flock != 0, &arena, &pool) else { return false }
+        }
+        return true
+    }
+
+    private mutating func takeTaken(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer) -> Bool {
+        let size = MemoryLayout<fos_peer_link>.size
+        guard count * size <= content.count else { return false }
+        for place in 0..<count {
+            let link = content.loadUnaligned(fromByteOffset: place * size, as: fos_peer_link.self)
+            takenLinks.add(inode.pointee.number, link.cookie, of: fos_mailbox(truncatingIfNeeded: link.coordinator))
         }
         return true
     }

@@ -2,6 +2,7 @@
 //
 // Why: a rename takes the link of what its new name meant before it commits the name. If its server dies in between, the
 // name's server must know whether the name goes with its link, or stays.
+// What is known of an inode moves with it to another server.
 // Invariants: the newest `Limits.takenLinks` are kept; one is needed from the taking to the commit, a round trip or two.
 
 import CFosWire
@@ -30,6 +31,11 @@ struct TakenLinks: ~Copyable {
     mutating func add(_ inode: UInt64, _ cookie: UInt64, of coordinator: fos_mailbox) {
         ring[next] = Taken(inode: inode, cookie: cookie, coordinator: coordinator)
         next = (next + 1) % Limits.takenLinks
+    }
+    /// The next one of an inode, at `place` or later, and where it is.
+    func next(of inode: UInt64, from place: Int) -> (link: fos_peer_link, place: Int)? {
+        guard let found = (place..<Limits.takenLinks).first(where: { ring[$0].inode == inode && ring[$0].coordinator != 0 }) else { return nil }
+        return (fos_peer_link(cookie: ring[found].cookie, coordinator: UInt64(ring[found].coordinator)), found)
     }
     func contains(_ inode: UInt64, _ cookie: UInt64, of coordinator: fos_mailbox) -> Bool {
         for index in 0..<Limits.takenLinks where ring[index].inode == inode && ring[index].cookie == cookie && ring[index].coordinator == coordinator {

@@ -135,6 +135,7 @@ enum fos_piece_kind {
     FOS_PIECE_FINISH = 8,     // fos_peer_inode as it is now: the inode is whole, and the taker's from the answer on
     FOS_PIECE_WAITER = 9,     // fos_envelope of a request that waits, and the fos_peer_lock that it waits for
     FOS_PIECE_CANCEL = 10,    // what came of this inode is void
+    FOS_PIECE_TAKEN = 11,     // `count` fos_peer_link: transactions that have lately taken a link of it
 };
 
 struct fos_peer_piece {       // header inode = the inode
@@ -172,6 +173,10 @@ struct fos_peer_lock {
     uint8_t is_description, is_flock, reserved;
 };
 
+struct fos_peer_link {        // see TAKEN
+    uint64_t cookie, coordinator;
+};
+
 struct fos_peer_taken {
     uint64_t pages;           // FINISH: credits that the inode takes at its new owner
 };
@@ -189,6 +194,7 @@ static_assert(sizeof(struct fos_peer_inode) == 144, "peer layout");
 static_assert(sizeof(struct fos_peer_entry) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_open) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_lock) == 40, "peer layout");
+static_assert(sizeof(struct fos_peer_link) == 16, "peer layout");
 static_assert(sizeof(struct fos_peer_table) <= FOS_PAYLOAD_BYTES_MAX, "a part of the table fits a message");
 static_assert(sizeof(struct fos_peer_create) == 32, "peer layout");
 static_assert(sizeof(struct fos_peer_change) == 24, "peer layout");
