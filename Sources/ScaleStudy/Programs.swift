@@ -3,6 +3,7 @@
 // Invariant: an operation is what the workload's name says; what a program does to set itself up is not counted.
 
 import CFosWire
+import Glibc
 import Messaging
 import Simulation
 import Simulator
@@ -44,7 +45,7 @@ class Repeating: SimProgram {
 
     final override func step(_ thread: SimThread) -> SimStep {
         if phase == .settingUp {
-            if isCall, thread.status != 0 { recorder.failed(thread.status) }
+            if isCall, thread.status != 0, !goesOn(after: thread.status) { recorder.failed(thread.status) }
             if let step = setUp(thread) {
                 isCall = Repeating.isCall(step)
                 return step
@@ -71,6 +72,8 @@ class Repeating: SimProgram {
         case .pause, .end: false
         }
     }
+    /// Whether setting up goes on although its last request was answered so.
+    func goesOn(after status: Int32) -> Bool { false }
     /// The next step of setting up; nil: done.
     func setUp(_ thread: SimThread) -> SimStep? { nil }
     /// The next operation, begun.
@@ -146,6 +149,8 @@ final class ReadProgram: Repeating {
 
     private func offset(_ page: Int) -> Int { page % Machine.filePages * Int(FOS_PAGE_BYTES) }
 
+    /// A server maps so many files and no more; those of all others are read by messages.
+    override func goesOn(after status: Int32) -> Bool { stage == Machine.filePages + 2 && status == -EMFILE }
     override func setUp(_ thread: SimThread) -> SimStep? {
         defer { stage += 1 }
         switch stage {

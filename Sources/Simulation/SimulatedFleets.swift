@@ -77,8 +77,10 @@ public final class SimulatedFleets {
 
     public func nameServer(_ member: Int) -> NameServer {
         let matrix = distances
-        var all = [InitialName("/sys/file", isMany: true, mailboxes: files), InitialName("/sys/name", isMany: true, mailboxes: names)]
-        if !memory.isEmpty { all.append(InitialName("/sys/memory", isMany: true, mailboxes: memory)) }
+        // A name has at most so many members (`NameLimits`): of larger fleets it names the first ones, who know the others.
+        func many(_ name: String, _ fleet: [MailboxAddress]) -> InitialName { InitialName(name, isMany: true, mailboxes: Array(fleet.prefix(1024))) }
+        var all = [many("/sys/file", files), many("/sys/name", names)]
+        if !memory.isEmpty { all.append(many("/sys/memory", memory)) }
         return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all)
     }
 

@@ -29,6 +29,18 @@ assert len(svg.getElementsByTagName("polyline")) == 3
 PY
 }
 
+@test "study scale reads more files than one server maps" {
+    run "$FOS" study scale --cores 300 --workloads read-private --operations 1000
+    [ "$status" -eq 0 ]
+    [[ "$output" == *"one server"* ]]
+}
+
+@test "study scale has fleets of more members than a name has" {
+    run "$FOS" study scale --cores 2100 --workloads name-lookup --operations 1000
+    [ "$status" -eq 0 ]
+    [[ "$output" == *"2100"* ]]
+}
+
 @test "study scale says what is wrong with its options" {
     run "$FOS" study scale --cores 0,4
     [ "$status" -eq 1 ]
