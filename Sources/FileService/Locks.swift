@@ -85,7 +85,13 @@ extension FileServer {
     private mutating func finishLock<K: Kernel>(_ result: LockResult, _ token: ContinuationID?, _ kernel: K) {
         if result != .waiting {
             if let token { waiters.remove(token) }
-            answer(status(result), kernel)
+            // It may be this server alone that has no room for a lock: its peers, or the memory fleet, are asked first.
+            let lacksRoom = pool.lacksMemory || pool.credits < Int(Limits.creditsOfMetadata)
+            if result == .noLocks, lacksRoom, !turn.rerun.contains(.outOfSpace) {
+                needCredits(Limits.creditsOfMetadata, kernel)
+            } else {
+                answer(status(result), kernel)
+            }
         }
         answerLocks(kernel)
     }

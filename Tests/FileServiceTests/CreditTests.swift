@@ -126,4 +126,22 @@ import Testing
         #expect(writers[0].statfs().blocks_free == 0)
         fleet.check("seed \(seed)")
     }
+
+    /// A server without room for locks gets it from its peers, before anybody is told that there are no locks.
+    @Test func locksNeedSpaceToo() throws {
+        let fleet = FileFleet(members: 2, pagesPerMember: 2000)
+        let files = fleet.files()
+        let f = files.create(1, "f").inode
+        let owner = try #require(fleet.owner(ofSlot: Int(f % 4096)))
+        let moved = fleet.look(owner) { server in
+            let credits = server.pool.credits
+            server.pool.credits = 0
+            return credits
+        }
+        fleet.look(1 - owner) { $0.pool.credits += moved }
+        for index in 0..<1000 as Range<UInt64> {
+            #expect(files.call(LockTests.lock(f, 1, FOS_LOCK_WRITE, 2 * index, 2 * index)).status == 0, "lock \(index)")
+        }
+        fleet.check()
+    }
 }

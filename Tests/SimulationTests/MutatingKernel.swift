@@ -5,6 +5,7 @@
 
 import CFosWire
 import FileService
+import Glibc
 import MemoryService
 import Messaging
 import Simulation
@@ -80,14 +81,14 @@ struct MutatingKernel: Kernel {
     func idleAgain() { real.idleAgain() }
     func makeRegion(bytes: Int) -> SharedRegion? { real.makeRegion(bytes: bytes) }
     func makeFrames(bytes: Int, huge: Bool, sharing: SharedRegion.Sharing) -> SharedRegion? {
-        real.makeFrames(bytes: bytes, huge: huge, sharing: sharing)
+        let region = real.makeFrames(bytes: bytes, huge: huge, sharing: sharing)
+        // Memory that its server takes for zeros, and is not.
+        if let region, mutator.mutation == .memoryNotZeroed, mutator.strikes(oneIn: 1) { memset(region.base, 0x5a, bytes) }
+        return region
     }
     var hasHugeFrames: Bool { real.hasHugeFrames }
     func populate(_ region: SharedRegion, offset: Int, bytes: Int) { real.populate(region, offset: offset, bytes: bytes) }
-    func discard(_ region: SharedRegion, offset: Int, bytes: Int) {
-        if mutator.mutation == .memoryNotZeroed, mutator.strikes(oneIn: 1) { return }
-        real.discard(region, offset: offset, bytes: bytes)
-    }
+    func discard(_ region: SharedRegion, offset: Int, bytes: Int) { real.discard(region, offset: offset, bytes: bytes) }
     func isAlone(_ region: SharedRegion) -> Bool {
         if real.isAlone(region) { return true }
         return mutator.mutation == .memoryReclaimedEarly && mutator.strikes(oneIn: 1)
