@@ -37,7 +37,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// The memory server that grants this one its pages; nil: the pool takes them from Linux.
     let memory: MailboxAddress?
     /// An extent has been asked for ahead of need.
-    var isStocking = false
+    var stocking = Stocking.idle
     var arena = Arena()
     var inodes: InodeTable
     var locks = LockTable()

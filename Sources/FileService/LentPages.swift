@@ -43,22 +43,18 @@ struct LentPages: ~Copyable {
     }
     /// Ends the loan of a channel: its inode.
     mutating func remove(_ envelope: UnsafeMutablePointer<fos_envelope>) -> UInt64? {
-        for index in 0..<count where loans[index].client == envelope.pointee.client && loans[index].channel == envelope.pointee.channel {
-            let inode = loans[index].inode
-            count -= 1
-            loans[index] = loans[count]
-            return inode
-        }
-        return nil
+        remove { $0.client == envelope.pointee.client && $0.channel == envelope.pointee.channel }
     }
-    func contains(_ inode: UInt64) -> Bool { (0..<count).contains { loans[$0].inode == inode } }
-    /// The inode of any loan of a client.
-    func any(of client: UInt32) -> UInt64? { (0..<count).first { loans[$0].client == client }.map { loans[$0].inode } }
-    mutating func removeOne(of client: UInt32) {
-        guard let index = (0..<count).first(where: { loans[$0].client == client }) else { return }
+    /// Ends a loan of a client: its inode; nil if it has none left.
+    mutating func removeOne(of client: UInt32) -> UInt64? { remove { $0.client == client } }
+    private mutating func remove(where isIt: (Loan) -> Bool) -> UInt64? {
+        guard let index = (0..<count).first(where: { isIt(loans[$0]) }) else { return nil }
+        let inode = loans[index].inode
         count -= 1
         loans[index] = loans[count]
+        return inode
     }
+    func contains(_ inode: UInt64) -> Bool { (0..<count).contains { loans[$0].inode == inode } }
 }
 
 extension FileServer {
@@ -116,10 +112,7 @@ extension FileServer {
 
     /// The front end is gone.
     mutating func endLoans(of client: UInt32) {
-        while let number = lent.any(of: client) {
-            lent.removeOne(of: client)
-            noteReturn(number)
-        }
+        while let number = lent.removeOne(of: client) { noteReturn(number) }
     }
 
     private func noteReturn(_ number: UInt64) {

@@ -11,18 +11,22 @@ import FileStorage
 import Glibc
 import Messaging
 
+/// The question for the next extent of the stock.
+enum Stocking: BitwiseCopyable {
+    case idle, asked
+    /// The fleet had none; it is asked again from the next tick on.
+    case refused
+}
+
 extension FileServer {
     /// After a turn: asks for the next extent before the pages run out.
     @inline(__always) mutating func stockUp<K: Kernel>(_ kernel: K) {
-        if memory != nil, pool.freePages < Limits.pagesInStock, !isStocking, pool.freePages < pool.credits { askForStock(kernel) }
+        if memory != nil, pool.freePages < Limits.pagesInStock, stocking == .idle, pool.freePages < pool.credits { askForStock(kernel) }
     }
 
     /// At ticks: the fleet may have memory again.
     mutating func askAgainForStock() {
-        guard isStocking else { return }
-        var isAsked = false
-        continuations.forEach { _, state in if state.pointee.kind == .stock { isAsked = true } }
-        if !isAsked { isStocking = false }
+        if stocking == .refused { stocking = .idle }
     }
 
     private mutating func askForStock<K: Kernel>(_ kernel: K) {
@@ -35,7 +39,7 @@ extension FileServer {
             continuations.remove(id)
             return kernel.tickAgain()
         }
-        isStocking = true
+        stocking = .asked
     }
 
     private mutating func askForExtent<K: Kernel>(_ id: ContinuationID, _ kernel: K) -> Bool {
@@ -62,7 +66,8 @@ extension FileServer {
 
     mutating func resumeStock<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         // Should the fleet have none, it is asked again at the next tick; a request that needs pages finds out before.
-        if adopt(response) { isStocking = false } else { kernel.tickAgain() }
+        stocking = adopt(response) ? .idle : .refused
+        if stocking == .refused { kernel.tickAgain() }
         continuations.remove(id)
     }
 

@@ -180,11 +180,18 @@ extension FileServer {
         motion.taking?.buffer = nil
     }
 
+    /// Whether so many records of one kind are all there, and one of them.
+    private func holds<Record: BitwiseCopyable>(_ content: UnsafeRawBufferPointer, _ count: Int, _: Record.Type) -> Bool {
+        count * MemoryLayout<Record>.size <= content.count
+    }
+    private func record<Record: BitwiseCopyable>(_ place: Int, of content: UnsafeRawBufferPointer, _: Record.Type) -> Record {
+        content.loadUnaligned(fromByteOffset: place * MemoryLayout<Record>.size, as: Record.self)
+    }
+
     private mutating func takeOpens<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool {
-        let size = MemoryLayout<fos_peer_open>.size
-        guard count * size <= content.count else { return false }
+        guard holds(content, count, fos_peer_open.self) else { return false }
         for place in 0..<count {
-            let open = content.loadUnaligned(fromByteOffset: place * size, as: fos_peer_open.self)
+            let open = record(place, of: content, fos_peer_open.self)
             guard open.generation != 0, kernel.generation(ofClient: open.client) == open.generation else { continue }
             openFiles.adopt(open.client, inode, count: open.count, readers: open.readers, writers: open.writers)
         }
@@ -192,10 +199,9 @@ extension FileServer {
     }
 
     private mutating func takeLocks<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool {
-        let size = MemoryLayout<fos_peer_lock>.size
-        guard count * size <= content.count else { return false }
+        guard holds(content, count, fos_peer_lock.self) else { return false }
         for place in 0..<count {
-            let held = content.loadUnaligned(fromByteOffset: place * size, as: fos_peer_lock.self)
+            let held = record(place, of: content, fos_peer_lock.self)
             guard held.generation != 0, kernel.generation(ofClient: held.client) == held.generation else { continue }
             guard let request = held.request, locks.adopt(inode, request, isFlock: held.is_flock != 0, &arena, &pool) else { return false }
         }
@@ -203,10 +209,9 @@ extension FileServer {
     }
 
     private mutating func takeTaken(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer) -> Bool {
-        let size = MemoryLayout<fos_peer_link>.size
-        guard count * size <= content.count else { return false }
+        guard holds(content, count, fos_peer_link.self) else { return false }
         for place in 0..<count {
-            let link = content.loadUnaligned(fromByteOffset: place * size, as: fos_peer_link.self)
+            let link = record(place, of: content, fos_peer_link.self)
             takenLinks.add(inode.pointee.number, link.cookie, of: fos_mailbox(truncatingIfNeeded: link.coordinator))
         }
         return true

@@ -181,7 +181,7 @@ extension FileServer {
             let refused = takePages(inode, from: step.start, to: step.end)
             guard refused == 0 else {
                 if inode.pageMap.pointee.pageCount != before { kernel.changed(inode: inode.pointee.number) }
-                return pool.lacksMemory ? waitForPages(1, kernel) : needCredits(refused, atLeast: refused, kernel)
+                return needCredits(refused, kernel)
             }
         }
         if punches || wanted.mode & zeroRange != 0 { clear(inode, from: step.start, to: step.end, removingPages: punches) }

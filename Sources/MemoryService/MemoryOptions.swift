@@ -28,6 +28,19 @@ public struct MemoryOptions: Sendable {
         self.limitBytes = limitBytes
         self.reserveBytes = reserveBytes
     }
+
+    /// Small regions of 64 KiB and large ones of 512 KiB in the small frame size, and steps to match: a short run of a test or of
+    /// the simulator has many of all.
+    public static func miniature(limitBytes: Int, reserveBytes: Int = 0) -> MemoryOptions {
+        var options = MemoryOptions(limitBytes: limitBytes, reserveBytes: reserveBytes)
+        options.smallRegionBytes = 64 << 10
+        options.largeRegionBytes = 512 << 10
+        options.stepBytes = 32 << 10
+        options.populateBytes = 16 << 10
+        options.requestBytes = 128 << 10
+        options.serverExtentBytes = 64 << 10
+        return options
+    }
 }
 
 enum Limits {

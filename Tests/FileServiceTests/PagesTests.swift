@@ -17,6 +17,17 @@ import Testing
         return statistics.servers
     }
 
+    /// Writes until there is no more room, or the file has so many bytes: where that was, and what the last write said.
+    private func fill(_ file: UInt64, _ files: Files, to end: UInt64) -> (offset: UInt64, written: Int) {
+        var offset: UInt64 = 0
+        var written = 0
+        repeat {
+            written = files.write(file, offset, megabyte)
+            if written > 0 { offset += UInt64(written) }
+        } while written > 0 && offset < end
+        return (offset, written)
+    }
+
     private func settle(_ fleet: FileFleet) {
         for _ in 0..<200 {
             fleet.host.tick()
@@ -61,12 +72,7 @@ import Testing
         let fleet = FileFleet(members: 1, pagesPerMember: 40_000, hasMemory: true, options: options)
         let files = fleet.files()
         let f = files.create(1, "f").inode
-        var offset: UInt64 = 0
-        var written = 0
-        repeat {
-            written = files.write(f, offset, megabyte)
-            if written > 0 { offset += UInt64(written) }
-        } while written > 0 && offset < 64 << 20
+        let (offset, written) = fill(f, files, to: 64 << 20)
         #expect(written == Int(-ENOSPC))
         #expect(offset >= 12 << 20 && offset < 24 << 20, "\(offset)")
         #expect(files.read(f, 0, 4096).bulk == [UInt8](repeating: 7, count: 4096))
@@ -87,12 +93,7 @@ import Testing
         let files = fleet.files()
         for _ in 0..<3 {
             let f = files.create(1, "f").inode
-            var offset: UInt64 = 0
-            var written = 0
-            repeat {
-                written = files.write(f, offset, megabyte)
-                if written > 0 { offset += UInt64(written) }
-            } while written > 0 && offset <= UInt64(limit)
+            let (offset, written) = fill(f, files, to: UInt64(limit) + 1)
             #expect(written == Int(-ENOSPC))
             #expect(offset > UInt64(limit) * 7 / 8)
             #expect(try granted(fleet) <= UInt64(limit) * 3 / 2)

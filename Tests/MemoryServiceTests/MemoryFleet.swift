@@ -19,18 +19,6 @@ final class MemoryFleet {
     /// Frames that a client has: which, by their address.
     var owners: [UInt: UInt32] = [:]
 
-    /// Small regions of 64 KiB and large ones of 512 KiB in the small frame size, steps to match.
-    static func smallOptions(limit: Int, reserve: Int = 0) -> MemoryOptions {
-        var options = MemoryOptions(limitBytes: limit, reserveBytes: reserve)
-        options.smallRegionBytes = 64 << 10
-        options.largeRegionBytes = 512 << 10
-        options.stepBytes = 32 << 10
-        options.populateBytes = 16 << 10
-        options.requestBytes = 128 << 10
-        options.serverExtentBytes = 64 << 10
-        return options
-    }
-
     init(members: Int, options: MemoryOptions, seed: UInt64 = 1, _ change: (inout LoopOptions) -> Void = { _ in }) {
         var loop = LoopOptions(seed: seed)
         change(&loop)

@@ -16,7 +16,7 @@ import Testing
         var random = LoopRandom(seed: seed)
         func below(_ bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
         let limit = 2 << 20
-        let fleet = MemoryFleet(members: members, options: MemoryFleet.smallOptions(limit: limit, reserve: 256 << 10), seed: seed) {
+        let fleet = MemoryFleet(members: members, options: MemoryOptions.miniature(limitBytes: limit, reserveBytes: 256 << 10), seed: seed) {
             $0.fullChance = round % 2 == 0 ? 0 : 8
         }
         print("memory servers: seed \(seed), \(members) members")
@@ -65,7 +65,7 @@ import Testing
     }
 
     @Test func whatARetiredRegionHoldsStaysUntilNobodyHasIt() throws {
-        let fleet = MemoryFleet(members: 1, options: MemoryFleet.smallOptions(limit: 64 << 10))
+        let fleet = MemoryFleet(members: 1, options: MemoryOptions.miniature(limitBytes: 64 << 10))
         let parent = fleet.addPerson()
         try parent.allocate(16 << 10)
         try parent.retireAll(keeping: true)
@@ -83,7 +83,7 @@ import Testing
 
     @Test func oneClientCanHaveTheLimitOfAllMembersAndNotMore() throws {
         let limit = 1 << 20
-        let fleet = MemoryFleet(members: 3, options: MemoryFleet.smallOptions(limit: limit))
+        let fleet = MemoryFleet(members: 3, options: MemoryOptions.miniature(limitBytes: limit))
         let person = fleet.addPerson()
         var status: Int32 = 0
         while status == 0 { status = try person.allocate(200 << 10) }
@@ -100,7 +100,7 @@ import Testing
     }
 
     @Test func zeroedRegionsMoveToAMemberThatRunsDry() throws {
-        let fleet = MemoryFleet(members: 2, options: MemoryFleet.smallOptions(limit: 512 << 10, reserve: 256 << 10))
+        let fleet = MemoryFleet(members: 2, options: MemoryOptions.miniature(limitBytes: 512 << 10, reserveBytes: 256 << 10))
         let first = fleet.addPerson()
         try first.allocate(4096, at: 1)
         fleet.rest()
@@ -129,7 +129,7 @@ import Testing
     }
 
     @Test func withoutHugeFramesSmallOnesAreStillThere() throws {
-        let fleet = MemoryFleet(members: 1, options: MemoryFleet.smallOptions(limit: 1 << 20)) { $0.hasHugeFrames = false }
+        let fleet = MemoryFleet(members: 1, options: MemoryOptions.miniature(limitBytes: 1 << 20)) { $0.hasHugeFrames = false }
         let person = fleet.addPerson()
         #expect(try person.allocate(2 << 20, frame: 2 << 20) == -EOPNOTSUPP)
         #expect(try person.allocate(4096) == 0)
@@ -137,7 +137,7 @@ import Testing
     }
 
     @Test func theReserveIsBuiltWhenSomebodyAsksAndWhatIsBeyondItGoesBack() throws {
-        let fleet = MemoryFleet(members: 1, options: MemoryFleet.smallOptions(limit: 8 << 20, reserve: 1 << 20))
+        let fleet = MemoryFleet(members: 1, options: MemoryOptions.miniature(limitBytes: 8 << 20, reserveBytes: 1 << 20))
         fleet.rest(milliseconds: 100)
         #expect(fleet.host.populated == 0, "nothing before the first request")
         let person = fleet.addPerson()
@@ -158,7 +158,7 @@ import Testing
     }
 
     @Test func memoryOfTheHostRunsOut() throws {
-        let fleet = MemoryFleet(members: 1, options: MemoryFleet.smallOptions(limit: 8 << 20)) { $0.memoryBytes = 256 << 10 }
+        let fleet = MemoryFleet(members: 1, options: MemoryOptions.miniature(limitBytes: 8 << 20)) { $0.memoryBytes = 256 << 10 }
         let person = fleet.addPerson()
         var status: Int32 = 0
         while status == 0 { status = try person.allocate(64 << 10) }
@@ -170,7 +170,7 @@ import Testing
     // MARK: What a client must not do
 
     @Test func nobodyFreesWhatIsNotTheirs() throws {
-        let fleet = MemoryFleet(members: 2, options: MemoryFleet.smallOptions(limit: 1 << 20))
+        let fleet = MemoryFleet(members: 2, options: MemoryOptions.miniature(limitBytes: 1 << 20))
         let (owner, thief) = (fleet.addPerson(), fleet.addPerson())
         try owner.allocate(64 << 10)
         try thief.allocate(4096, at: 1)
@@ -197,7 +197,7 @@ import Testing
     }
 
     @Test func malformedAndForbiddenRequests() throws {
-        let fleet = MemoryFleet(members: 2, options: MemoryFleet.smallOptions(limit: 1 << 20))
+        let fleet = MemoryFleet(members: 2, options: MemoryOptions.miniature(limitBytes: 1 << 20))
         let person = fleet.addPerson()
         func status(_ operation: fos_operation, inode: UInt64 = 0, _ payload: [UInt8] = []) throws -> Int32 {
             try person.client.call(LoopCall(operation, inode: inode, payload: payload), to: fleet.addresses[0]).status
@@ -223,7 +223,7 @@ import Testing
     // MARK: Servers
 
     @Test func serversGetExtentsThatNoClientCanHave() throws {
-        let fleet = MemoryFleet(members: 1, options: MemoryFleet.smallOptions(limit: 0)) { $0.memoryBytes = 1 << 20 }
+        let fleet = MemoryFleet(members: 1, options: MemoryOptions.miniature(limitBytes: 0)) { $0.memoryBytes = 1 << 20 }
         func ask() throws -> (Int32, fos_memory_grant, fos_memory_extent) {
             let request = fos_memory_request(bytes: 64 << 10, frame_bytes: 4096, reserved: 0)
             let reply = try fleet.host.kernelCall(LoopCall(FOS_OP_MEMORY_ALLOCATE, request), to: fleet.addresses[0])
@@ -260,7 +260,7 @@ import Testing
     }
 
     @Test func serversHaveALimitToo() throws {
-        var options = MemoryFleet.smallOptions(limit: 0)
+        var options = MemoryOptions.miniature(limitBytes: 0)
         options.serverLimitBytes = 256 << 10
         let fleet = MemoryFleet(members: 1, options: options)
         let request = fos_memory_request(bytes: 64 << 10, frame_bytes: 4096, reserved: 0)

@@ -61,7 +61,7 @@ public final class ScenarioRun {
         let places = Layout(scenario, cores: topology.cores, &random)
         var plan = FleetPlan(fileCores: places.files, nameCores: places.names)
         plan.memoryCores = places.memory
-        plan.memory = ScenarioRun.memoryOptions(scenario)
+        plan.memory = .miniature(limitBytes: scenario.memoryBytes, reserveBytes: scenario.memoryBytes / 8)
         plan.pagesPerServer = scenario.pagesPerServer
         let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
         self.stores = stores
@@ -89,18 +89,6 @@ public final class ScenarioRun {
             memoryPrograms.append((program, client))
             clients.append(client)
         }
-    }
-
-    /// Small regions and steps, so that a short run has many of them.
-    private static func memoryOptions(_ scenario: Scenario) -> MemoryOptions {
-        var options = MemoryOptions(limitBytes: scenario.memoryBytes, reserveBytes: scenario.memoryBytes / 8)
-        options.smallRegionBytes = 64 << 10
-        options.largeRegionBytes = 512 << 10
-        options.stepBytes = 32 << 10
-        options.populateBytes = 16 << 10
-        options.requestBytes = 128 << 10
-        options.serverExtentBytes = 64 << 10
-        return options
     }
 
     /// Which cores do what.
