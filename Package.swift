@@ -32,7 +32,7 @@ let package = Package(
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "FileStorage", dependencies: ["Buddy", "Messaging", "CFosWire"], swiftSettings: strict),
         .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
-        .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire", "CPlatform"], swiftSettings: strict),
         // Layer 3: the live host.
         .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
         // Layer 3: the simulated host.
@@ -72,7 +72,7 @@ let package = Package(
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
         .testTarget(name: "BuddyTests", dependencies: ["Buddy"]),
-        .testTarget(name: "MemoryServiceTests", dependencies: ["MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "MemoryServiceTests", dependencies: ["MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosWire", "CPlatform"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
         .testTarget(name: "PlacementServiceTests", dependencies: ["PlacementService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),

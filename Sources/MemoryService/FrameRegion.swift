@@ -8,6 +8,7 @@
 
 import Buddy
 import CFosWire
+import CPlatform
 import Glibc
 import Messaging
 
@@ -158,7 +159,11 @@ struct FrameRegion: BitwiseCopyable {
         return done
     }
 
-    func clear(_ run: Range<Int>) { memset(memory.base + run.lowerBound << size.shift, 0, run.count << size.shift) }
+    /// A long run goes past the caches, which it would not fit in; a short one may be written to at once.
+    func clear(_ run: Range<Int>) {
+        let (start, bytes) = (memory.base + run.lowerBound << size.shift, run.count << size.shift)
+        if bytes >= Limits.streamedBytes { fos_platform_zero(start, bytes) } else { memset(start, 0, bytes) }
+    }
     func populate<K: Kernel>(_ run: Range<Int>, _ kernel: K) {
         kernel.populate(memory, offset: run.lowerBound << size.shift, bytes: run.count << size.shift)
     }

@@ -12,6 +12,9 @@ public struct MemoryOptions: Sendable {
     public var reserveBytes: Int
     /// What is free beyond the reserve goes back to Linux when nothing was asked for so long, ns.
     public var returnAfter: UInt64 = 1_000_000_000
+    /// The reserve is filled again when nothing was asked for so long, ns; at once if it ran dry. New memory of Linux costs the
+    /// machine as much as ten times its zeroing, and who has just taken much is about to use it.
+    public var refillAfter: UInt64 = 5_000_000
     /// Bytes of a region, powers of two of at least 2 MiB if there are huge frames. Clients that have little get small ones.
     public var smallRegionBytes = 4 << 20
     public var largeRegionBytes = Int(FOS_MEMORY_REGION_BYTES_MAX)
@@ -33,6 +36,7 @@ public struct MemoryOptions: Sendable {
     /// the simulator has many of all.
     public static func miniature(limitBytes: Int, reserveBytes: Int = 0) -> MemoryOptions {
         var options = MemoryOptions(limitBytes: limitBytes, reserveBytes: reserveBytes)
+        options.refillAfter = 0
         options.smallRegionBytes = 64 << 10
         options.largeRegionBytes = 512 << 10
         options.stepBytes = 32 << 10
@@ -52,6 +56,8 @@ enum Limits {
     static var askedOfTick: Int { 16 }
     static var ticksAsking: Int { 300 }
     static var bytesMax: UInt64 { 1 << 47 }
+    /// From so many bytes on a run is zeroed past the caches: half of the usual second-level cache.
+    static var streamedBytes: Int { 256 << 10 }
     /// Forwards of one request.
     static var hops: UInt32 { 4 }
 }

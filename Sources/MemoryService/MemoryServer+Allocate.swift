@@ -41,6 +41,7 @@ extension MemoryServer {
         if grant.wanted <= grant.budget { takeUnzeroed(from: client, &grant, kernel) }
         var canBind = true
         while !grant.isFull, canBind, let region = nextUnbound(for: grant.wanted, size, client, zeroed: true) { canBind = bind(region, to: request, &grant, kernel) }
+        if !grant.isFull { ranDry = true }
         takeUnzeroed(from: client, &grant, kernel)
         while !grant.isFull, canBind, grant.budget > 0 {
             // To make room, retired regions are asked about, so there may be one where there was none.

@@ -23,6 +23,9 @@ extension MemoryServer {
             askRetired(kernel, most: Limits.askedOfTick)
             if retired.first != nil, ticksAsking > 0 { kernel.tickAgain() }
         }
+        if refillIsPutOff {
+            if mayRefill(kernel) { kernel.idleAgain() } else { kernel.tickAgain() }
+        }
         guard hasSurplus else { return }
         if kernel.monotonic &- lastUse >= options.returnAfter {
             isReturning = true
@@ -71,8 +74,15 @@ extension MemoryServer {
         return false
     }
 
+    private func mayRefill<K: Kernel>(_ kernel: K) -> Bool { ranDry || kernel.monotonic &- lastUse >= options.refillAfter }
+
     /// Fills the reserve a little: absent frames of unbound regions, or a new region.
     private mutating func reserveStep<K: Kernel>(_ kernel: K) -> Bool {
+        refillIsPutOff = !mayRefill(kernel)
+        if refillIsPutOff {
+            kernel.tickAgain()
+            return false
+        }
         for size in FrameSize.all {
             let (all, zeroed) = unboundBytes(size)
             guard zeroed < reserve(size), size == .small || kernel.hasHugeFrames else { continue }
@@ -96,6 +106,7 @@ extension MemoryServer {
             let bytes = isSmall ? options.smallRegionBytes : options.largeRegionBytes
             if charged + bytes <= limit, makeRegion(bytes: bytes, size, kernel) != nil { return true }
         }
+        ranDry = false
         return false
     }
 

@@ -48,6 +48,10 @@ public struct MemoryServer: Server, ~Copyable {
     var charged = 0
     /// To be kept zeroed and unbound, by frame size; 0 until such frames are asked for.
     var reserve = (0, 0)
+    /// A request found less zeroed than it wanted, and the reserve has not been whole since.
+    var ranDry = false
+    /// There may be something to be filled, when nobody has asked for a while.
+    var refillIsPutOff = false
 
     /// By the index in a token.
     let table: UnsafeMutablePointer<RegionPointer?>

@@ -80,6 +80,9 @@ public final class PageStudy {
         return results
     }
 
+    /// Without any frame more in the reserve, ns. Linux may have to move much memory about before it has 2 MiB in a piece.
+    private static let patience: UInt64 = 30_000_000_000
+
     private func once(_ method: Method, _ exercise: Exercise, processes: Int) throws -> Split {
         if method.isFos { try prepare(method, exercise, processes: processes) }
         let start = fos_platform_monotonic_ns() + 3_000_000
@@ -100,7 +103,8 @@ public final class PageStudy {
     private func prepare(_ method: Method, _ exercise: Exercise, processes: Int) throws {
         let wanted = exercise == .reserve ? processes * options.bytes : 0
         try fleet.setReserve(wanted, frameBytes: method.frameBytes)
-        let deadline = fos_platform_monotonic_ns() + 30_000_000_000
+        var most = 0
+        var deadline = fos_platform_monotonic_ns() + Self.patience
         while true {
             var unbound = 0
             var unsettled = 0
@@ -110,8 +114,12 @@ public final class PageStudy {
                 unsettled += Int(clamping: frames.retired &+ frames.dirty)
             }
             if unbound >= wanted, unsettled == 0 { return }
+            if unbound > most {
+                most = unbound
+                deadline = fos_platform_monotonic_ns() + Self.patience
+            }
             guard fos_platform_monotonic_ns() < deadline else {
-                throw StudyError("the reserve did not fill: \(unbound >> 20) of \(wanted >> 20) MiB after 30 s")
+                throw StudyError("the reserve stays at \(unbound >> 20) of \(wanted >> 20) MiB for 30 s; is the machine short of memory?")
             }
             usleep(2_000)
         }

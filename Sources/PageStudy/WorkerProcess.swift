@@ -1,14 +1,14 @@
-// A worker of the study as a child process, spoken to over pipes.
+// A child process of the study that is spoken to over pipes: a worker, or the keeper of its mount. It ends when its input does.
 
 import Glibc
 
-final class WorkerProcess {
+public final class WorkerProcess {
     private let pid: pid_t
     private let input: Int32
     private let output: UnsafeMutablePointer<FILE>
 
     /// Starts `command`, whose standard input and output are this side's pipes.
-    init(_ command: [String]) throws {
+    public init(_ command: [String]) throws {
         var toChild: [Int32] = [-1, -1]
         var fromChild: [Int32] = [-1, -1]
         guard pipe(&toChild) == 0, pipe(&fromChild) == 0 else {
@@ -47,7 +47,8 @@ final class WorkerProcess {
         guard write(input, bytes, bytes.count) == bytes.count else { throw StudyError("a worker has ended") }
     }
 
-    func answer() throws -> String {
+    /// The next line that it says; what begins with "error " is thrown.
+    public func answer() throws -> String {
         var line: UnsafeMutablePointer<CChar>?
         var room = 0
         let count = getline(&line, &room, output)

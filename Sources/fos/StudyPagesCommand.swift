@@ -66,9 +66,8 @@ struct StudyPagesCommand: ParsableCommand {
             }
             results = try measure(options, uid: uid, name: name)
         } else {
-            let own = try OwnMount(memory: options.memoryNeeded)
-            defer { own.end() }
-            results = try measure(options, uid: geteuid(), name: own.name)
+            let own = try StudyMount(memory: options.memoryNeeded)
+            results = try withExtendedLifetime(own) { try measure(options, uid: geteuid(), name: own.name) }
         }
         let report = StudyReport(results)
         if json { print(report.json.text) } else { for line in report.lines { print(line) } }
@@ -90,29 +89,6 @@ struct StudyPagesCommand: ParsableCommand {
         } catch let error as StudyError {
             throw CommandFailure.usage(error.description)
         }
-    }
-}
-
-/// A mount for the time of a study.
-private struct OwnMount {
-    let name = "study-\(getpid())"
-    let directory: String
-
-    init(memory: Int) throws {
-        var template = Array("\(getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp")/fos-study-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw CommandFailure.usage("no directory for a mount: \(errorText(errno))") }
-        directory = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
-        let pid = spawn(ownExecutable(), ["fos", "mount", "--name", name, "--memory", String(memory), "--memory-reserve", "0", directory])
-        guard pid > 0, waitForExit(of: pid) == 0 else {
-            rmdir(directory)
-            throw CommandFailure.usage("the study's mount on \(directory) cannot be made")
-        }
-    }
-
-    func end() {
-        let pid = spawn(ownExecutable(), ["fos", "umount", directory])
-        if pid > 0 { waitForExit(of: pid) }
-        rmdir(directory)
     }
 }
 

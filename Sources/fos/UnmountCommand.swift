@@ -60,7 +60,7 @@ struct UnmountCommand: ParsableCommand {
         if lazy {
             complain("umount: \(directory): detached; the daemon (pid \(daemon.pid)) ends when the last program lets go of it")
         } else {
-            throw CommandFailure.mount("\(directory): unmounted, but the daemon (pid \(daemon.pid)) still runs; end it with: kill \(daemon.pid)")
+            throw CommandFailure.mount("\(directory): unmounted, but the daemon (pid \(daemon.pid)) still runs, as it does while another mount namespace (a container's) has a copy of the mount; end it with: kill \(daemon.pid)")
         }
     }
 

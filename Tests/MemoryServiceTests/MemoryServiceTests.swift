@@ -123,7 +123,7 @@ import Testing
         #expect(person.extents.allSatisfy { $0.offset % (2 << 20) == 0 })
         #expect(try person.free([fos_memory_extent(token: person.extents[0].token, offset: 0, bytes: 4096)]).status == -EINVAL)
         try person.freePart(0, from: 0, count: 1, frame: 2 << 20)
-        fleet.rest()
+        fleet.rest(milliseconds: 20)
         #expect(fleet.statistics(0).frames.1.unbound == 8 << 20, "the reserve is whole")
         fleet.check()
     }
@@ -154,6 +154,28 @@ import Testing
         #expect(fleet.statistics(0).frames.0.unbound >= 1 << 20)
         #expect(fleet.host.populated < 2 << 20, "\(fleet.host.populated) of \(peak) are left")
         #expect(fleet.host.ticksWanted.isEmpty && fleet.host.idleWanted.isEmpty, "an idle server asks for nothing")
+        fleet.check()
+    }
+
+    @Test func theReserveIsFilledAgainWhenUsePausesAndAtOnceWhenItRanDry() throws {
+        var options = MemoryOptions.miniature(limitBytes: 16 << 20, reserveBytes: 1 << 20)
+        options.refillAfter = 20_000_000
+        let fleet = MemoryFleet(members: 1, options: options)
+        func ready() -> UInt64 { fleet.statistics(0).frames.0.unbound }
+        let first = fleet.addPerson()
+        try first.allocate(4096)
+        fleet.rest()
+        #expect(ready() == 1 << 20, "there was none when it was asked for")
+        let second = fleet.addPerson()
+        try second.allocate(64 << 10)
+        fleet.rest()
+        #expect(ready() < 1 << 20, "who has just taken some is left in peace")
+        fleet.rest(milliseconds: 50)
+        #expect(ready() == 1 << 20)
+        #expect(fleet.host.ticksWanted.isEmpty && fleet.host.idleWanted.isEmpty, "a full reserve asks for nothing")
+        for _ in 0..<64 where second.extents.reduce(0, { $0 + $1.bytes }) < 3 << 20 { try second.allocate(512 << 10) }
+        fleet.rest()
+        #expect(ready() == 1 << 20, "it ran dry")
         fleet.check()
     }
 

@@ -75,3 +75,15 @@ setting() { sed 's/.*\[\(.*\)\].*/\1/' "$SETTING"; }
     [ "$status" != 0 ]
     [[ $output == *"--gib"* ]]
 }
+
+@test "study pages killed in the middle leaves no mount and no daemon" {
+    "$FOS" study pages --processes 1 --gib 0.1 --rounds 100 > /dev/null 2>&1 3>&- &
+    local study=$! pid
+    for _ in $(seq 100); do findmnt -rn -t fuse.fos | grep -q "study-$study" && break; sleep 0.1; done
+    findmnt -rn -t fuse.fos | grep "study-$study"
+    pid=$(daemon_pid "$(findmnt -rn -t fuse.fos -o TARGET,SOURCE | grep "study-$study" | cut -d' ' -f1)")
+    kill -9 "$study"
+    for _ in $(seq 100); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+    [ ! -d "/proc/$pid" ]
+    ! findmnt -rn -t fuse.fos | grep "study-$study"
+}

@@ -11,5 +11,6 @@
 #include <cplatform/segment.h>
 #include <cplatform/socket.h>
 #include <cplatform/thread.h>
+#include <cplatform/zero.h>
 
 #endif
