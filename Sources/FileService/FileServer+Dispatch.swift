@@ -96,6 +96,7 @@ extension FileServer {
         default: break
         }
         let number = request.message.pointee.inode
+        if serveEntry(operation, number, request, kernel) { return }
         guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         if operation == FOS_OP_GIVE_BACK { return takeBack(request, kernel) }
@@ -115,7 +116,7 @@ extension FileServer {
         pass(request, to: ownerIndex(of: number), kernel)
     }
 
-    private mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
+    mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
         noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
@@ -162,6 +163,8 @@ extension FileServer {
             if onItsWay(number) != nil { return delay(kernel) }
             return pass(request, to: ownerIndex(of: number), kernel)
         }
+        // A client's, which another server has passed on.
+        if operation == FOS_OP_PEER_SHARD_LIST, request.envelope.pointee.hops > 0 { return continueListing(request, kernel) }
         let kind = UInt32(request.envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_SERVER.rawValue || kind == FOS_SENDER_NONE.rawValue,
             members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) != nil
@@ -182,6 +185,10 @@ extension FileServer {
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
+        case FOS_OP_PEER_SHARD_FILL, FOS_OP_PEER_SHARD_SUMMARY, FOS_OP_PEER_SHARD_SEAL, FOS_OP_PEER_SHARD_UNSEAL, FOS_OP_PEER_SHARD_DROP:
+            return serveShard(operation, request, kernel)
+        case FOS_OP_PEER_RENAME_PREPARE, FOS_OP_PEER_RENAME_COMMIT, FOS_OP_PEER_RENAME_ABORT:
+            return servePeerRename(operation, request, kernel)
         default: break
         }
         guard isHere(number) || isNowhere(number, request) else {
@@ -199,9 +206,6 @@ extension FileServer {
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)
         case FOS_OP_PEER_REMOVE_DIRECTORY: peerRemoveDirectory(inode, request, kernel)
         case FOS_OP_PEER_MOVED: peerMoved(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_ABORT: peerRenameAbort(inode, request, kernel)
         case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
         case FOS_OP_PEER_TAKEN: peerTaken(inode, request, kernel)
@@ -210,7 +214,7 @@ extension FileServer {
     }
 
     /// The inode is on its way to another server, and is not to change meanwhile.
-    private mutating func delay<K: Kernel>(_ kernel: K) {
+    mutating func delay<K: Kernel>(_ kernel: K) {
         motion.delayed += 1
         answerPeer(Status.retry, kernel)
     }

@@ -316,6 +316,8 @@ extension FileServer {
 
     /// FLEET_GIVE: from the manager, or a microkernel.
     mutating func takeOrder<K: Kernel>(_ request: Request, _ kernel: K) {
+        // A shard is found by the owner of its slot, which therefore stays.
+        guard sharding.threshold == 0 else { return answer(-EOPNOTSUPP, kernel) }
         guard let give = request.fixed(fos_fleet_give.self), members.isAlive(Int(give.member)), Int(give.member) != member else { return answer(-EINVAL, kernel) }
         let slot = give.slot == UInt32(FOS_FLEET_ANY_SLOT) ? -1 : Int(give.slot)
         guard slot < SlotTable.slots, give.slots > 0, give.slots <= UInt32(SlotTable.slots) else { return answer(-EINVAL, kernel) }
@@ -341,7 +343,7 @@ extension FileServer {
     }
 
     /// A slot can be given away once all that its last owner passed on has come.
-    private func mayGive(_ slot: Int) -> Bool { motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) }
+    private func mayGive(_ slot: Int) -> Bool { sharding.threshold == 0 && motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) }
 
     private mutating func slotToGive(_ order: GiveOrder) -> Int? {
         if order.slot >= 0 { return mayGive(order.slot) ? order.slot : nil }

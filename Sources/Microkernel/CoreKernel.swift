@@ -119,6 +119,13 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         _ = fos_fetch_add_u32(fos_board_slot_epoch(board), 1)
     }
 
+    public func publish(directory: UInt64, shardBits: Int) -> Bool {
+        let table = fos_board_sharded(state.pointee.fabric.board)
+        if shardBits > 0 { return fos_shard_publish(table, directory, UInt32(shardBits)) != 0 }
+        fos_shard_withdraw(table, directory)
+        return true
+    }
+
     public func changed(inode: UInt64) {
         // Two cores may own inodes that share a word.
         _ = fos_fetch_add_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode), 1)
