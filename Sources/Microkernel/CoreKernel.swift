@@ -186,6 +186,8 @@ extension Core {
         target.pointee.continuation = continuation
         target.pointee.reserved1 = reservation
         target.pointee.hops = 0
+        // What was said of the request's inode says nothing of this message's.
+        target.pointee.settled = 0
         target.pointee.arrived = clock
         let copy = fos_letter_message(claimed.letter)!
         Self.copy(message, to: copy)

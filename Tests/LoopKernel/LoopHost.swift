@@ -364,6 +364,7 @@ public final class LoopHost {
         envelope.sender_kind = UInt8((continuation == .none ? FOS_SENDER_NONE : FOS_SENDER_SERVER).rawValue)
         envelope.from = from.rawValue
         envelope.continuation = continuation.rawValue
+        envelope.settled = 0
         copy(message, into: letter)
         letter.pointee.envelope = envelope
         letter.pointee.message.destination = destination.rawValue
