@@ -101,7 +101,7 @@ struct Continuation: BitwiseCopyable {
     var sourceKind: UInt8 = 0
     var victimKind: UInt8 = 0
     var isPrepared = false
-    var newSlot: UInt16 = 0                // whose owner has prepared the new name
+    var newShardSlot = UInt16.max          // of the shard in which the new name is prepared; .max: in no shard
     var newMode: UInt32 = 0                // of the new parent, for the rules of exchange
     var newUID: UInt32 = 0
 

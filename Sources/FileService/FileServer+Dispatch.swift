@@ -96,12 +96,15 @@ extension FileServer {
         default: break
         }
         let number = request.message.pointee.inode
-        if serveEntry(operation, number, request, kernel) { return }
-        guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
+        guard isHere(number) else {
+            if mayHaveShards(number, kernel), serveEntry(operation, number, request, kernel) { return }
+            return serveElsewhere(operation, number, request, kernel)
+        }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         if operation == FOS_OP_GIVE_BACK { return takeBack(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
+        if inode.pointee.isSharded, serveEntry(operation, number, request, kernel) { return }
         serve(operation, inode, request, kernel)
     }
 
@@ -219,12 +222,12 @@ extension FileServer {
         answerPeer(Status.retry, kernel)
     }
 
-    /// Forwards a request; its answer goes to the client directly.
-    mutating func pass<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
+    /// Forwards a request; its answer goes to the client directly. `slot`: of what it is about, if that is not its inode.
+    mutating func pass<K: Kernel>(_ request: Request, to owner: Int, slot: Int? = nil, _ kernel: K) {
         // So often only while tables disagree: the client asks again when they do not.
         guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
         guard !members.isDead(owner) else { return answer(-EIO, kernel) }
-        markPassed(request, to: owner)
+        markPassed(request, to: owner, slot: slot ?? SlotTable.slot(ofInode: request.message.pointee.inode))
         motion.forwarded += 1
         if kernel.forward(request.letter, to: members[owner]) == .sent { return }
         guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue else { return answer(Status.retry, kernel) }
@@ -235,10 +238,12 @@ extension FileServer {
         if let id = keep(state, kernel) { owe(id, .letter) }
     }
 
-    /// Tells the taker of a slot what its giver has not got.
-    func markPassed(_ request: Request, to owner: Int) {
-        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == SlotTable.slot(ofInode: request.message.pointee.inode) } ?? false
-        request.envelope.pointee.settled = isToTaker ? 1 : 0
+    /// Tells the taker of a slot what its giver has not got: the inode, or the shard that the name is in. Not the same, as a server
+    /// may by now take another slot, and that be the inode's.
+    func markPassed(_ request: Request, to owner: Int, slot: Int) {
+        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == slot } ?? false
+        let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
+        request.envelope.pointee.settled = isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
@@ -254,6 +259,12 @@ extension FileServer {
         // An idle core has no other reason to tick again.
         if owedNotices.count > 0 || owing > 0 || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
     }
+}
+
+/// What a giver has not got of a request that it passes to the taker of its slot (`fos_envelope.settled`).
+enum Settled {
+    static var inode: UInt8 { 1 }
+    static var shard: UInt8 { 2 }
 }
 
 enum Status {

@@ -45,12 +45,14 @@ extension FileServer {
             return answerPeer(-EINVAL, kernel)
         }
         let number = request.message.pointee.inode
-        if onItsWay(number) != nil { return delay(kernel) }
         let isGone = isNowhere(number, request) && inodes.find(number) == nil
+        let isSettled = request.envelope.pointee.settled == Settled.shard
         let record: InodePointer
-        switch isGone ? .gone : place(of: name, in: number, isLocked: operation != FOS_OP_PEER_RENAME_PREPARE) {
-        case .here(let found): record = found
-        case .elsewhere(let owner): return pass(request, to: owner, kernel)
+        switch isGone ? .gone : place(of: name, in: number, isLocked: operation != FOS_OP_PEER_RENAME_PREPARE, isSettled: isSettled, kernel) {
+        case .here(let found):
+            if isOnItsWay(found) { return delay(kernel) }
+            record = found
+        case .elsewhere(let owner, let slot): return pass(request, to: owner, slot: slot, kernel)
         case .moving: return answer(Status.retry, kernel)
         case .gone: return answerPeer(isLost(number) ? -EIO : -ENOENT, kernel)
         }

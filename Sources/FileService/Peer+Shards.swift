@@ -14,13 +14,17 @@ extension FileServer {
     mutating func serveShard<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
         let directory = request.message.pointee.inode
         guard let wanted = request.fixed(fos_peer_shard.self), wanted.index > 0, wanted.index < 1 << UInt32(FOS_SHARD_BITS_MAX),
-            wanted.bits <= UInt32(FOS_SHARD_BITS_MAX), directory != 0, directory < 1 << 48
+            wanted.bits <= UInt32(FOS_SHARD_BITS_MAX), directory != 0, directory < ShardTable.directories
         else { return answer(-EINVAL, kernel) }
         let shard = Int(wanted.index)
-        let owner = owner(ofShard: shard, of: directory)
-        guard owner == member else { return pass(request, to: owner, kernel) }
         let record = shards.find(directory, shard)
+        let slot = slot(ofShard: shard, of: directory)
+        // A shard that is nowhere is made by the owner of the slot, be it a giver: until it is filled it does not move.
+        let owner = operation == FOS_OP_PEER_SHARD_FILL && record == nil
+            ? slots.owner(ofSlot: slot) : owner(ofShard: shard, of: directory, isSettled: request.envelope.pointee.settled == Settled.shard)
+        guard owner == member else { return pass(request, to: owner, slot: slot, kernel) }
         if operation == FOS_OP_PEER_SHARD_FILL { return fillShard(directory, record, wanted, request, kernel) }
+        if let record, isOnItsWay(record), operation != FOS_OP_PEER_SHARD_SUMMARY || motion.giving?.isClosing != false { return delayShard(kernel) }
         guard let record else {
             return answer(operation == FOS_OP_PEER_SHARD_SUMMARY || operation == FOS_OP_PEER_SHARD_SEAL ? Status.retry : 0, kernel)
         }
@@ -38,6 +42,12 @@ extension FileServer {
         }
     }
 
+    /// The shard is on its way to another server.
+    private mutating func delayShard<K: Kernel>(_ kernel: K) {
+        motion.delayed += 1
+        answer(Status.retry, kernel)
+    }
+
     // MARK: Filling
 
     private mutating func fillShard<K: Kernel>(
@@ -45,7 +55,9 @@ extension FileServer {
     ) {
         // One that is about to be dropped is in the way for a moment.
         if let found, !found.pointee.flags.contains(.spreading) { return answer(Status.retry, kernel) }
-        guard let record = found ?? makeShard(directory, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
+        let slot = Int(fos_shard_slot(directory, wanted.index))
+        if found == nil, !givesNumbers(of: slot) { return answer(inodes.numbering(slot: slot).hasLosses ? -EIO : Status.retry, kernel) }
+        guard let record = found ?? makeShard(directory, slot, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
         var at = MemoryLayout<fos_peer_shard>.size
         for _ in 0..<wanted.entries {
             guard let bytes = request.bytes(at: at, count: UInt32(MemoryLayout<fos_peer_shard_entry>.size)) else { return answer(-EINVAL, kernel) }
@@ -66,8 +78,7 @@ extension FileServer {
         answer(0, kernel)
     }
 
-    private mutating func makeShard<K: Kernel>(_ directory: UInt64, _ wanted: fos_peer_shard, _ kernel: K) -> InodePointer? {
-        let slot = Int(fos_shard_slot(directory, wanted.index))
+    private mutating func makeShard<K: Kernel>(_ directory: UInt64, _ slot: Int, _ wanted: fos_peer_shard, _ kernel: K) -> InodePointer? {
         guard let record = makeInode(slot: slot, kernel) else { return nil }
         record.pointee.flags = [.shard, .sealed, .spreading]
         record.pointee.parent = directory

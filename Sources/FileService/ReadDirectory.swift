@@ -66,14 +66,20 @@ extension FileServer {
         var position = start
         while true {
             guard position.shard < count else { return endListing(writer, isFull: false, kernel) }
-            let owner = owner(ofShard: position.shard, of: directory)
+            let slot = slot(ofShard: position.shard, of: directory)
+            let found = position.shard == 0 ? directoryHere(directory) : shards.find(directory, position.shard)
+            let owner = found != nil ? member
+                : position.shard == 0 ? ownerIndex(of: directory)
+                : owner(ofShard: position.shard, of: directory, isSettled: request.envelope.pointee.settled == Settled.shard)
             if owner != member {
                 // Notices of this turn are awaited here, so the client gets its answer here too.
                 if turn.cookie != 0 { return writer.used > 0 ? endListing(writer, isFull: false, kernel) : answer(Status.retry, kernel) }
-                return passListing(position, shards: count, plus: plus, writer, to: owner, request, kernel)
+                // Every step leads to a later shard, so there is an end to them without the bound on forwards.
+                if position.value != start.value { request.envelope.pointee.hops = 0 }
+                return passListing(position, shards: count, plus: plus, writer, to: owner, slot: slot, request, kernel)
             }
-            guard let record = position.shard == 0 ? inodes.find(directory) : shards.find(directory, position.shard),
-                record.isDirectory, !record.pointee.flags.contains(.sealed)
+            guard let record = found, record.isDirectory, !record.pointee.flags.contains(.sealed),
+                !isOnItsWay(record) || motion.giving?.isClosing == false
             else {
                 // It is being changed, or was dropped: the client comes again with what it has.
                 return writer.used > 0 ? endListing(writer, isFull: false, kernel) : answer(Status.retry, kernel)
@@ -95,7 +101,7 @@ extension FileServer {
     }
 
     private mutating func passListing<K: Kernel>(
-        _ position: ShardCookie, shards count: Int, plus: Bool, _ writer: RecordWriter, to owner: Int, _ request: Request, _ kernel: K
+        _ position: ShardCookie, shards count: Int, plus: Bool, _ writer: RecordWriter, to owner: Int, slot: Int, _ request: Request, _ kernel: K
     ) {
         var wanted = fos_readdir_request()
         wanted.cookie = position.value
@@ -103,9 +109,8 @@ extension FileServer {
         wanted.flags = (plus ? FOS_READDIR_PLUS.rawValue : 0) | UInt32(count) << FOS_READDIR_SHARDS_SHIFT.rawValue
         request.payload.storeBytes(of: wanted, as: fos_readdir_request.self)
         request.message.pointee.operation = UInt16(FOS_OP_PEER_SHARD_LIST.rawValue)
-        // Every pass goes to a later shard, so there is an end to them without the bound on forwards.
-        request.envelope.pointee.hops = 0
-        if kernel.forward(request.letter, to: members[owner]) == .sent { return }
+        markPassed(request, to: owner, slot: slot)
+        if request.envelope.pointee.hops < Limits.hops, kernel.forward(request.letter, to: members[owner]) == .sent { return }
         if writer.used > 0 { return endListing(writer, isFull: false, kernel) }
         answer(Status.retry, kernel)
     }

@@ -53,7 +53,7 @@ extension FileServer {
         let bad = NameForm(names.new).error(dots: -EBUSY)
         guard bad == 0 else { return answer(bad, kernel) }
         if dentry.pointee.kind == Mode.directoryKind, names.newParent == dentry.pointee.inode { return answer(-EINVAL, kernel) }
-        switch place(of: names.new, in: names.newParent) {
+        switch placeToChange(names.new, in: names.newParent, kernel) {
         case .here(let newDirectory): if renameHere(directory, dentry, newDirectory, names, kernel) { return }
         case .elsewhere: break
         case .moving: return answer(Status.retry, kernel)

@@ -3,7 +3,8 @@
 // Protocol: the directory is published as sharded. Then a few shards at a time: their names are locked here, and copied to
 // the owners of the shards with SHARD_FILL, where they stay sealed; when all have arrived they are removed here, the
 // shards are in use, and SHARD_UNSEAL opens them. Names of shards that have not had their turn are served here as before.
-// A member that has no room ends it: what was copied is dropped, and the names stay here for good.
+// A member that has no room ends it: what was copied is dropped, and the names stay here for good. One whose slot is just
+// changing hands is asked again.
 // Invariants: one directory of a server is spread at a time; a step walks the directory once and sends a bounded number of
 // messages; whoever meets a name on its way is answered RETRY, so nobody sees it twice or not at all. Entries keep
 // their cookies, and so their places in listings (`ShardCookie`).
@@ -42,7 +43,7 @@ extension FileServer {
         var bits = 1
         while 1 << bits < servers { bits += 1 }
         let number = directory.pointee.number
-        guard kernel.publish(directory: number, shardBits: bits) else { return }
+        guard number < ShardTable.directories, kernel.publish(directory: number, shardBits: bits) else { return }
         var state = Continuation(.shards)
         state.target = number
         state.phase = .fill
@@ -160,10 +161,11 @@ extension FileServer {
         broadcast(id, .unseal, from: first, to: last, kernel)
     }
 
-    /// The shards of a step are in use (`unseal`), or are gone again (`drop`).
+    /// The shards of a step are in use (`unseal`), or are gone again (`drop`): for good, or because one could not be made now.
     mutating func spreadStepIsOver<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        if state.pointee.phase == .drop { endSpreading(id, kernel) } else { spreadMore(id, kernel) }
+        if state.pointee.phase == .unseal { return spreadMore(id, kernel) }
+        if state.pointee.shards.failure == Status.retry { lookAgain(id, kernel) } else { endSpreading(id, kernel) }
     }
 
     private mutating func endSpreading<K: Kernel>(_ id: ContinuationID, _ kernel: K) {

@@ -265,13 +265,13 @@ extension FileServer {
 
     /// The inode of a number that is on its way to another server.
     func onItsWay(_ inode: UInt64) -> InodePointer? {
-        guard let moving = motion.giving?.inode, moving.pointee.number == inode else { return nil }
+        guard let moving = motion.giving?.inode, moving.pointee.number == inode, !moving.pointee.isShard else { return nil }
         return moving
     }
 
     /// A request for an inode of a slot that is coming here, which its giver has not got: then nobody has.
     func isNowhere(_ number: UInt64, _ request: Request) -> Bool {
-        request.envelope.pointee.settled != 0 && motion.taking?.slot == SlotTable.slot(ofInode: number)
+        request.envelope.pointee.settled == Settled.inode && motion.taking?.slot == SlotTable.slot(ofInode: number)
     }
 
     /// Whether this server joins and has not yet heard who owns the slot of an inode.
@@ -316,8 +316,6 @@ extension FileServer {
 
     /// FLEET_GIVE: from the manager, or a microkernel.
     mutating func takeOrder<K: Kernel>(_ request: Request, _ kernel: K) {
-        // A shard is found by the owner of its slot, which therefore stays.
-        guard sharding.threshold == 0 else { return answer(-EOPNOTSUPP, kernel) }
         guard let give = request.fixed(fos_fleet_give.self), members.isAlive(Int(give.member)), Int(give.member) != member else { return answer(-EINVAL, kernel) }
         let slot = give.slot == UInt32(FOS_FLEET_ANY_SLOT) ? -1 : Int(give.slot)
         guard slot < SlotTable.slots, give.slots > 0, give.slots <= UInt32(SlotTable.slots) else { return answer(-EINVAL, kernel) }
@@ -343,7 +341,7 @@ extension FileServer {
     }
 
     /// A slot can be given away once all that its last owner passed on has come.
-    private func mayGive(_ slot: Int) -> Bool { sharding.threshold == 0 && motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) }
+    private func mayGive(_ slot: Int) -> Bool { motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) }
 
     private mutating func slotToGive(_ order: GiveOrder) -> Int? {
         if order.slot >= 0 { return mayGive(order.slot) ? order.slot : nil }

@@ -85,7 +85,7 @@ extension FileServer {
         guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
         // Nothing was held so far: the directory may be gone, and the name may mean something else.
         let directory: InodePointer
-        switch place(of: names.old, in: kept(id).message.pointee.inode) {
+        switch placeToChange(names.old, in: kept(id).message.pointee.inode, kernel) {
         case .here(let record): directory = record
         case .moving, .elsewhere: return abort(id, Status.retry, kernel)
         case .gone: return abort(id, -ENOENT, kernel)
@@ -96,11 +96,11 @@ extension FileServer {
         lock(dentry, in: directory)
         state.pointee.directory = directory
         state.pointee.dentry = dentry
-        switch place(of: names.new, in: names.newParent) {
+        switch placeToChange(names.new, in: names.newParent, kernel) {
         case .here(let record): prepareHere(id, record, names, kernel)
         case .moving: abort(id, Status.retry, kernel)
         case .gone: abort(id, isLost(names.newParent) ? -EIO : -ENOENT, kernel)
-        case .elsewhere(let owner):
+        case .elsewhere(let owner, _):
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
             fillRename(message, id, names)
@@ -137,8 +137,7 @@ extension FileServer {
         if reply.flags & FOS_PEER_SAME.rawValue != 0 { return abort(id, 0, kernel) }
         state.pointee.isPrepared = true
         let isShard = reply.flags & FOS_PEER_SHARD.rawValue != 0
-        state.pointee.newSlot = UInt16(
-            truncatingIfNeeded: isShard ? Int(reply.flags >> FOS_PEER_SLOT_SHIFT.rawValue) : SlotTable.slot(ofInode: state.pointee.newParent))
+        state.pointee.newShardSlot = isShard ? UInt16(truncatingIfNeeded: reply.flags >> FOS_PEER_SLOT_SHIFT.rawValue) : .max
         state.pointee.newMode = reply.mode
         state.pointee.newUID = reply.uid
         if reply.flags & FOS_PEER_LOCKED_VICTIM.rawValue != 0 {
@@ -264,7 +263,7 @@ extension FileServer {
             let message = kernel.scratch()
             message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
             fillRename(message, id, names)
-            let peer = sharding.threshold > 0 ? slots.owner(ofSlot: Int(state.pointee.newSlot)) : ownerIndex(of: names.newParent)
+            let peer = ownerOfNewName(state)
             let sent = kernel.send(message, to: members[peer], expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
             if sent == .sent {
                 if isCommit { state.pointee.responses += 1 }
@@ -282,6 +281,12 @@ extension FileServer {
         if messages.contains(.moveBack) { sendMoved(id, .moveBack, state.pointee.source, to: kept(id).message.pointee.inode, kernel) }
         if messages.contains(.treeUnlock) { releaseTree(id, kernel) }
         if !messages.isDisjoint(with: [.commit, .moveSource, .moveVictim, .moveBack]) { conclude(id, kernel) }
+    }
+
+    /// Who has prepared the new name, or knows who has.
+    private func ownerOfNewName(_ state: UnsafeMutablePointer<Continuation>) -> Int {
+        let slot = state.pointee.newShardSlot
+        return slot == .max ? ownerIndex(of: state.pointee.newParent) : slots.owner(ofSlot: Int(slot))
     }
 
     private mutating func sendMoved<K: Kernel>(_ id: ContinuationID, _ which: Owed, _ inode: UInt64, to parent: UInt64, _ kernel: K) {
@@ -323,7 +328,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let isCommit = UInt32(response.message.pointee.operation) == FOS_OP_PEER_RENAME_COMMIT.rawValue
         let inode = response.message.pointee.inode
-        let isDead = members.isDead(ownerIndex(of: inode))
+        let isDead = members.isDead(isCommit ? ownerOfNewName(state) : ownerIndex(of: inode))
         if response.status == Status.retry, !isDead {
             if isCommit { owe(id, .commit) } else if state.pointee.phase == .undone { owe(id, .moveBack) } else {
                 owe(id, inode == state.pointee.source ? .moveSource : .moveVictim)

@@ -27,7 +27,7 @@ public final class FleetHost: Sendable {
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
     ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
     ///   - servers: file servers at the start, and at most; nil: by the number of cores.
-    ///   - shards: entries from which on a directory is spread over the file servers; 0 or nil: never. Slots do not move then.
+    ///   - shards: entries from which on a directory is spread over the file servers; 0 or nil: never.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
         name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,

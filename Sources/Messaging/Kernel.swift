@@ -131,6 +131,8 @@ public protocol Kernel {
     /// Enters a directory in the board's table of sharded ones (fos/shard.h), or with 0 bits takes it out. False: there is
     /// no place for it.
     func publish(directory: UInt64, shardBits: Int) -> Bool
+    /// What that table says of a directory: the binary logarithm of its shards, 0 if it is whole.
+    func shardBits(of directory: UInt64) -> Int
 
     /// Tells every client that the inode has changed: moves its epoch on the board. After the change, before the answer.
     func changed(inode: UInt64)
@@ -171,4 +173,5 @@ public protocol Kernel {
 extension Kernel {
     /// A host without a board has no table, so no directory is sharded there.
     public func publish(directory: UInt64, shardBits: Int) -> Bool { false }
+    public func shardBits(of directory: UInt64) -> Int { 0 }
 }

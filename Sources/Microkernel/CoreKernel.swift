@@ -125,6 +125,7 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         fos_shard_withdraw(table, directory)
         return true
     }
+    public func shardBits(of directory: UInt64) -> Int { Int(fos_shard_bits(fos_board_sharded(state.pointee.fabric.board), directory)) }
 
     public func changed(inode: UInt64) {
         // Two cores may own inodes that share a word.

@@ -28,7 +28,7 @@ final class ProxyTransport: MessageTransport {
         name = "a live instance of \(cpus.count) cores"
         host = try FleetHost(
             name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, servers: resizes ? 2...5 : nil,
-            shards: resizes ? nil : contractShards, listens: false)
+            shards: contractShards, listens: false)
         try host.start()
         if resizes { resizer = Resizer(try InstanceClient(socket: host.connect())) } else { resizer = nil }
         client = .allocate(capacity: 1)

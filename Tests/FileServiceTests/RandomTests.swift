@@ -27,11 +27,10 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
     @Test(arguments: seeds(20)) func agreesWithTheModel(seed: UInt64) { compareWithTheModel(seed, moving: false) }
     @Test(arguments: seeds(20)) func agreesWithTheModelWhileSlotsMove(seed: UInt64) { compareWithTheModel(seed, moving: true) }
 
-    /// Slots do not move while directories are sharded.
     private func compareWithTheModel(_ seed: UInt64, moving: Bool) {
         print("model seed \(seed), slots move: \(moving)")
         let fleet = FileFleet(
-            members: 1 + Int(seed % 5) + (moving ? 1 : 0), sharding: moving ? .never : Self.sharding(seed), options: Self.options(seed))
+            members: 1 + Int(seed % 5) + (moving ? 1 : 0), sharding: Self.sharding(seed), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 77)
         let clients = [fleet.files(), fleet.files(), fleet.frontEnd()]
         let model = Model()
@@ -147,7 +146,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
 
     private func runManyAtOnce(_ seed: UInt64, moving: Bool) {
         print("concurrent seed \(seed), slots move: \(moving)")
-        let fleet = FileFleet(members: 2 + Int(seed % 4), sharding: moving ? .never : Self.sharding(seed), options: Self.options(seed))
+        let fleet = FileFleet(members: 2 + Int(seed % 4), sharding: Self.sharding(seed), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 1001)
         var players = (0..<5).map { Player(files: $0 == 0 ? fleet.frontEnd() : fleet.files(uid: $0 == 4 ? 1000 : 0, gid: 1000)) }
         // The front end acknowledges late, by chance.

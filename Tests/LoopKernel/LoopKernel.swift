@@ -101,6 +101,7 @@ public struct LoopKernel: Kernel {
         fos_shard_withdraw(host.sharded, directory)
         return true
     }
+    public func shardBits(of directory: UInt64) -> Int { host.shardBits(of: directory) }
 
     public func changed(inode: UInt64) { host.epochs[Int(fos_inode_epoch_index(inode))] &+= 1 }
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.epoch(ofInode: inode) }

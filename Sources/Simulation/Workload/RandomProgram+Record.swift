@@ -161,8 +161,9 @@ extension RandomProgram {
             let entry = (thread.bulk.baseAddress! + offset).load(as: fos_directory_entry.self)
             let bytes = UnsafeRawBufferPointer(start: thread.bulk.baseAddress! + offset + fixed, count: Int(entry.name_length))
             if let name = World.number(ofName: bytes) {
-                // Between two messages a name may go and come again.
-                if !found.insert(name).inserted { history.recordDoubledName(directory, name) }
+                if !found.insert(name).inserted {
+                    history.recordDoubledName(directory, name, invoked: thread.invoked, returned: thread.returned)
+                }
                 listing.found[name] = listing.found[name] ?? entry.inode
             }
             offset += Int(entry.record_length)
