@@ -32,7 +32,7 @@ extension FileServer {
         result.links = inode.pointee.links
         result.uid = inode.pointee.uid
         result.gid = inode.pointee.gid
-        result.device = inode.pointee.device
+        result.device = inode.isDirectory ? 0 : inode.pointee.device
         result.generation = inode.pointee.generation
         result.version = inode.pointee.version
         result.epoch = kernel.epoch(ofInode: inode.pointee.number)
@@ -45,10 +45,24 @@ extension FileServer {
             result.blocks = inode.pageMap.pointee.pageCount &* UInt64(Limits.pageBytes / 512)
         } else if inode.isDirectory {
             result.size = UInt64(inode.directory.pointee.count) &* Limits.bytesOfEntry
+            if inode.pointee.isSharded { describeShards(of: inode, &result) }
         } else if inode.isSymlink {
             result.size = UInt64(inode.symlink.pointee.length)
         }
         return result
+    }
+
+    /// The attributes of a sharded directory, with what its shards have said if they were asked.
+    private func describeShards(of directory: InodePointer, _ result: inout fos_attributes) {
+        result.flags = FOS_ATTRIBUTES_SHARDED.rawValue
+        guard isGathered(directory) else { return result.flags |= FOS_ATTRIBUTES_INEXACT.rawValue }
+        result.size &+= gathered.entries &* Limits.bytesOfEntry
+        result.links &+= gathered.subdirectories
+        result.version &+= gathered.version
+        let times = times(of: directory, gathered)
+        result.accessed = fos_time(times.accessed)
+        result.modified = fos_time(times.modified)
+        result.changed = fos_time(times.changed)
     }
 
     // MARK: Times
@@ -89,6 +103,7 @@ extension FileServer {
         let valid = set.valid
         let status = refusal(inode, set)
         guard status == 0 else { return answer(status, kernel) }
+        guard sealsShards(of: inode, kernel) else { return }
         guard let accessed = set.accessed.timestamp ?? (valid & FOS_SET_ACCESSED.rawValue == 0 ? inode.pointee.accessed : nil),
             let modified = set.modified.timestamp ?? (valid & FOS_SET_MODIFIED.rawValue == 0 ? inode.pointee.modified : nil),
             let changed = set.changed.timestamp ?? (valid & FOS_SET_CHANGED.rawValue == 0 ? inode.pointee.changed : nil)

@@ -17,6 +17,8 @@ struct Rerun: OptionSet, BitwiseCopyable {
     static var outOfSpace: Rerun { Rerun(rawValue: 2) }
     /// Part of it is done, and the letter says what is left.
     static var begun: Rerun { Rerun(rawValue: 4) }
+    /// The shards of a directory have said what the server's `gathered` holds.
+    static var gathered: Rerun { Rerun(rawValue: 8) }
 }
 
 /// Messages that a transaction must still send, because a mailbox was full after the point of no return.
@@ -31,6 +33,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var moveBack: Owed { Owed(rawValue: 64) }
     /// The letter itself, to the owner of `target`.
     static var letter: Owed { Owed(rawValue: 32) }
+    /// The next message to a shard.
+    static var shards: Owed { Owed(rawValue: 128) }
 }
 
 struct Continuation: BitwiseCopyable {
@@ -54,12 +58,18 @@ struct Continuation: BitwiseCopyable {
         case stock
         /// A name that a rename of a dead server had locked, until it is known whether what it leads to is still there.
         case orphan
+        /// Asks, or fills, the shards of a directory; its letter runs again when they have answered.
+        case shards
         /// Owes a letter; nobody is answered by it.
         case passing
         // Of slots in motion, without a letter: the answers of a taker; the way to a slot's new owner; the slot table.
         case move, sync, table
     }
-    enum Phase: UInt8 { case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit, undone }
+    enum Phase: UInt8 {
+        case start, treeLock, ancestry, prepare, source, victimAttributes, victimAncestry, victim, moves, commit, undone
+        // Messages to shards that are answered (`ShardWork`).
+        case fill, summary, seal, unseal, drop
+    }
 
     var kind: Kind
     var phase = Phase.start
@@ -91,8 +101,11 @@ struct Continuation: BitwiseCopyable {
     var sourceKind: UInt8 = 0
     var victimKind: UInt8 = 0
     var isPrepared = false
+    var newShardSlot = UInt16.max          // of the shard in which the new name is prepared; .max: in no shard
     var newMode: UInt32 = 0                // of the new parent, for the rules of exchange
     var newUID: UInt32 = 0
+
+    var shards = ShardWork()
 
     // CREDITS, SPACE, COPY: numbers whose meaning each says where it uses them.
     var numbers: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)

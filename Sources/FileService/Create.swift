@@ -115,7 +115,7 @@ extension FileServer {
             return needCredits(Limits.creditsOfMetadata, kernel)
         }
         describe(inode, mode: mode, gid: gid, kernel)
-        inode.pointee.parent = directory.pointee.number
+        inode.pointee.parent = directory.pointee.directoryNumber
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
         addSubdirectory(directory)
         finish(inode, in: directory, name, kernel)
@@ -134,7 +134,7 @@ extension FileServer {
         let bad = NameForm(name).error(dots: -EEXIST)
         guard bad == 0 else { return bad }
         guard turn.actor.may(Access.execute, directory) else { return -EACCES }
-        if NameForm.isReserved(name, in: directory.pointee.number) { return -EEXIST }
+        if NameForm.isReserved(name, in: directory.pointee.directoryNumber) { return -EEXIST }
         if let dentry = directory.directory.pointee.find(name) { return dentry.pointee.flags.contains(.locked) ? Status.retry : -EEXIST }
         if directory.pointee.flags.contains(.dead) { return -ENOENT }
         guard turn.actor.may(Access.write, directory) else { return -EACCES }
@@ -196,13 +196,14 @@ extension FileServer {
     private mutating func finish<K: Kernel>(
         _ inode: InodePointer, in directory: InodePointer, _ name: UnsafeRawBufferPointer, flags: UInt16 = 0, _ kernel: K
     ) {
-        markModified(directory, inode.pointee.born)
+        markEntriesModified(directory, inode.pointee.born)
         committed(.inode(inode), kernel)
         committed(
-            .entry(directory: directory.pointee.number, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
-        committed(.inode(directory), kernel)
+            .entry(directory: directory.pointee.directoryNumber, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
+        committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         answerEntry(inode, flags: flags, kernel)
+        considerSpreading(directory, kernel)
     }
 
     @inline(__always) func addSubdirectory(_ directory: InodePointer) {

@@ -20,8 +20,10 @@ extension FileServer {
         deliver(message, kernel)
     }
 
-    /// An answer with the attributes of an inode. The kernel may keep them.
+    /// An answer with the attributes of an inode. The kernel may keep them. Those of a sharded directory come when its shards
+    /// have been asked: the request runs again from its beginning, and ends here once more.
     mutating func answer<K: Kernel>(attributesOf inode: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+        guard knowsAttributes(of: inode, kernel) else { return }
         if turn.isKernel { inode.pointee.leases.insert(.attributes) }
         let message = kernel.scratch()
         message.setBody(attributes(of: inode, kernel))
@@ -166,6 +168,8 @@ extension FileServer {
             begin(continuing: id, kernel)
             if owed.contains(.letter) {
                 sendLetter(id, kernel)
+            } else if owed.contains(.shards) {
+                if state.pointee.phase == .start { resumeSpreading(id, kernel) } else { sendShards(id, kernel) }
             } else {
                 sendRenameMessages(id, owed, kernel)
             }

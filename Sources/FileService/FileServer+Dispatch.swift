@@ -96,11 +96,15 @@ extension FileServer {
         default: break
         }
         let number = request.message.pointee.inode
-        guard isHere(number) else { return serveElsewhere(operation, number, request, kernel) }
+        guard isHere(number) else {
+            if mayHaveShards(number, kernel), serveEntry(operation, number, request, kernel) { return }
+            return serveElsewhere(operation, number, request, kernel)
+        }
         if operation == FOS_OP_CANCEL { return cancel(request, kernel) }
         if operation == FOS_OP_GIVE_BACK { return takeBack(request, kernel) }
         // The kernel names only inodes that it holds; others may have kept a number for too long.
         guard let inode = inodes.find(number) else { return answer(isLost(number) ? -EIO : -ESTALE, kernel) }
+        if inode.pointee.isSharded, serveEntry(operation, number, request, kernel) { return }
         serve(operation, inode, request, kernel)
     }
 
@@ -115,7 +119,7 @@ extension FileServer {
         pass(request, to: ownerIndex(of: number), kernel)
     }
 
-    private mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
+    mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
         noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
@@ -162,6 +166,8 @@ extension FileServer {
             if onItsWay(number) != nil { return delay(kernel) }
             return pass(request, to: ownerIndex(of: number), kernel)
         }
+        // A client's, which another server has passed on.
+        if operation == FOS_OP_PEER_SHARD_LIST, request.envelope.pointee.hops > 0 { return continueListing(request, kernel) }
         let kind = UInt32(request.envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_SERVER.rawValue || kind == FOS_SENDER_NONE.rawValue,
             members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) != nil
@@ -182,6 +188,10 @@ extension FileServer {
         case FOS_OP_PEER_CREDITS: return peerCredits(request, kernel)
         case FOS_OP_PEER_SPACE: return peerSpace(kernel)
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
+        case FOS_OP_PEER_SHARD_FILL, FOS_OP_PEER_SHARD_SUMMARY, FOS_OP_PEER_SHARD_SEAL, FOS_OP_PEER_SHARD_UNSEAL, FOS_OP_PEER_SHARD_DROP:
+            return serveShard(operation, request, kernel)
+        case FOS_OP_PEER_RENAME_PREPARE, FOS_OP_PEER_RENAME_COMMIT, FOS_OP_PEER_RENAME_ABORT:
+            return servePeerRename(operation, request, kernel)
         default: break
         }
         guard isHere(number) || isNowhere(number, request) else {
@@ -199,9 +209,6 @@ extension FileServer {
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)
         case FOS_OP_PEER_REMOVE_DIRECTORY: peerRemoveDirectory(inode, request, kernel)
         case FOS_OP_PEER_MOVED: peerMoved(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(inode, request, kernel)
-        case FOS_OP_PEER_RENAME_ABORT: peerRenameAbort(inode, request, kernel)
         case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
         case FOS_OP_PEER_TAKEN: peerTaken(inode, request, kernel)
@@ -210,17 +217,17 @@ extension FileServer {
     }
 
     /// The inode is on its way to another server, and is not to change meanwhile.
-    private mutating func delay<K: Kernel>(_ kernel: K) {
+    mutating func delay<K: Kernel>(_ kernel: K) {
         motion.delayed += 1
         answerPeer(Status.retry, kernel)
     }
 
-    /// Forwards a request; its answer goes to the client directly.
-    mutating func pass<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
+    /// Forwards a request; its answer goes to the client directly. `slot`: of what it is about, if that is not its inode.
+    mutating func pass<K: Kernel>(_ request: Request, to owner: Int, slot: Int? = nil, _ kernel: K) {
         // So often only while tables disagree: the client asks again when they do not.
         guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
         guard !members.isDead(owner) else { return answer(-EIO, kernel) }
-        markPassed(request, to: owner)
+        markPassed(request, to: owner, slot: slot ?? SlotTable.slot(ofInode: request.message.pointee.inode))
         motion.forwarded += 1
         if kernel.forward(request.letter, to: members[owner]) == .sent { return }
         guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue else { return answer(Status.retry, kernel) }
@@ -231,10 +238,12 @@ extension FileServer {
         if let id = keep(state, kernel) { owe(id, .letter) }
     }
 
-    /// Tells the taker of a slot what its giver has not got.
-    func markPassed(_ request: Request, to owner: Int) {
-        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == SlotTable.slot(ofInode: request.message.pointee.inode) } ?? false
-        request.envelope.pointee.settled = isToTaker ? 1 : 0
+    /// Tells the taker of a slot what its giver has not got: the inode, or the shard that the name is in. Not the same, as a server
+    /// may by now take another slot, and that be the inode's.
+    func markPassed(_ request: Request, to owner: Int, slot: Int) {
+        let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == slot } ?? false
+        let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
+        request.envelope.pointee.settled = isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
@@ -250,6 +259,12 @@ extension FileServer {
         // An idle core has no other reason to tick again.
         if owedNotices.count > 0 || owing > 0 || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
     }
+}
+
+/// What a giver has not got of a request that it passes to the taker of its slot (`fos_envelope.settled`).
+enum Settled {
+    static var inode: UInt8 { 1 }
+    static var shard: UInt8 { 2 }
 }
 
 enum Status {

@@ -54,6 +54,11 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var discarded = Discarded()
     var lent = LentPages()
     var mappings = MappingTable()
+    let sharding: Sharding
+    var shards = ShardTable()
+    var transfer = ShardTransfer()
+    /// What the shards of a directory have said, for the request that runs again with it.
+    var gathered = ShardSummary()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     var motion: SlotMotion
     /// By slot.
@@ -86,6 +91,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - members: mailboxes of all file servers; slots are spread evenly over them.
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
     ///   - memory: the memory server that pages come from; nil: from Linux, for tests of the file service alone.
+    ///   - sharding: when a directory is spread over members.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
     ///   - incarnation: how often members of this fleet have lost all they had, this one the last time; its inodes' numbers
     ///     differ from all that any of them gave before.
@@ -95,13 +101,14 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - manager: the mailbox that may say who the members are and order slots to be given.
     public init(
         member: Int, members: some Collection<MailboxAddress>, credits: Int, memory: MailboxAddress? = nil, root: RootAttributes,
-        seed: UInt64, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true, serving: Int? = nil, isJoining: Bool = false,
-        manager: MailboxAddress? = nil
+        seed: UInt64, sharding: Sharding = .never, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true,
+        serving: Int? = nil, isJoining: Bool = false, manager: MailboxAddress? = nil
     ) {
         precondition(member >= 0 && member < members.count, "a file server is a member of its fleet")
         self.member = member
         self.manager = manager
         self.members = Membership(members, alive: serving)
+        self.sharding = sharding
         motion = SlotMotion(members: members.count)
         ways = .allocate(capacity: SlotTable.slots)
         ways.initialize(repeating: SlotWay(), count: SlotTable.slots)
@@ -181,6 +188,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .pages: resumePages(id, response, kernel)
         case .stock: resumeStock(id, response, kernel)
         case .orphan: resumeOrphan(id, response, kernel)
+        case .shards: resumeShards(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing, .move, .sync, .table: break
         }

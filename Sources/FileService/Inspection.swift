@@ -15,6 +15,8 @@ public struct InodeReport: Sendable {
     public var subdirectories: UInt32
     public var busy: UInt32
     public var isDead: Bool
+    /// Not an inode that names lead to, but some of the entries of its `parent`.
+    public var isShard: Bool
     /// Lookups of the kernel's and open files of clients.
     public var references: UInt64
     public var entries: [Entry]
@@ -55,7 +57,7 @@ extension FileServer {
     private func report(_ inode: InodePointer) -> InodeReport {
         var report = InodeReport(
             number: inode.pointee.number, mode: inode.pointee.mode, links: inode.pointee.links, parent: inode.pointee.parent,
-            subdirectories: inode.pointee.subdirectories, busy: inode.pointee.busy, isDead: inode.pointee.flags.contains(.dead),
+            subdirectories: inode.pointee.subdirectories, busy: inode.pointee.busy, isDead: inode.pointee.flags.contains(.dead), isShard: inode.isDirectory && inode.pointee.isShard,
             references: inode.pointee.kernelReferences + UInt64(inode.pointee.references), entries: [])
         guard inode.isDirectory else { return report }
         var cookie: UInt64 = 0

@@ -93,7 +93,7 @@ extension FileServer {
     @inline(__always) mutating func revokeAttributes<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         if turn.isKernel || !inode.pointee.leases.contains(.attributes) { return }
         inode.pointee.leases.remove(.attributes)
-        notify(FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.number, kernel)
+        notify(FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.directoryNumber, kernel)
     }
 
     /// Data of a file, and with it attributes, have changed.
@@ -133,11 +133,11 @@ extension FileServer {
         let leases = directory.pointee.leases
         if leases.isEmpty && !wasHeld { return }
         if wasHeld || leases.contains(.negativeEntries) {
-            notify(isGone ? FOS_NOTICE_REMOVED : FOS_NOTICE_ENTRY, directory.pointee.number, child: child, name: name, kernel)
+            notify(isGone ? FOS_NOTICE_REMOVED : FOS_NOTICE_ENTRY, directory.pointee.directoryNumber, child: child, name: name, kernel)
         }
         if !leases.isDisjoint(with: [.attributes, .listing]) {
             directory.pointee.leases.subtract([.attributes, .listing])
-            notify(FOS_NOTICE_DIRECTORY, directory.pointee.number, kernel)
+            notify(FOS_NOTICE_DIRECTORY, directory.pointee.directoryNumber, kernel)
         }
     }
 

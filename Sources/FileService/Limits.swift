@@ -19,6 +19,11 @@ enum Limits {
     static var noticesOfOneChange: Int { 8 }
     /// Forwards of one request: the client's hint was stale, and then the fleet's own tables disagree for a moment.
     static var hops: UInt32 { 16 }
+    /// Messages to shards of one directory that are under way at once, and what one step of spreading a directory
+    /// moves: shards, and about so many entries.
+    static var shardsAtOnce: Int32 { 16 }
+    static var shardsOfStep: Int { 32 }
+    static var entriesOfStep: Int { 1024 }
     /// Largest size of a file: off_t.
     static var fileBytes: UInt64 { UInt64(Int64.max) }
     /// Messages about a file that clients may write to in shared memory, and did not, until they may no longer: meanwhile

@@ -25,12 +25,13 @@ extension FileServer {
             name, inode: link.target, kind: Mode.kind(inode.pointee.mode), &arena, &pool)
         else { return needCredits(Limits.creditsOfMetadata, kernel) }
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
-        markModified(directory, time(kernel))
-        committed(.entry(directory: directory.pointee.number, name: name, inode: link.target, kind: dentry.pointee.kind), kernel)
-        committed(.inode(directory), kernel)
+        markEntriesModified(directory, time(kernel))
+        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: link.target, kind: dentry.pointee.kind), kernel)
+        committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         addLink(inode, kernel)
         answerEntry(inode, kernel)
+        considerSpreading(directory, kernel)
     }
 
     private func refusalToLink(_ inode: InodePointer) -> Int32 {

@@ -62,6 +62,7 @@ extension FileServer {
 
     /// An answer that gives the client an inode to refer to.
     mutating func answerEntry<K: Kernel>(_ inode: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+        guard knowsAttributes(of: inode, kernel) else { return }
         if turn.isKernel { inode.pointee.kernelReferences &+= 1 }
         answer(attributesOf: inode, flags: flags, kernel)
     }

@@ -5,6 +5,7 @@
 
 import CFosWire
 import FileStorage
+import Fleet
 import Glibc
 import Messaging
 
@@ -38,6 +39,30 @@ extension FileServer {
         return (0, dentry)
     }
 
+    /// RENAME_* for a new name, whose record is this server's or is known to be another's.
+    mutating func servePeerRename<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
+            return answerPeer(-EINVAL, kernel)
+        }
+        let number = request.message.pointee.inode
+        let isGone = isNowhere(number, request) && inodes.find(number) == nil
+        let isSettled = request.envelope.pointee.settled == Settled.shard
+        let record: InodePointer
+        switch isGone ? .gone : place(of: name, in: number, isLocked: operation != FOS_OP_PEER_RENAME_PREPARE, isSettled: isSettled, kernel) {
+        case .here(let found):
+            if isOnItsWay(found) { return delay(kernel) }
+            record = found
+        case .elsewhere(let owner, let slot): return pass(request, to: owner, slot: slot, kernel)
+        case .moving: return answer(Status.retry, kernel)
+        case .gone: return answerPeer(isLost(number) ? -EIO : -ENOENT, kernel)
+        }
+        switch operation {
+        case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(record, request, kernel)
+        case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(record, request, kernel)
+        default: peerRenameAbort(record, request, kernel)
+        }
+    }
+
     mutating func peerRenamePrepare<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
         guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
             return answerPeer(-EINVAL, kernel)
@@ -47,13 +72,17 @@ extension FileServer {
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
-            moves: rename.old_parent != directory.pointee.number, flags: rename.flags, &reply, kernel)
+            moves: rename.old_parent != directory.pointee.directoryNumber, flags: rename.flags, &reply, kernel)
         if status == -ENOSPC { return needCredits(Limits.creditsOfMetadata, kernel) }
         if status == 0, let dentry {
             preparedNames.add(
                 PreparedName(coordinator: coordinator(request), cookie: rename.cookie, directory: directory.pointee.number, dentry: dentry))
             committed(
                 .prepared(directory: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie), kernel)
+        }
+        // What follows comes straight here.
+        if directory.pointee.isShard {
+            reply.flags |= FOS_PEER_SHARD.rawValue | UInt32(SlotTable.slot(ofInode: directory.pointee.number)) << FOS_PEER_SLOT_SHIFT.rawValue
         }
         answerPeer(status, content: reply, kernel)
     }

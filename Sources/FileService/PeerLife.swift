@@ -23,7 +23,7 @@ extension FileServer {
         if treeHolder == mailbox { treeHolder = nil }
         loseMoves(with: peer, kernel)
         while let name = preparedNames.takeAny(of: mailbox) {
-            guard let directory = inodes.find(name.directory) else { preconditionFailure("a prepared name has lost its directory") }
+            guard let directory = inodes.record(name.directory) else { preconditionFailure("a prepared name has lost its directory") }
             settleOrphan(name, directory, kernel)
         }
         if owing > 0 { payOwed(kernel) }

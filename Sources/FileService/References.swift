@@ -70,7 +70,7 @@ extension FileServer {
         guard rest > 0 else { return answer(0, kernel) }
         let next = payload.loadUnaligned(as: fos_forget_item.self).inode
         // What is left of a slot that this server gives away its taker has, or nobody.
-        request.envelope.pointee.settled = motion.giving?.taker == ownerIndex(of: next) ? 1 : 0
+        request.envelope.pointee.settled = motion.giving?.taker == ownerIndex(of: next) ? Settled.inode : 0
         if kernel.forward(request.letter, to: owner(of: next)) == .sent { return }
         var state = Continuation(.passing)
         state.target = next

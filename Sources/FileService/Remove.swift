@@ -43,6 +43,7 @@ extension FileServer {
         guard turn.actor.mayRemove(from: directory.pointee.mode, directory.pointee.uid, entryOwner: inode.pointee.uid) else {
             return answer(-EPERM, kernel)
         }
+        guard isWhole(inode, kernel) else { return }
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answer(status, kernel) }
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
@@ -102,9 +103,9 @@ extension FileServer {
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
         if dentry.pointee.kind == Mode.directoryKind { removeSubdirectory(directory) }
         directory.directory.pointee.remove(dentry, &arena, &pool)
-        markModified(directory, time(kernel))
-        committed(.entryRemoved(directory: directory.pointee.number, name: name), kernel)
-        committed(.inode(directory), kernel)
+        markEntriesModified(directory, time(kernel))
+        committed(.entryRemoved(directory: directory.pointee.directoryNumber, name: name), kernel)
+        committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: child, wasHeld: wasHeld, isGone: isGone, kernel)
     }
 
@@ -152,7 +153,7 @@ extension FileServer {
 
     mutating func peerRemoveDirectory<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let change = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
-        guard mayTake(inode, change, kernel) else { return }
+        guard mayTake(inode, change, kernel), isWhole(inode, kernel) else { return }
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answerPeer(status, kernel) }
         let isGone = isLastName(of: inode)

@@ -53,9 +53,11 @@ extension FileServer {
         let bad = NameForm(names.new).error(dots: -EBUSY)
         guard bad == 0 else { return answer(bad, kernel) }
         if dentry.pointee.kind == Mode.directoryKind, names.newParent == dentry.pointee.inode { return answer(-EINVAL, kernel) }
-        if isHere(names.newParent) {
-            guard let newDirectory = inodes.find(names.newParent) else { return answer(isLost(names.newParent) ? -EIO : -ESTALE, kernel) }
-            if renameHere(directory, dentry, newDirectory, names, kernel) { return }
+        switch placeToChange(names.new, in: names.newParent, kernel) {
+        case .here(let newDirectory): if renameHere(directory, dentry, newDirectory, names, kernel) { return }
+        case .elsewhere: break
+        case .moving: return answer(Status.retry, kernel)
+        case .gone: return answer(isLost(names.newParent) ? -EIO : -ESTALE, kernel)
         }
         beginRename(directory, dentry, names, kernel)
     }
@@ -67,7 +69,7 @@ extension FileServer {
         let source = dentry.pointee.inode
         let kind = dentry.pointee.kind
         let isDirectory = kind == Mode.directoryKind
-        let moves = newDirectory != directory
+        let moves = newDirectory.pointee.directoryNumber != directory.pointee.directoryNumber
         let (status, target) = newName(newDirectory, names.new, source: source, kind: kind, moves: moves, flags: names.flags)
         if status != 0 {
             answer(status, kernel)
@@ -101,7 +103,7 @@ extension FileServer {
                 }
             }
             if names.isExchange, victimIsDirectory, refusal == 0 {
-                switch walkUp(from: directory.pointee.number, seek: victimNumber) {
+                switch walkUp(from: directory.pointee.directoryNumber, seek: victimNumber) {
                 case .found: refusal = -EINVAL
                 case .broken(let status): refusal = status
                 case .root: break
@@ -118,7 +120,10 @@ extension FileServer {
             refusal = refusalToMove(
                 from: newDirectory.pointee.mode, newDirectory.pointee.uid, moves: moves && names.isExchange,
                 mode: victim.pointee.mode, uid: victim.pointee.uid, gid: victim.pointee.gid)
-            if refusal == 0, !names.isExchange, victimIsDirectory { refusal = refusalToEmpty(victim) }
+            if refusal == 0, !names.isExchange, victimIsDirectory {
+                guard isWhole(victim, kernel) else { return true }
+                refusal = refusalToEmpty(victim)
+            }
         }
         guard refusal == 0 else {
             answer(refusal, kernel)
@@ -146,7 +151,7 @@ extension FileServer {
         if names.isExchange, let victim {
             setEntry(directory, dentry, names.old, inode: victimNumber, kind: Mode.kind(victim.pointee.mode), kernel)
             setEntry(newDirectory, entry, names.new, inode: source, kind: kind, kernel)
-            moved(victim, to: directory.pointee.number, kernel)
+            moved(victim, to: directory.pointee.directoryNumber, kernel)
         } else {
             let isGone = victim.map { isLastName(of: $0) } ?? false
             if let victim { revokeAttributes(victim, kernel) }
@@ -180,7 +185,7 @@ extension FileServer {
         guard directory.isDirectory else { return (-ENOTDIR, nil) }
         if directory.pointee.flags.contains(.dead) { return (-ENOENT, nil) }
         guard turn.actor.may(Access.execute, directory) else { return (-EACCES, nil) }
-        if NameForm.isReserved(name, in: directory.pointee.number) { return (-EPERM, nil) }
+        if NameForm.isReserved(name, in: directory.pointee.directoryNumber) { return (-EPERM, nil) }
         let isExchange = flags & FOS_PEER_EXCHANGE.rawValue != 0
         let found = directory.directory.pointee.find(name)
         if let dentry = found {
@@ -221,9 +226,9 @@ extension FileServer {
         dentry.pointee.kind = kind
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         if kind == Mode.directoryKind { addSubdirectory(directory) }
-        markModified(directory, time(kernel))
-        committed(.entry(directory: directory.pointee.number, name: name, inode: inode, kind: kind), kernel)
-        committed(.inode(directory), kernel)
+        markEntriesModified(directory, time(kernel))
+        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: inode, kind: kind), kernel)
+        committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, isGone: isGone && !wasPlaceholder, kernel)
     }
 

@@ -265,13 +265,13 @@ extension FileServer {
 
     /// The inode of a number that is on its way to another server.
     func onItsWay(_ inode: UInt64) -> InodePointer? {
-        guard let moving = motion.giving?.inode, moving.pointee.number == inode else { return nil }
+        guard let moving = motion.giving?.inode, moving.pointee.number == inode, !moving.pointee.isShard else { return nil }
         return moving
     }
 
     /// A request for an inode of a slot that is coming here, which its giver has not got: then nobody has.
     func isNowhere(_ number: UInt64, _ request: Request) -> Bool {
-        request.envelope.pointee.settled != 0 && motion.taking?.slot == SlotTable.slot(ofInode: number)
+        request.envelope.pointee.settled == Settled.inode && motion.taking?.slot == SlotTable.slot(ofInode: number)
     }
 
     /// Whether this server joins and has not yet heard who owns the slot of an inode.

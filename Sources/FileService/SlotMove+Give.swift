@@ -94,7 +94,7 @@ extension FileServer {
             motion.giving?.inode = inode
             // From here on nobody writes to its pages unseen, or reads them where they lie.
             endWriting(inode, kernel)
-            inode.pointee.flags.insert(.recalled)
+            if inode.isRegular { inode.pointee.flags.insert(.recalled) }
             enter(.inode)
             return .changed
         }
@@ -115,11 +115,12 @@ extension FileServer {
     /// Whether a transaction has a pointer to the inode, or counts on finding it here, or its pages are lent.
     private func isPinned(_ inode: InodePointer) -> Bool {
         if inode.pointee.busy > 0 { return true }
+        guard inode.isRegular else { return false }
         if inode.pointee.flags.contains(.lent) {
             inode.pointee.flags.insert(.recalled)
             return true
         }
-        guard inode.isRegular, continuations.count > 1 else { return false }
+        guard continuations.count > 1 else { return false }
         var isTarget = false
         continuations.forEach { _, state in
             if state.pointee.kind == .copy, state.pointee.target == inode.pointee.number { isTarget = true }
@@ -232,6 +233,7 @@ extension FileServer {
         leaveRegion(inode, kernel)
         store.committed(.departed(inode.pointee.number))
         inodes.depart(inode)
+        if inode.isDirectory, inode.pointee.isShard { shards.remove(inode) }
         if inode.isRegular { discardPages(inode) }
         inodes.discard(inode, &arena, &pool)
         motion.giving?.inode = nil
@@ -252,7 +254,7 @@ extension FileServer {
 
     private mutating func reopen<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         motion.giving?.inode = nil
-        inode.pointee.flags.remove(.recalled)
+        if inode.isRegular { inode.pointee.flags.remove(.recalled) }
         locks.setFrozen(inode, false)
         giveGrant(inode)
         releaseIfUnused(inode, kernel)

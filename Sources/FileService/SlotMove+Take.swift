@@ -93,7 +93,7 @@ extension FileServer {
         guard content.count >= MemoryLayout<fos_peer_inode>.size else { return false }
         let begun = content.loadUnaligned(as: fos_peer_inode.self)
         motion.taking?.usedBefore = pool.used
-        guard begun.number == number, inodes.find(number) == nil,
+        guard begun.number == number, inodes.record(number) == nil,
             let inode = inodes.makeRecord(number: number, generation: begun.generation, &arena, &pool)
         else { return false }
         inode.pointee.mode = begun.mode
@@ -225,6 +225,7 @@ extension FileServer {
         let last = content.loadUnaligned(as: fos_peer_inode.self)
         guard last.number == inode.pointee.number, inodes.adopt(inode, &arena, &pool) else { return answer(-ENOMEM, kernel) }
         apply(last, to: inode, kernel)
+        if inode.isDirectory, inode.pointee.isShard { shards.insert(inode) }
         motion.taking?.inode = nil
         tellStore(inode)
         let message = kernel.scratch()
@@ -242,7 +243,7 @@ extension FileServer {
         var cookie: UInt64 = 0
         while let dentry = inode.directory.pointee.next(after: cookie) {
             cookie = dentry.pointee.cookie
-            store.committed(.entry(directory: inode.pointee.number, name: dentry.name, inode: dentry.pointee.inode, kind: dentry.pointee.kind))
+            store.committed(.entry(directory: inode.pointee.directoryNumber, name: dentry.name, inode: dentry.pointee.inode, kind: dentry.pointee.kind))
         }
     }
 
@@ -260,7 +261,8 @@ extension FileServer {
         inode.pointee.links = last.links
         inode.pointee.device = last.device
         inode.pointee.subdirectories = last.subdirectories
-        inode.pointee.flags = InodeFlags(rawValue: last.flags).subtracting([.lent, .recalled])
+        inode.pointee.flags = InodeFlags(rawValue: last.flags)
+        if inode.isRegular { inode.pointee.flags.subtract([.lent, .recalled]) }
         if inode.isDirectory { inode.directory.pointee.skipCookies(to: last.next_cookie) }
         // With the front end all that the kernel held has gone.
         guard kernel.kernelCacheClient != nil else { return inode.pointee.flags = inode.pointee.flags.subtracting(.flushing) }

@@ -18,7 +18,7 @@ extension FileServer {
         message.pointee.operation = UInt16(FOS_OP_PEER_CREATE_INODE.rawValue)
         message.setBody(
             fos_peer_create(
-                cookie: UInt64(id.rawValue), parent: directory.pointee.number, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid))
+                cookie: UInt64(id.rawValue), parent: directory.pointee.directoryNumber, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid))
         ask(id, message, slots.owner(ofSlot: slot), kernel)
     }
 
@@ -100,14 +100,15 @@ extension FileServer {
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         directory.pointee.busy -= 1
         if dentry.pointee.kind == Mode.directoryKind { addSubdirectory(directory) }
-        markModified(directory, time(kernel))
+        markEntriesModified(directory, time(kernel))
         let name = dentry.name
-        committed(.entry(directory: directory.pointee.number, name: name, inode: attributes.inode, kind: dentry.pointee.kind), kernel)
-        committed(.inode(directory), kernel)
+        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: attributes.inode, kind: dentry.pointee.kind), kernel)
+        committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         let message = kernel.scratch()
         message.setBody(attributes)
         deliver(message, kernel)
+        considerSpreading(directory, kernel)
     }
 
     /// CREATE_INODE: a directory for a name elsewhere.

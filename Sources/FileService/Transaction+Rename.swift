@@ -16,6 +16,7 @@
 
 import CFosWire
 import FileStorage
+import Fleet
 import Glibc
 import Messaging
 
@@ -31,7 +32,7 @@ extension FileServer {
         state.renameFlags = names.flags
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         begin(continuing: id, kernel)
-        let moves = names.newParent != directory.pointee.number
+        let moves = names.newParent != directory.pointee.directoryNumber
         guard moves, dentry.pointee.kind == Mode.directoryKind || names.isExchange else { return lockOldName(id, kernel) }
         if member == 0 {
             guard !treeIsLocked else { return decide(id, Status.retry, kernel) }
@@ -83,19 +84,28 @@ extension FileServer {
     private mutating func lockOldName<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), let names = RenameNames(kept(id)) else { return }
         // Nothing was held so far: the directory may be gone, and the name may mean something else.
-        guard isHere(kept(id).message.pointee.inode) else { return abort(id, Status.retry, kernel) }
-        guard let directory = inodes.find(kept(id).message.pointee.inode) else { return abort(id, -ENOENT, kernel) }
+        let directory: InodePointer
+        switch placeToChange(names.old, in: kept(id).message.pointee.inode, kernel) {
+        case .here(let record): directory = record
+        case .moving, .elsewhere: return abort(id, Status.retry, kernel)
+        case .gone: return abort(id, -ENOENT, kernel)
+        }
         let (status, found) = oldName(directory, names.old)
         guard let dentry = found else { return abort(id, status, kernel) }
         guard dentry.pointee.inode == state.pointee.source else { return abort(id, Status.retry, kernel) }
         lock(dentry, in: directory)
         state.pointee.directory = directory
         state.pointee.dentry = dentry
-        if isHere(names.newParent) { return prepareHere(id, names, kernel) }
-        let message = kernel.scratch()
-        message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
-        fillRename(message, id, names)
-        askNext(id, .prepare, message, ownerIndex(of: names.newParent), kernel)
+        switch placeToChange(names.new, in: names.newParent, kernel) {
+        case .here(let record): prepareHere(id, record, names, kernel)
+        case .moving: abort(id, Status.retry, kernel)
+        case .gone: abort(id, isLost(names.newParent) ? -EIO : -ENOENT, kernel)
+        case .elsewhere(let owner, _):
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)
+            fillRename(message, id, names)
+            askNext(id, .prepare, message, owner, kernel)
+        }
     }
 
     private func fillRename(_ message: UnsafeMutablePointer<fos_message>, _ id: ContinuationID, _ names: RenameNames) {
@@ -109,13 +119,12 @@ extension FileServer {
         message.append(names.new)
     }
 
-    private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ names: RenameNames, _ kernel: K) {
+    private mutating func prepareHere<K: Kernel>(_ id: ContinuationID, _ directory: InodePointer, _ names: RenameNames, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        guard let directory = inodes.find(names.newParent) else { return abort(id, isLost(names.newParent) ? -EIO : -ENOENT, kernel) }
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, names.new, source: state.pointee.source, kind: state.pointee.sourceKind,
-            moves: directory != state.pointee.directory, flags: names.flags, &reply, kernel)
+            moves: moves(id), flags: names.flags, &reply, kernel)
         if status == -ENOSPC { return abortForCredits(id, kernel) }
         guard status == 0 else { return abort(id, status, kernel) }
         state.pointee.newDirectory = directory
@@ -127,6 +136,8 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         if reply.flags & FOS_PEER_SAME.rawValue != 0 { return abort(id, 0, kernel) }
         state.pointee.isPrepared = true
+        let isShard = reply.flags & FOS_PEER_SHARD.rawValue != 0
+        state.pointee.newShardSlot = isShard ? UInt16(truncatingIfNeeded: reply.flags >> FOS_PEER_SLOT_SHIFT.rawValue) : .max
         state.pointee.newMode = reply.mode
         state.pointee.newUID = reply.uid
         if reply.flags & FOS_PEER_LOCKED_VICTIM.rawValue != 0 {
@@ -181,8 +192,11 @@ extension FileServer {
         // The directory that the source is in would be the victim; it only looks busy because this rename is in it.
         if victim == kept(id).message.pointee.inode { return abort(id, -ENOTEMPTY, kernel) }
         let isDirectory = state.pointee.victimKind == Mode.directoryKind
-        if isHere(victim) {
-            guard let inode = inodes.find(victim) else {
+        // A sharded directory has to become whole first, which the owner's side of this step sees to: this server then asks
+        // itself.
+        let found = isHere(victim) ? inodes.find(victim) : nil
+        if isHere(victim), !(found?.pointee.isSharded ?? false) {
+            guard let inode = found else {
                 precondition(isLost(victim), "an entry leads to no inode")
                 return moveInodes(id, kernel)
             }
@@ -249,7 +263,7 @@ extension FileServer {
             let message = kernel.scratch()
             message.pointee.operation = UInt16((isCommit ? FOS_OP_PEER_RENAME_COMMIT : FOS_OP_PEER_RENAME_ABORT).rawValue)
             fillRename(message, id, names)
-            let peer = ownerIndex(of: names.newParent)
+            let peer = ownerOfNewName(state)
             let sent = kernel.send(message, to: members[peer], expecting: isCommit ? id : .none, onBehalfOf: kept(id).envelope)
             if sent == .sent {
                 if isCommit { state.pointee.responses += 1 }
@@ -267,6 +281,12 @@ extension FileServer {
         if messages.contains(.moveBack) { sendMoved(id, .moveBack, state.pointee.source, to: kept(id).message.pointee.inode, kernel) }
         if messages.contains(.treeUnlock) { releaseTree(id, kernel) }
         if !messages.isDisjoint(with: [.commit, .moveSource, .moveVictim, .moveBack]) { conclude(id, kernel) }
+    }
+
+    /// Who has prepared the new name, or knows who has.
+    private func ownerOfNewName(_ state: UnsafeMutablePointer<Continuation>) -> Int {
+        let slot = state.pointee.newShardSlot
+        return slot == .max ? ownerIndex(of: state.pointee.newParent) : slots.owner(ofSlot: Int(slot))
     }
 
     private mutating func sendMoved<K: Kernel>(_ id: ContinuationID, _ which: Owed, _ inode: UInt64, to parent: UInt64, _ kernel: K) {
@@ -308,7 +328,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let isCommit = UInt32(response.message.pointee.operation) == FOS_OP_PEER_RENAME_COMMIT.rawValue
         let inode = response.message.pointee.inode
-        let isDead = members.isDead(ownerIndex(of: inode))
+        let isDead = members.isDead(isCommit ? ownerOfNewName(state) : ownerIndex(of: inode))
         if response.status == Status.retry, !isDead {
             if isCommit { owe(id, .commit) } else if state.pointee.phase == .undone { owe(id, .moveBack) } else {
                 owe(id, inode == state.pointee.source ? .moveSource : .moveVictim)
@@ -412,7 +432,7 @@ extension FileServer {
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
             if status != 0 { return repeatStep(id, response, kernel) }
             conclude(id, kernel)
-        case .start: preconditionFailure("a response to nothing")
+        case .start, .fill, .summary, .seal, .unseal, .drop: preconditionFailure("a response to nothing")
         }
     }
 }

@@ -66,6 +66,27 @@ public struct Directory: BitwiseCopyable {
     public mutating func insert(
         _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, _ arena: inout Arena, _ pool: inout PagePool
     ) -> DentryPointer? {
+        insert(name, inode: inode, kind: kind, cookie: nil, &arena, &pool)
+    }
+
+    /// Enters a name with the cookie that it had in the directory that this one is a shard of; `start(at:)` came first.
+    public mutating func adopt(
+        _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, lowCookie cookie: UInt64, _ arena: inout Arena, _ pool: inout PagePool
+    ) -> DentryPointer? {
+        precondition(cookie < nextCookie && next(after: cookie - 1)?.pointee.cookie != cookie, "a cookie is given twice")
+        return insert(name, inode: inode, kind: kind, cookie: cookie, &arena, &pool)
+    }
+
+    /// An empty directory gives cookies from this one on; smaller ones are for `adopt` with a low cookie.
+    public mutating func start(at cookie: UInt64) {
+        precondition(entries == 0, "a directory with entries starts anew")
+        nextCookie = max(nextCookie, cookie)
+        order.keepLow()
+    }
+
+    private mutating func insert(
+        _ name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, cookie: UInt64?, _ arena: inout Arena, _ pool: inout PagePool
+    ) -> DentryPointer? {
         guard let base = name.baseAddress, name.count > 0, name.count <= 255, entries < UInt32.max / 2 else {
             return nil
         }
@@ -82,7 +103,8 @@ public struct Directory: BitwiseCopyable {
                 return nil
             }
         }
-        guard order.insert(nextCookie, address, &arena, &pool) else {
+        let given = cookie ?? nextCookie
+        guard order.insert(given, address, isNext: cookie == nil, &arena, &pool) else {
             if let memory { arena.release(memory, Directory.tableBytes(grown), &pool) }
             arena.release(record, bytes, &pool)
             return nil
@@ -91,10 +113,10 @@ public struct Directory: BitwiseCopyable {
         let hash = NameHash.hash(name, seed: seed)
         let dentry = record.bindMemory(to: Dentry.self, capacity: 1)
         dentry.initialize(
-            to: Dentry(inode: inode, cookie: nextCookie, hash: hash, nameLength: UInt8(name.count), kind: kind))
+            to: Dentry(inode: inode, cookie: given, hash: hash, nameLength: UInt8(name.count), kind: kind))
         memcpy(record + Dentry.headerBytes, base, name.count)
         Directory.place(DirectorySlot(address: address, hash: hash), slots, mask)
-        nextCookie += 1
+        if cookie == nil { nextCookie += 1 }
         entries += 1
         return dentry
     }
@@ -156,6 +178,13 @@ public struct Directory: BitwiseCopyable {
     public func next(after cookie: UInt64) -> DentryPointer? {
         guard cookie < nextCookie, let address = order.next(from: cookie + 1) else { return nil }
         return DentryPointer(bitPattern: address)
+    }
+
+    /// Places of the table, for walks over all entries in no order; and the entry of a place.
+    public var placeCount: Int { table == 0 ? 0 : mask + 1 }
+    public func entry(at place: Int) -> DentryPointer? {
+        guard place >= 0, place < placeCount else { return nil }
+        return DentryPointer(bitPattern: slots[place].address)
     }
 
     /// Removes all entries and gives back all memory. Cookies go on from where they were.

@@ -14,6 +14,8 @@ struct DirectoryOrder: BitwiseCopyable {
     private var base: UInt64 = 0
     /// Levels of nodes, 0...16.
     private var height: UInt8 = 0
+    /// Cookies below those of the first entries may still come, so `base` stays 0.
+    private var staysLow = false
 
     private static var fanout: Int { 16 }
     private static var nodeBytes: Int { 16 * MemoryLayout<UInt>.size }
@@ -22,9 +24,16 @@ struct DirectoryOrder: BitwiseCopyable {
         UnsafeMutablePointer(bitPattern: entry).unsafelyUnwrapped
     }
 
-    /// Enters an address under a cookie larger than any so far. False when out of memory; the tree is then as before.
-    mutating func insert(_ cookie: UInt64, _ address: UInt, _ arena: inout Arena, _ pool: inout PagePool) -> Bool {
-        let newBase = root == 0 ? cookie & ~15 : base
+    /// From now on any cookie may be entered, not only ever larger ones. The tree is empty.
+    mutating func keepLow() {
+        base = 0
+        staysLow = true
+    }
+
+    /// Enters an address under a cookie: `isNext` says that it is larger than any so far, which it is unless `keepLow` was
+    /// called. False when out of memory; the tree is then as before.
+    mutating func insert(_ cookie: UInt64, _ address: UInt, isNext: Bool = true, _ arena: inout Arena, _ pool: inout PagePool) -> Bool {
+        let newBase = root == 0 && !staysLow ? cookie & ~15 : base
         let key = cookie - newBase
         var needed: UInt8 = 1
         while key >> (4 * UInt64(needed)) != 0 { needed += 1 }
@@ -70,7 +79,7 @@ struct DirectoryOrder: BitwiseCopyable {
             entry.pointee = address
         }
         // The path of the cookie before was kept for this one; where they part it may be empty.
-        if key & 15 == 0, key > 0 { prune(key - 1, tail: key, removing: false, &arena, &pool) }
+        if isNext, key & 15 == 0, key > 0 { prune(key - 1, tail: key, removing: false, &arena, &pool) }
         return true
     }
 
@@ -127,7 +136,9 @@ struct DirectoryOrder: BitwiseCopyable {
     /// Releases all nodes; the entries are the caller's.
     mutating func destroy(_ arena: inout Arena, _ pool: inout PagePool) {
         DirectoryOrder.destroy(root, level: height, &arena, &pool)
+        let low = staysLow
         self = DirectoryOrder()
+        staysLow = low
     }
 
     private static func destroy(_ entry: UInt, level: UInt8, _ arena: inout Arena, _ pool: inout PagePool) {

@@ -26,8 +26,8 @@ public struct InodeFlags: OptionSet, BitwiseCopyable, Sendable {
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// A directory that has been removed: nothing may be created in it.
     public static var dead: InodeFlags { InodeFlags(rawValue: 1) }
-    /// A transaction across owners holds it.
-    public static var transaction: InodeFlags { InodeFlags(rawValue: 2) }
+    /// A part of a sharded directory, not an inode that a name leads to (`DirectoryShards`).
+    public static var shard: InodeFlags { InodeFlags(rawValue: 2) }
 }
 
 /// Room for the largest content root. Never read as such.

@@ -26,7 +26,7 @@ extension InodeTable {
     /// Takes an inode out of a slot that is leaving. Its record and content are the caller's to give back.
     public mutating func depart(_ inode: InodePointer) {
         let number = inode.pointee.number
-        precondition(find(number) == inode, "the inode is in this table")
+        precondition(record(number) == inode, "the inode is in this table")
         let own = slots + Int(number & 4095)
         precondition(own.pointee.isLeaving, "an inode departs from a slot that stays")
         let index = (number ^ own.pointee.incarnation) >> InodeTable.slotBits
@@ -53,7 +53,7 @@ extension InodeTable {
         let number = inode.pointee.number
         let slot = Int(number & 4095)
         let index = (number ^ slots[slot].incarnation) >> InodeTable.slotBits
-        guard number != 0, index >> 9 < 1 << 22, find(number) == nil else { return false }
+        guard number != 0, index >> 9 < 1 << 22, record(number) == nil else { return false }
         let leafIndex = UInt32(index >> 9)
         let within = Int(index & 511)
         let own = slots + slot

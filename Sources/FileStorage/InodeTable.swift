@@ -93,8 +93,15 @@ public struct InodeTable: ~Copyable {
         return Int(slots[slot].count)
     }
 
-    /// The inode of a number; nil if there is none here. Any value is safe.
+    /// The inode of a number; nil if there is none here. Any value is safe. A shard is no inode that anybody may name: its
+    /// number, which an inode before it may have had, finds nothing.
     public func find(_ number: UInt64) -> InodePointer? {
+        guard let inode = record(number), !inode.pointee.isShard else { return nil }
+        return inode
+    }
+
+    /// The same, shards too.
+    public func record(_ number: UInt64) -> InodePointer? {
         let slot = slots[Int(truncatingIfNeeded: number & 4095)]
         let index = (number ^ slot.incarnation) >> InodeTable.slotBits
         guard index >> 9 < UInt64(slot.leafCount) else { return nil }
@@ -136,7 +143,7 @@ public struct InodeTable: ~Copyable {
     /// Removes an inode and gives back all that it holds. Its locks have been released before.
     public mutating func remove(_ inode: InodePointer, _ arena: inout Arena, _ pool: inout PagePool) {
         let number = inode.pointee.number
-        precondition(find(number) == inode, "the inode is in this table")
+        precondition(record(number) == inode, "the inode is in this table")
         precondition(inode.pointee.locks == nil, "locks go before their inode")
         inode.destroyContent(&arena, &pool)
         let own = slots + Int(number & 4095)

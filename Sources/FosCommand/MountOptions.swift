@@ -11,6 +11,8 @@ public struct MountOptions: Equatable, Sendable {
     /// `kernel` or `fleet`.
     public var locks: String?
     public var servers: String?
+    /// Entries from which on a directory is spread over the file servers; 0: never.
+    public var shards: Int?
     public var allowOther = false
     public var nonEmpty = false
     /// Options that libfuse and the kernel understand, in their order.
@@ -54,6 +56,10 @@ public struct MountOptions: Equatable, Sendable {
                 let mode = try required("fleet")
                 guard ["kernel", "fleet"].contains(mode) else { throw .usage("option 'locks' is 'kernel' or 'fleet', not '\(mode)'") }
                 locks = mode
+            case "shards":
+                let text = try required("4096")
+                guard let entries = Int(text), entries >= 0 else { throw .usage("option 'shards' is a number of entries, or 0 for never, not '\(text)'") }
+                shards = entries
             case _ where value == nil && key == "allow_other": allowOther = true
             case _ where value == nil && key == "nonempty": nonEmpty = true
             case _ where value == nil && Self.passed.contains(key): fuse.append(key)
@@ -63,7 +69,7 @@ public struct MountOptions: Equatable, Sendable {
             default:
                 throw .usage(
                     "unknown option '\(option)'; known are size=, memory=, memory_reserve=, cpus=, name=, log_level=, servers=, "
-                        + "locks=kernel|fleet, allow_other, "
+                        + "locks=kernel|fleet, shards=, allow_other, "
                         + "nonempty, and ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites")
             }
         }
@@ -73,6 +79,7 @@ public struct MountOptions: Equatable, Sendable {
     public var text: String {
         var parts = fuse
         if let locks { parts.append("locks=\(locks)") }
+        if let shards { parts.append("shards=\(shards)") }
         if nonEmpty { parts.append("nonempty") }
         return parts.joined(separator: ",")
     }

@@ -15,6 +15,8 @@ public struct MountRequest: Equatable, Sendable {
     /// `kernel` or `fleet`.
     public var locks: String
     public var servers: FleetSizes?
+    /// Entries from which on a directory is spread over the file servers; 0 or nil: never.
+    public var shards: Int?
     public var fuseOptions: [String]
 
     public static let logLevels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
@@ -56,6 +58,7 @@ public struct MountRequest: Equatable, Sendable {
         self.allowOther = allowOther || options.allowOther
         nonEmpty = options.nonEmpty
         locks = options.locks ?? "kernel"
+        shards = options.shards
         fuseOptions = options.fuse
     }
 
@@ -72,6 +75,7 @@ public struct MountRequest: Equatable, Sendable {
         options.fuse = fuseOptions
         options.nonEmpty = nonEmpty
         options.locks = locks
+        options.shards = shards
         arguments += ["-o", options.text, "--", directory]
         return arguments
     }

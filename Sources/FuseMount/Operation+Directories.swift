@@ -17,7 +17,7 @@ extension Operation {
         let message = message(FOS_OP_READDIR, inode)
         message.append(
             fos_readdir_request(
-                cookie: UInt64(bitPattern: Int64(cookie)), flags: plus ? FOS_READDIR_PLUS.rawValue : 0, reserved: 0))
+                cookie: UInt64(bitPattern: Int64(cookie)), flags: plus ? FOS_READDIR_PLUS.rawValue : 0, filled: 0))
         message.placeBulk(UInt32(BulkLayout.replyOffset), UInt32(wanted))
         let status = call()
         guard status == 0 else { return answer(status) }

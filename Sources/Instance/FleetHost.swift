@@ -27,11 +27,11 @@ public final class FleetHost: Sendable {
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
     ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
     ///   - servers: file servers at the start, and at most; nil: by the number of cores.
+    ///   - shards: entries from which on a directory is spread over the file servers; 0 or nil: never.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
         name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
-        servers: ClosedRange<Int>? = nil,
-        listens: Bool = true
+        servers: ClosedRange<Int>? = nil, shards: Int? = nil, listens: Bool = true
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
@@ -43,7 +43,8 @@ public final class FleetHost: Sendable {
         configuration.listens = listens
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
-            memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving)
+            memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving,
+            sharding: Sharding(threshold: shards ?? 0))
         do throws(MicrokernelError) {
             microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
         } catch {
@@ -105,6 +106,7 @@ private struct FleetPlan: Sendable {
     let allowOther: Bool
     /// Most file servers that the fleet manager chooses by itself.
     let automaticMaximum: Int
+    let sharding: Sharding
 
     func servers(onCore core: Int) -> CoreServers {
         let placed = layout.servers.filter { $0.mailbox.core == core }.sorted { $0.mailbox.index < $1.mailbox.index }
@@ -163,7 +165,7 @@ private struct FleetPlan: Sendable {
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),
-            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), store: MemoryStore(),
+            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), sharding: sharding, store: MemoryStore(),
             serving: serving, isJoining: place.member >= serving, manager: layout.members(of: FOS_SERVICE_PLACEMENT).first)
     }
 }

@@ -24,7 +24,7 @@ public final class Instance: Sendable {
         self.logger = logger
         fleets = try FleetHost(
             name: configuration.name, cpus: configuration.cpus, sizeBytes: configuration.sizeBytes,
-            memory: configuration.memory, allowOther: configuration.allowOther, servers: configuration.servers)
+            memory: configuration.memory, allowOther: configuration.allowOther, servers: configuration.servers, shards: configuration.shards)
         let observer = Observer(host: fleets)
         self.observer = observer
         var options = FuseMount.Configuration(

@@ -38,11 +38,14 @@ public struct InstanceConfiguration: Sendable {
     public var locks: LockMode
     /// File servers at the start and at most; nil: by the number of cores.
     public var servers: ClosedRange<Int>?
+    /// Entries from which on a directory is spread over the file servers; 0 or nil: never.
+    public var shards: Int?
     public var logLevel: Logger.Level
 
     public init(
         name: String, mountPoint: String, cpus: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
-        fuseOptions: [String] = [], locks: LockMode = .kernel, servers: ClosedRange<Int>? = nil, logLevel: Logger.Level = .notice
+        fuseOptions: [String] = [], locks: LockMode = .kernel, servers: ClosedRange<Int>? = nil, shards: Int? = nil,
+        logLevel: Logger.Level = .notice
     ) {
         self.name = name
         self.mountPoint = mountPoint
@@ -53,6 +56,7 @@ public struct InstanceConfiguration: Sendable {
         self.fuseOptions = fuseOptions
         self.locks = locks
         self.servers = servers
+        self.shards = shards
         self.logLevel = logLevel
     }
 }

@@ -128,6 +128,12 @@ public protocol Kernel {
     /// Publishes the owner of an inode slot on the board, as a hint for clients.
     func publish(slot: Int, owner: MailboxAddress)
 
+    /// Enters a directory in the board's table of sharded ones (fos/shard.h), or with 0 bits takes it out. False: there is
+    /// no place for it.
+    func publish(directory: UInt64, shardBits: Int) -> Bool
+    /// What that table says of a directory: the binary logarithm of its shards, 0 if it is whole.
+    func shardBits(of directory: UInt64) -> Int
+
     /// Tells every client that the inode has changed: moves its epoch on the board. After the change, before the answer.
     func changed(inode: UInt64)
     /// The inode's epoch on the board.
@@ -162,4 +168,10 @@ public protocol Kernel {
 
     /// Records into the running server's trace ring (static, a few nanoseconds).
     func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32)
+}
+
+extension Kernel {
+    /// A host without a board has no table, so no directory is sharded there.
+    public func publish(directory: UInt64, shardBits: Int) -> Bool { false }
+    public func shardBits(of directory: UInt64) -> Int { 0 }
 }

@@ -119,6 +119,14 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         _ = fos_fetch_add_u32(fos_board_slot_epoch(board), 1)
     }
 
+    public func publish(directory: UInt64, shardBits: Int) -> Bool {
+        let table = fos_board_sharded(state.pointee.fabric.board)
+        if shardBits > 0 { return fos_shard_publish(table, directory, UInt32(shardBits)) != 0 }
+        fos_shard_withdraw(table, directory)
+        return true
+    }
+    public func shardBits(of directory: UInt64) -> Int { Int(fos_shard_bits(fos_board_sharded(state.pointee.fabric.board), directory)) }
+
     public func changed(inode: UInt64) {
         // Two cores may own inodes that share a word.
         _ = fos_fetch_add_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode), 1)
@@ -179,6 +187,8 @@ extension Core {
         target.pointee.continuation = continuation
         target.pointee.reserved1 = reservation
         target.pointee.hops = 0
+        // What was said of the request's inode says nothing of this message's.
+        target.pointee.settled = 0
         target.pointee.arrived = clock
         let copy = fos_letter_message(claimed.letter)!
         Self.copy(message, to: copy)

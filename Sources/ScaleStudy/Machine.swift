@@ -62,6 +62,7 @@ struct Machine {
         applicationCores = point.cores == 1 ? [0] : (0..<point.clients).map { $0 * 2 + 1 < point.cores ? $0 * 2 + 1 : point.cores - 1 }
         var plan = FleetPlan(fileCores: serverCores, nameCores: point.workload == .nameLookup ? serverCores : [])
         plan.pagesPerServer = 1 << 20
+        plan.sharding = point.shards && !point.isSingleServer ? Machine.sharding : .never
         if point.workload == .pages { plan.memoryCores = serverCores }
         plan.memory.smallRegionBytes = Machine.regionBytes
         plan.memory.largeRegionBytes = 16 * Machine.regionBytes
@@ -70,6 +71,8 @@ struct Machine {
         clientCores = try placed(seed: seed)
     }
 
+    /// When a directory is spread over the servers.
+    static let sharding = Sharding()
     /// Of page frames: room for what one client has at once, so that thousands of clients fit this machine's memory.
     private static var regionBytes: Int { 16 * Int(FOS_PAGE_BYTES) }
 
@@ -85,6 +88,10 @@ struct Machine {
         try run(1, { $1.makeDirectory(UInt64(FOS_ROOT_INODE), "shared") }, { shared.directory = $1.attributes.inode })
         try run(1, { $1.create(shared.directory, "file") }, { shared.file = $1.attributes.inode })
         switch point.workload {
+        case .createShared:
+            // Large enough to be sharded; spreading it goes on until all shards are in use.
+            let threshold = Machine.sharding.threshold
+            try run(threshold, { $1.create(shared.directory, "old\($0)") }, { _, _ in })
         case .nameLookup:
             let names = fleets.names
             let fleet = fleets.files

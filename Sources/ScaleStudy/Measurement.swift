@@ -18,7 +18,9 @@ enum Measurement {
         let machine = try Machine(point, seed: options.seed, costs: options.costs)
         let host = machine.host
         let recorder = machine.recorder
-        let wanted = max(options.operations, options.operationsOfClient * point.clients)
+        var wanted = max(options.operations, options.operationsOfClient * point.clients)
+        // A directory of one's own stays below the size from which on it would be shared with other servers.
+        if point.workload == .createPrivate { wanted = min(wanted, point.clients * (Machine.sharding.threshold - 1000)) }
         let warm = wanted / 4
         machine.start()
         guard host.run(until: { recorder.unready == 0 && recorder.operations >= warm }) else { throw stuck(machine) }

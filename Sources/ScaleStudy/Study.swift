@@ -10,10 +10,13 @@ public struct Study: Sendable {
     public var workloads = Workload.allCases
     public init() {}
 
-    /// Points of the scaling curves: fos, and the single server.
+    /// Points of the scaling curves: fos, the single server, and for creations in one directory the same without shards.
     public var points: [StudyPoint] {
         workloads.flatMap { workload in
-            cores.flatMap { [StudyPoint(workload, cores: $0), StudyPoint(workload, cores: $0, isSingleServer: true)] }
+            cores.flatMap { cores in
+                [StudyPoint(workload, cores: cores)] + (workload == .createShared ? [StudyPoint(workload, cores: cores, shards: false)] : [])
+                    + [StudyPoint(workload, cores: cores, isSingleServer: true)]
+            }
         }
     }
 

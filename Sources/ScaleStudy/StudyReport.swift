@@ -12,8 +12,8 @@ public struct StudyReport: Sendable {
     public let bases: [Workload: Double]
 
     /// The curve of a workload, by cores.
-    public func curve(_ workload: Workload, isSingleServer: Bool = false) -> [Figures] {
-        curves.filter { $0.point.workload == workload && $0.point.isSingleServer == isSingleServer }
+    public func curve(_ workload: Workload, isSingleServer: Bool = false, shards: Bool = true) -> [Figures] {
+        curves.filter { $0.point.workload == workload && $0.point.isSingleServer == isSingleServer && $0.point.shards == shards }
     }
 
     // MARK: Goals
@@ -94,7 +94,7 @@ public struct StudyReport: Sendable {
     private func row(_ figures: Figures) -> [String] {
         let point = figures.point
         return [
-            "\(point.cores)", "\(point.servers)", "\(point.clients)", point.isSingleServer ? "one server" : "",
+            "\(point.cores)", "\(point.servers)", "\(point.clients)", point.isSingleServer ? "one server" : point.shards ? "" : "not sharded",
             digits(figures.throughput / 1e6, 2), digits(figures.efficiency, 2), digits(figures.median, 0), digits(figures.percentile99, 0),
             digits(figures.messages, 2), digits(figures.hops, 1), digits(figures.client, 0), digits(figures.transport, 0), digits(figures.queueing, 0),
             digits(figures.service, 0),
@@ -119,6 +119,7 @@ public struct StudyReport: Sendable {
         return .object([
             ("workload", .string(point.workload.rawValue)), ("cores", .number(UInt64(point.cores))), ("servers", .number(UInt64(point.servers))),
             ("clients", .number(UInt64(point.clients))), ("placement", .string(point.placement.rawValue)), ("singleServer", .bool(point.isSingleServer)),
+            ("sharded", .bool(point.shards)),
             ("operations", .number(UInt64(figures.operations))),
             ("operationsPerSecond", .decimal(digits(figures.throughput, 0))), ("efficiency", .decimal(digits(figures.efficiency, 3))),
             ("medianNanoseconds", .decimal(digits(figures.median, 1))), ("percentile99Nanoseconds", .decimal(digits(figures.percentile99, 1))),

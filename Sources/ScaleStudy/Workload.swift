@@ -66,12 +66,15 @@ public struct StudyPoint: Sendable, Hashable {
     public var placement = ClientPlacement.near
     /// One server does all: the machine with a single lock.
     public var isSingleServer = false
+    /// Whether large directories are spread over the servers.
+    public var shards = true
 
-    public init(_ workload: Workload, cores: Int, placement: ClientPlacement = .near, isSingleServer: Bool = false) {
+    public init(_ workload: Workload, cores: Int, placement: ClientPlacement = .near, isSingleServer: Bool = false, shards: Bool = true) {
         self.workload = workload
         self.cores = cores
         self.placement = placement
         self.isSingleServer = isSingleServer
+        self.shards = shards
     }
 
     /// Half of the cores have servers, half have clients; a single core has one of each.

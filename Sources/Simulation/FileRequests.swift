@@ -78,7 +78,7 @@ extension SimThread {
     /// Records come in `bulk`.
     public func readDirectory(_ inode: UInt64, cookie: UInt64 = 0) {
         begin(FOS_OP_READDIR, inode: inode)
-        add(fos_readdir_request(cookie: cookie, flags: 0, reserved: 0))
+        add(fos_readdir_request(cookie: cookie, flags: 0, filled: 0))
         request.pointee.bulk_length = UInt32(bulk.count)
     }
     public func open(_ inode: UInt64, flags: UInt32) {

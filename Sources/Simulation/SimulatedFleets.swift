@@ -23,6 +23,8 @@ public struct FleetPlan: Sendable {
     /// Pages of 4 KiB that each file server may take.
     public var pagesPerServer = 4096
     public var rootMode: UInt32 = 0o777
+    /// When directories are spread over the file servers.
+    public var sharding = Sharding.never
     public init(fileCores: [Int], nameCores: [Int] = []) {
         self.fileCores = fileCores
         self.nameCores = nameCores
@@ -69,7 +71,7 @@ public final class SimulatedFleets {
     ) -> FileServer<Store> {
         FileServer(
             member: member, members: files, credits: plan.pagesPerServer,
-            root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, store: store,
+            root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, sharding: plan.sharding, store: store,
             incarnation: incarnation, hasRoot: hasRoot, isJoining: isJoining)
     }
 

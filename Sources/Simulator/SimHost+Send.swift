@@ -92,6 +92,7 @@ extension SimHost {
         letter.pointee.envelope.from = from.address.rawValue
         letter.pointee.envelope.continuation = continuation.rawValue
         letter.pointee.envelope.hops = 0
+        letter.pointee.envelope.settled = 0
         if isExpected {
             serial += 1
             letter.pointee.envelope.reserved2 = serial

@@ -64,6 +64,8 @@ public struct SimKernel: Kernel {
         precondition(slot >= 0 && slot < Int(FOS_SLOTS), "a server publishes a slot that does not exist")
         host.board.publish(slot: slot, owner: owner)
     }
+    public func publish(directory: UInt64, shardBits: Int) -> Bool { host.board.publish(directory: directory, shardBits: shardBits) }
+    public func shardBits(of directory: UInt64) -> Int { host.board.shardBits(of: directory) }
     public func changed(inode: UInt64) { host.board.changed(inode: inode) }
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.board.epoch(ofInode: inode) }
 

@@ -134,7 +134,7 @@ public final class SimThread {
     }
 
     private var owner: MailboxAddress {
-        let owner = host.board.owner(ofInode: request.pointee.inode)
+        let owner = host.board.owner(of: request)
         // A mailbox that stays away: any member takes the request, and knows more.
         if owner.rawValue != 0, stales < 2 || host.server(at: owner) != nil { return owner }
         return host.anyFileServer ?? MailboxAddress(rawValue: 0)

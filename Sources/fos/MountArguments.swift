@@ -61,8 +61,8 @@ struct MountArguments: ParsableArguments {
                 size=SIZE, memory=SIZE, memory_reserve=SIZE, cpus=1+4-7 ('+' for ','), name=NAME, log_level=LEVEL, servers=MIN-MAX, \
                 allow_other as above; \
                 locks=kernel (default: file locks are kept by this machine's kernel) or locks=fleet (by the file \
-                servers, so that every client of the instance meets them); nonempty (mount on a directory that is \
-                not empty); ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites.
+                servers, so that every client of the instance meets them); shards=N (directories of N entries and more are \
+                spread over the file servers; default 0: never); nonempty (mount on a directory that is not empty); ro, nosuid, nodev, noexec, noatime, nodiratime, sync, dirsync and their opposites.
                 """,
             valueName: "options"))
     var options: [String] = []

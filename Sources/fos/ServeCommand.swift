@@ -35,8 +35,7 @@ struct ServeCommand: ParsableCommand {
             name: name, mountPoint: request.directory, cpus: request.cpus?.cpus, sizeBytes: request.sizeBytes,
             memory: MemorySize(limitBytes: request.memoryBytes, reserveBytes: request.reserveBytes), allowOther: request.allowOther,
             fuseOptions: request.fuseOptions, locks: LockMode(rawValue: request.locks) ?? .kernel,
-            servers: request.servers.map { $0.minimum...$0.maximum },
-            logLevel: level)
+            servers: request.servers.map { $0.minimum...$0.maximum }, shards: request.shards, logLevel: level)
         let instance: Instance
         do throws(InstanceError) {
             instance = try Instance(configuration, logger: logger)

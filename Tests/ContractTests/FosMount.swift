@@ -7,6 +7,9 @@ import CContractSupport
 import Foundation
 import Testing
 
+/// Entries from which on directories are sharded, if the run says so (FOS_TEST_SHARD_THRESHOLD): the whole suite runs either way.
+let contractShards = ProcessInfo.processInfo.environment["FOS_TEST_SHARD_THRESHOLD"].flatMap { Int($0) }
+
 final class FosMount {
     let directory: String
     private let log: String
@@ -44,6 +47,7 @@ final class FosMount {
             exit "$status"
             """
         let arguments = ["sh", "-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
+            + (contractShards.map { ["-o", "shards=\($0)"] } ?? [])
         var ends: [Int32] = [-1, -1]
         let output = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         guard output >= 0, pipe(&ends) == 0 else { throw Failure(description: "no pipe or log for a mount") }

@@ -38,7 +38,9 @@ final class LoopTransport: MessageTransport {
         let root = RootAttributes(uid: 0, gid: 0, mode: 0o755, born: host.now)
         for member in 0..<count {
             host.add(
-                FileServer(member: member, members: servers, credits: pages / count, root: root, seed: seed, store: MemoryStore()),
+                FileServer(
+                    member: member, members: servers, credits: pages / count, root: root, seed: seed,
+                    sharding: contractShards.map { Sharding(threshold: $0) } ?? .never, store: MemoryStore()),
                 at: servers[member])
         }
         // Every server says at its first message which slots are its own; before that nothing is known.

@@ -61,7 +61,12 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
             modified: nanoseconds(found.modified), changed: nanoseconds(found.changed))
     }
 
-    func lookup(_ directory: UInt64, _ name: String) throws(Errno) -> Status { attributes(try call(FOS_OP_LOOKUP, directory, Array(name.utf8))) }
+    /// As stat(2) does it: what a LOOKUP cannot say exactly is asked for.
+    func lookup(_ directory: UInt64, _ name: String) throws(Errno) -> Status {
+        let reply = try call(FOS_OP_LOOKUP, directory, Array(name.utf8))
+        let found: fos_attributes = fixed(reply.payload)
+        return found.flags & FOS_ATTRIBUTES_INEXACT.rawValue != 0 ? try status(found.inode) : attributes(reply)
+    }
     func status(_ node: UInt64) throws(Errno) -> Status { attributes(try call(FOS_OP_GETATTR, node)) }
 
     func change(_ node: UInt64, _ change: NodeChange) throws(Errno) {
@@ -209,7 +214,7 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
     func entries(_ directory: UInt64, from cookie: UInt64, atMost count: Int) throws(Errno) -> [NodeEntry] {
         var cookie = cookie
         while true {
-            let request = fos_readdir_request(cookie: cookie, flags: 0, reserved: 0)
+            let request = fos_readdir_request(cookie: cookie, flags: 0, filled: 0)
             let reply = try call(FOS_OP_READDIR, directory, bytes(of: request), room: 32_768)
             if reply.bulk.isEmpty { return [] }
             var found: [NodeEntry] = []

@@ -26,7 +26,9 @@ final class ProxyTransport: MessageTransport {
     ///   - resizes: the file fleet grows and shrinks all the time.
     init(cpus: [Int], resizes: Bool = false) throws {
         name = "a live instance of \(cpus.count) cores"
-        host = try FleetHost(name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, servers: resizes ? 2...5 : nil, listens: false)
+        host = try FleetHost(
+            name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, servers: resizes ? 2...5 : nil,
+            shards: contractShards, listens: false)
         try host.start()
         if resizes { resizer = Resizer(try InstanceClient(socket: host.connect())) } else { resizer = nil }
         client = .allocate(capacity: 1)

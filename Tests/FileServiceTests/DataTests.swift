@@ -131,7 +131,7 @@ import Testing
     /// The destination of a copy between owners goes while it runs, and its number comes to name another file.
     @Test func aCopyFillsNoOtherFile() {
         for seed in 1...30 {
-            let fleet = FileFleet(members: 2, options: LoopOptions(seed: UInt64(seed)))
+            let fleet = FileFleet(members: 2, sharding: .never, options: LoopOptions(seed: UInt64(seed)))
             let (files, other) = (fleet.files(), fleet.files())
             let (from, to) = (files.mkdir(1, "a").inode, files.mkdir(1, "b").inode)
             let (source, target) = (files.create(from, "source").inode, files.create(to, "target").inode)

@@ -156,7 +156,7 @@ import Testing
         for index in 0..<30 { #expect(files.create(d, "n\(index)").status == 0) }
         let (ahead, end) = (FOS_READDIR_PLUS.rawValue | FOS_READDIR_AHEAD.rawValue, UInt16(FOS_REPLY_END.rawValue))
         func list(cookie: UInt64, room: Int, flags: UInt32) -> LoopReply {
-            files.call(LoopCall(FOS_OP_READDIR, inode: d, fos_readdir_request(cookie: cookie, flags: flags, reserved: 0), room: room))
+            files.call(LoopCall(FOS_OP_READDIR, inode: d, fos_readdir_request(cookie: cookie, flags: flags, filled: 0), room: room))
         }
         let before = files.stat(d).attributes
         #expect(list(cookie: 2, room: 1024, flags: ahead).header.flags & end == 0)

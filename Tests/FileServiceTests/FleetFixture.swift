@@ -22,10 +22,15 @@ final class FileFleet {
     /// The memory server that grants the file servers their pages, if any does.
     let memory: MailboxAddress?
 
+    /// Directories are sharded from so many entries on, in tests that do not say it: all of the suite runs either way.
+    static var sharding: Sharding {
+        getenv("FOS_TEST_SHARD_THRESHOLD").flatMap { Int(String(cString: $0)) }.map { Sharding(threshold: $0) } ?? .never
+    }
+
     /// - Parameter places: members that may come to serve; those from `members` on are there and own nothing yet.
     init(
         members: Int = 2, places: Int? = nil, pagesPerMember: Int = 4096, rootMode: UInt32 = 0o755, hasMemory: Bool = false,
-        options: LoopOptions = LoopOptions(), manager: MailboxAddress? = nil
+        sharding: Sharding = FileFleet.sharding, options: LoopOptions = LoopOptions(), manager: MailboxAddress? = nil
     ) {
         host = LoopHost(options)
         let places = places ?? members
@@ -41,7 +46,7 @@ final class FileFleet {
             host.add(
                 MemoryFileServer(
                     member: member, members: servers, credits: member < members ? pagesPerMember : 0, memory: memory,
-                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, store: MemoryStore(),
+                    root: RootAttributes(uid: 0, gid: 0, mode: rootMode, born: host.now), seed: 7, sharding: sharding, store: MemoryStore(),
                     serving: members, isJoining: member >= members, manager: manager),
                 at: servers[member])
         }
@@ -70,9 +75,10 @@ final class FileFleet {
         var entries: [(name: String, bytes: [UInt8], inode: UInt64, kind: UInt8)]
     }
 
-    /// Every inode of the fleet.
+    /// Every inode of the fleet; what the shards of a directory have is the directory's.
     func snapshot() -> [UInt64: Found] {
         var all: [UInt64: Found] = [:]
+        var shards: [(directory: UInt64, Found)] = []
         for member in servers.indices {
             look(member) { server in
                 for slot in 0..<SlotTable.slots {
@@ -94,8 +100,53 @@ final class FileFleet {
                             if inode.pointee.busy != 0 { Issue.record("directory \(inode.pointee.number) is busy \(inode.pointee.busy)") }
                             if found.entries.count != inode.directory.pointee.count { Issue.record("a directory counts its entries wrongly") }
                         }
+                        if inode.pointee.isShard {
+                            checkShard(inode, &server)
+                            shards.append((inode.pointee.parent, found))
+                            continue
+                        }
                         if all[inode.pointee.number] != nil { Issue.record("inode \(inode.pointee.number) has two owners") }
                         all[inode.pointee.number] = found
+                    }
+                }
+            }
+        }
+        for (directory, shard) in shards {
+            guard let whole = all[directory] else {
+                Issue.record("a shard is left of \(directory)")
+                continue
+            }
+            if whole.mode != shard.mode { Issue.record("a shard of \(directory) has another mode") }
+            all[directory]?.entries += shard.entries
+            all[directory]?.subdirectories += shard.subdirectories
+            all[directory]?.links += shard.links - 2
+        }
+        return all
+    }
+
+    private func checkShard(_ record: InodePointer, _ server: inout MemoryFileServer) {
+        let number = record.pointee.parent
+        if server.shards.find(number, record.pointee.shardIndex) != record { Issue.record("a shard of \(number) is not in its table") }
+        if record.pointee.flags.contains(.sealed) { Issue.record("a shard of \(number) is left sealed") }
+        if host.shardBits(of: number) != record.pointee.shardBits { Issue.record("a shard of \(number) does not know how many there are") }
+        var cookie: UInt64 = 0
+        while let dentry = record.directory.pointee.next(after: cookie) {
+            cookie = dentry.pointee.cookie
+            if server.shard(of: dentry.name, in: number, bits: record.pointee.shardBits) != record.pointee.shardIndex {
+                Issue.record("a name of \(number) is in the wrong shard")
+            }
+        }
+    }
+    /// Sharded directories of the fleet, and how many shards each has in use.
+    func shardedDirectories() -> [UInt64: Int] {
+        var all: [UInt64: Int] = [:]
+        for member in servers.indices {
+            look(member) { server in
+                for slot in 0..<SlotTable.slots {
+                    var index: UInt64 = 0
+                    while let inode = server.inodes.next(slot: slot, from: index) {
+                        index = inode.pointee.number / 4096 + 1
+                        if inode.pointee.isSharded { all[inode.pointee.number] = inode.pointee.activeShards }
                     }
                 }
             }
@@ -196,7 +247,11 @@ struct Files {
         LoopCall(FOS_OP_LINK, inode: parent, fos_link_request(target: target, name_length: UInt32(name.utf8.count), reserved: 0), name)
     }
 
-    func lookup(_ parent: UInt64, _ name: String) -> Result { Result(call(LoopCall(FOS_OP_LOOKUP, inode: parent, name: name))) }
+    /// As stat(2) does it: what a LOOKUP cannot say exactly is asked for.
+    func lookup(_ parent: UInt64, _ name: String) -> Result {
+        let found = Result(call(LoopCall(FOS_OP_LOOKUP, inode: parent, name: name)))
+        return found.attributes.flags & FOS_ATTRIBUTES_INEXACT.rawValue != 0 ? stat(found.inode) : found
+    }
     func stat(_ inode: UInt64) -> Result { Result(call(LoopCall(FOS_OP_GETATTR, inode: inode))) }
     func mkdir(_ parent: UInt64, _ name: String, mode: UInt32 = 0o755, umask: UInt32 = 0) -> Result {
         Result(call(Files.make(FOS_OP_MKDIR, parent, name, mode: mode, umask: umask)))
@@ -285,7 +340,7 @@ struct Files {
     /// One READDIR.
     func entries(_ inode: UInt64, cookie: UInt64 = 0, plus: Bool = false, room: Int = 65536) -> (Int32, [Entry]) {
         let reply = call(
-            LoopCall(FOS_OP_READDIR, inode: inode, fos_readdir_request(cookie: cookie, flags: plus ? 1 : 0, reserved: 0), room: room))
+            LoopCall(FOS_OP_READDIR, inode: inode, fos_readdir_request(cookie: cookie, flags: plus ? 1 : 0, filled: 0), room: room))
         var list: [Entry] = []
         var offset = 0
         while reply.status == 0, offset + MemoryLayout<fos_directory_entry>.size <= reply.bulk.count {

@@ -13,7 +13,7 @@ import Testing
         let kernel: Files
         let other: Files
         init(members: Int = 2) {
-            fleet = FileFleet(members: members)
+            fleet = FileFleet(members: members, sharding: .never)  // ShardTests has the leases of shards
             kernel = fleet.frontEnd()
             other = fleet.files()
             kernel.client.noticePolicy = .byHand

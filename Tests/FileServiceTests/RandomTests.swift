@@ -21,13 +21,16 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
         options.fullChance = [0, 16, 64][Int(seed % 3)]
         return options
     }
+    /// With a small directory sharded, a run has all of sharding in it.
+    static func sharding(_ seed: UInt64) -> Sharding { [Sharding(), Sharding(threshold: 1), Sharding(threshold: 3)][Int(seed / 3 % 3)] }
 
     @Test(arguments: seeds(20)) func agreesWithTheModel(seed: UInt64) { compareWithTheModel(seed, moving: false) }
     @Test(arguments: seeds(20)) func agreesWithTheModelWhileSlotsMove(seed: UInt64) { compareWithTheModel(seed, moving: true) }
 
     private func compareWithTheModel(_ seed: UInt64, moving: Bool) {
         print("model seed \(seed), slots move: \(moving)")
-        let fleet = FileFleet(members: 1 + Int(seed % 5) + (moving ? 1 : 0), options: Self.options(seed))
+        let fleet = FileFleet(
+            members: 1 + Int(seed % 5) + (moving ? 1 : 0), sharding: Self.sharding(seed), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 77)
         let clients = [fleet.files(), fleet.files(), fleet.frontEnd()]
         let model = Model()
@@ -143,7 +146,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
 
     private func runManyAtOnce(_ seed: UInt64, moving: Bool) {
         print("concurrent seed \(seed), slots move: \(moving)")
-        let fleet = FileFleet(members: 2 + Int(seed % 4), options: Self.options(seed))
+        let fleet = FileFleet(members: 2 + Int(seed % 4), sharding: Self.sharding(seed), options: Self.options(seed))
         var random = LoopRandom(seed: seed &* 1001)
         var players = (0..<5).map { Player(files: $0 == 0 ? fleet.frontEnd() : fleet.files(uid: $0 == 4 ? 1000 : 0, gid: 1000)) }
         // The front end acknowledges late, by chance.
@@ -160,7 +163,7 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
             case 4: return LoopCall(FOS_OP_UNLINK, inode: parent, name: name)
             case 5: return LoopCall(FOS_OP_RMDIR, inode: parent, name: name)
             case 6: return LoopCall(FOS_OP_LOOKUP, inode: parent, name: name)
-            case 7: return LoopCall(FOS_OP_READDIR, inode: parent, fos_readdir_request(cookie: 0, flags: 1, reserved: 0), room: 8192)
+            case 7: return LoopCall(FOS_OP_READDIR, inode: parent, fos_readdir_request(cookie: 0, flags: 1, filled: 0), room: 8192)
             default:
                 let flags = UInt32([0, 0, 0, 1, 2][random.below(5)])
                 return Files.renameCall(parent, name, inodes[random.below(min(inodes.count, 24))], "n\(random.below(4))", flags: flags)

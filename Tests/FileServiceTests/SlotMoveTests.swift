@@ -27,14 +27,14 @@ extension FileFleet {
         give(from: giver, to: taker, slot: slot)
     }
 
-    /// Lets every move come to its end, and everybody learn of it.
+    /// Lets every move come to its end, and everybody learn of it; and all that is still owed be sent.
     func settleMoves() {
         for _ in 0..<400 {
             host.runUntilQuiet()
             let isBusy = servers.indices.contains { member in
                 look(member) {
                     $0.motion.isActive || $0.motion.orderCount > 0 || $0.motion.untold.count > 0 || $0.motion.unsynced.count > 0
-                        || $0.motion.syncsUnderWay > 0 || $0.motion.debt > 0 && $0.pool.credits > 0
+                        || $0.motion.syncsUnderWay > 0 || $0.owing > 0 || $0.motion.debt > 0 && $0.pool.credits > 0
                 }
             }
             if !isBusy { return }

@@ -112,21 +112,21 @@ import Testing
     }
 
     @Test func readsAll() throws {
-        let options = try options("rw,size=4G,cpus=1+4-7,name=x,locks=fleet", "allow_other,nonempty,nosuid,noatime,defaults,x-systemd.automount,_netdev")
+        let options = try options("rw,size=4G,cpus=1+4-7,name=x,locks=fleet,shards=12", "allow_other,nonempty,nosuid,noatime,defaults,x-systemd.automount,_netdev")
         #expect(options.size == "4G")
         #expect(options.cpus == "1,4-7")
         #expect(options.name == "x")
-        #expect(options.locks == "fleet")
+        #expect(options.locks == "fleet" && options.shards == 12)
         #expect(options.allowOther && options.nonEmpty)
         #expect(options.fuse == ["rw", "nosuid", "noatime"])
-        #expect(options.text == "rw,nosuid,noatime,locks=fleet,nonempty")
+        #expect(options.text == "rw,nosuid,noatime,locks=fleet,shards=12,nonempty")
     }
 
     @Test func laterOverridesEarlier() throws {
         #expect(try options("size=1G,size=2G", "size=3G").size == "3G")
     }
 
-    @Test(arguments: ["bogus", "size", "size=", "cpus", "locks=maybe", "allow_other=1", "fsname=x", "ro=1"])
+    @Test(arguments: ["bogus", "size", "size=", "cpus", "locks=maybe", "shards=-1", "shards=x", "shards", "allow_other=1", "fsname=x", "ro=1"])
     func refuses(text: String) {
         #expect(throws: CommandFailure.self) { try options(text) }
     }

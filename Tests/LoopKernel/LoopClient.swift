@@ -97,7 +97,7 @@ public final class LoopClient {
         channel.storage[bulkStart..<bulkStart + bulkCount].copyBytes(from: call.bulk[0..<bulkCount])
         host.sendFromClient(
             self, channel: UInt32(number), sequence: channel.sequence, call,
-            to: destination ?? host.owner(ofInode: call.inode))
+            to: destination ?? host.destination(of: call))
         return LoopTicket(client: index, channel: UInt32(number), sequence: channel.sequence)
     }
 

@@ -81,6 +81,8 @@ public final class LoopHost {
     private var regionsEver: Int32 = 0
     /// The inode epochs of the board.
     var epochs = [UInt32](repeating: 0, count: Int(FOS_INODE_EPOCHS))
+    /// The table of sharded directories of the board.
+    let sharded: UnsafeMutablePointer<fos_shard_table>
     public internal(set) var clients: [LoopClient] = []
     public private(set) var refusals = 0
     var random: LoopRandom
@@ -95,10 +97,13 @@ public final class LoopHost {
     public init(_ options: LoopOptions = LoopOptions()) {
         self.options = options
         random = LoopRandom(seed: options.seed)
+        sharded = .allocate(capacity: 1)
+        sharded.initialize(to: fos_shard_table())
         poisonScratch()
     }
     deinit {
         network.destroy()
+        sharded.deallocate()
         scratchRoom.deallocate()
         for (region, _) in regions.values { region.base.deallocate() }
     }
@@ -149,6 +154,14 @@ public final class LoopHost {
         addClient(rights: FOS_RIGHT_ACT_AS.rawValue | FOS_RIGHT_KERNEL_CACHE.rawValue)
     }
 
+    /// Where a request is best sent: to the owner of its inode, or of the shard that its name is in.
+    public func destination(of call: LoopCall) -> MailboxAddress {
+        let slot = call.payload.withUnsafeBufferPointer {
+            fos_request_slot(sharded, UInt32(call.operation), call.inode, $0.baseAddress, UInt32($0.count))
+        }
+        return slotOwner[Int(slot)]
+    }
+    public func shardBits(of directory: UInt64) -> Int { Int(fos_shard_bits(sharded, directory)) }
     public func owner(ofInode inode: UInt64) -> MailboxAddress { slotOwner[Int(inode % UInt64(FOS_SLOTS))] }
     func makeRegion(bytes: Int) -> SharedRegion { makeMemory(bytes: bytes, alignment: Int(FOS_PAGE_BYTES), sharing: .readOnly) }
     /// nil beyond the memory that the options allow.
@@ -351,6 +364,7 @@ public final class LoopHost {
         envelope.sender_kind = UInt8((continuation == .none ? FOS_SENDER_NONE : FOS_SENDER_SERVER).rawValue)
         envelope.from = from.rawValue
         envelope.continuation = continuation.rawValue
+        envelope.settled = 0
         copy(message, into: letter)
         letter.pointee.envelope = envelope
         letter.pointee.message.destination = destination.rawValue

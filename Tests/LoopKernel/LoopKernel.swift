@@ -96,6 +96,13 @@ public struct LoopKernel: Kernel {
         return true
     }
 
+    public func publish(directory: UInt64, shardBits: Int) -> Bool {
+        if shardBits > 0 { return fos_shard_publish(host.sharded, directory, UInt32(shardBits)) != 0 }
+        fos_shard_withdraw(host.sharded, directory)
+        return true
+    }
+    public func shardBits(of directory: UInt64) -> Int { host.shardBits(of: directory) }
+
     public func changed(inode: UInt64) { host.epochs[Int(fos_inode_epoch_index(inode))] &+= 1 }
     public func epoch(ofInode inode: UInt64) -> UInt32 { host.epoch(ofInode: inode) }
 

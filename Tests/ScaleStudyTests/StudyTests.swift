@@ -21,7 +21,7 @@ import Testing
         let second = try study.run()
         #expect(first.text == second.text && first.json.text == second.json.text && first.svg == second.svg)
         #expect(first.curves.map(\.hash) == second.curves.map(\.hash))
-        #expect(first.curves.count == 3 * 2)
+        #expect(first.curves.count == 3 * (workload == .createShared ? 3 : 2))
         for figures in first.curves + first.placements {
             #expect(figures.throughput > 0 && figures.median > 0 && figures.percentile99 >= figures.median)
             #expect(figures.operations >= 450)
@@ -54,6 +54,15 @@ import Testing
         #expect(large.throughput <= most * 1.01 && large.throughput > most * 0.9)
         #expect(large.queueing > large.service)
         #expect(report.curve(.stat)[1].throughput > 10 * large.throughput)
+    }
+
+    /// The directory is sharded before the clocks run: requests are spread over the servers, and none is forwarded.
+    @Test func sharedCreationsUseAllServers() throws {
+        let report = try Self.study([.createShared], [64], operations: 8000).run()
+        let sharded = report.curve(.createShared)[0]
+        let whole = report.curve(.createShared, shards: false)[0]
+        #expect(sharded.throughput > 5 * whole.throughput)
+        #expect(sharded.forwards < 0.02 && sharded.messages < 2.1)
     }
 
     /// A file that is mapped is read without a message, by as many clients as there are.
@@ -98,9 +107,9 @@ import Testing
         let report = try Self.study([.stat, .createShared], [1, 4, 16]).run()
         let svg = report.svg
         #expect(svg.hasPrefix("<svg ") && svg.hasSuffix("</svg>\n"))
-        // Perfect scaling, fos, and one server.
-        #expect(svg.components(of: "<polyline ") == 2 * 3)
-        #expect(svg.components(of: "<circle ") == 2 * 3 * 2)
+        // Perfect scaling, fos, and one server; and the directory that is not sharded.
+        #expect(svg.components(of: "<polyline ") == 3 + 4)
+        #expect(svg.components(of: "<circle ") == 3 * 2 + 3 * 3)
         #expect(!svg.contains("nan") && !svg.contains("inf"))
     }
 

@@ -1,8 +1,9 @@
 // What the shim remembers: attributes, entries (present and absent), and pages of small reads, under the board's epochs.
 //
 // What a server said of an inode is true as long as the inode's word on the board is the one that came with the answer
-// (fos/channel.h); of a directory's entries, as long as the directory's word is what it was before the question was
-// sent. So a hit costs one look at the board, and no server ever has to be told what is kept here.
+// (fos/channel.h); of a directory's entry, as long as the word of the entry's shard is what it was before the question was
+// sent (fos_entry_epoch). Of a sharded directory the inode's word keeps only type, mode and owner true. So a hit costs one look
+// at the board, and no server ever has to be told what is kept here.
 // Permissions are not cached: whoever uses an entry must be allowed to search the directory now, by its attributes.
 // Memory is touched only where something is remembered: a program that lives for milliseconds pays more for a page that it
 // touches first than for a message. So slots are used one after the other, the oldest again when all are, and are found
@@ -32,7 +33,7 @@ struct entry_slot {
     uint32_t owner;
     uint64_t directory;
     uint64_t child;     // 0: no such name
-    uint32_t epoch;     // of the directory
+    uint64_t epoch;     // fos_entry_epoch of the name
     uint32_t length;
     char name[ENTRY_NAME_BYTES];
 };
@@ -75,6 +76,13 @@ void fos_cache_after_fork(void) { ahead.busy = 0; }
 int fos_cache_enabled(void) { return enabled; }
 
 static uint32_t epoch_now(const struct fos_mount *mount, uint64_t inode) { return fos_inode_epoch(mount->client.board, inode); }
+
+static uint64_t entry_epoch(const struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
+    return fos_entry_epoch(mount->client.board, directory, name, length);
+}
+
+// The epoch of a whole directory speaks for its entries; that of a sharded one does not.
+static int is_sharded(const struct fos_mount *mount, uint64_t directory) { return fos_shard_bits(&mount->client.board->sharded, directory) != 0; }
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
 
@@ -124,7 +132,8 @@ static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, u
     return NULL;
 }
 
-int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
+// The attributes as they are kept: of a sharded directory only those that permissions need.
+static int kept_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
     if (!enabled) return 0;
     uint32_t owner = fos_connection_tag(mount);
     struct attribute_slot *slot = attributes_about(owner, inode, places_of(attribute_places, mix(inode), PLACE_BITS));
@@ -133,6 +142,10 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
     *attributes = slot->attributes;
     if (!end_read(&slot->sequence, sequence) || found != owner || attributes->inode != inode) return 0;
     return epoch_now(mount, inode) == attributes->epoch;
+}
+
+int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
+    return kept_attributes(mount, inode, attributes) && (attributes->flags & FOS_ATTRIBUTES_SHARDED) == 0;
 }
 
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes) {
@@ -216,7 +229,7 @@ static int is_dots(const char *name, uint32_t length) { return name[0] == '.' &&
 static int may_search(struct fos_mount *mount, uint64_t directory) {
     struct fos_attributes attributes;
     if (fos_identity.uid == 0) return 1;
-    return fos_identity.group_count >= 0 && fos_cached_attributes(mount, directory, &attributes) && fos_may(1, &attributes);
+    return fos_identity.group_count >= 0 && kept_attributes(mount, directory, &attributes) && fos_may(1, &attributes);
 }
 
 // 1: known, `child` is its inode or 0.
@@ -227,12 +240,12 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
     if (slot == NULL) return 0;
     uint32_t sequence = begin_read(&slot->sequence);
     if (!is_about(slot, owner, directory, name, length)) return 0;
-    uint32_t epoch = slot->epoch;
+    uint64_t epoch = slot->epoch;
     *child = slot->child;
-    return end_read(&slot->sequence, sequence) && epoch_now(mount, directory) == epoch && may_search(mount, directory);
+    return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
 }
 
-static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const char *name, uint32_t length, uint64_t child) {
+static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return;
     uint32_t owner = fos_connection_tag(mount);
     uint16_t *places = entry_places_of(directory, name, length);
@@ -301,7 +314,7 @@ static int fetch_what_pays(struct fos_context *context, struct fos_mount *mount,
 
 // A name of the directory is not known. 1: now it may be.
 static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
-    if (!enabled) return 0;
+    if (!enabled || is_sharded(mount, directory)) return 0;
     if (!fos_compare_exchange_u32(&ahead.busy, 0, 1)) {
         // Another thread fetches what this one wants too; many that ask at once are slower than one that is waited for.
         for (int wait = 0; wait < WAITS && fos_load_relaxed_u64(&ahead.directory) == directory; wait++) {
@@ -332,7 +345,9 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
     if (cached_entry(mount, directory, name, length, &child)) {
-        int hit = child == 0 || fos_cached_attributes(mount, child, attributes);
+        int hit = child == 0 || kept_attributes(mount, child, attributes);
+        // Whoever wants more of a sharded directory than the walk does, asks for it.
+        if (hit && child != 0 && (attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
         count(hit);
         if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
         if (hit) return child == 0 ? -ENOENT : 0;
@@ -342,7 +357,7 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
     }
     int dots = is_dots(name, length);
     if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
-    uint32_t epoch = epoch_now(mount, directory);
+    uint64_t epoch = entry_epoch(mount, directory, name, length);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
     memcpy(fos_payload(request), name, length);
     request->length = length;
@@ -366,12 +381,16 @@ int fos_listing_begins(uint64_t directory) {
     return 1;
 }
 
-int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch) { return enabled && epoch_now(mount, inode) == epoch; }
+int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch) {
+    return enabled && epoch_now(mount, inode) == epoch && !is_sharded(mount, inode);
+}
 
 void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name) {
     if (is_dots(name, record->name_length)) return;
     fos_keep_attributes(mount, &record->attributes);
-    keep_entry(mount, directory, epoch, name, record->name_length, record->attributes.inode);
+    // Its shards have words of their own, which were not looked at before the listing.
+    if (is_sharded(mount, directory)) return;
+    keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, record->name_length, record->attributes.inode);
 }
 
 // ---- pages ----------------------------------------------------------------------------------------------------------

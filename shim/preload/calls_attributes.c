@@ -62,14 +62,18 @@ static void fill_statx(const struct fos_mount *mount, const struct fos_attribute
     to->stx_mnt_id = mount->mount_id;
 }
 
-// The attributes of what a path leads to. 0, -errno or FOS_PASS.
+// The attributes of what a path leads to; of a sharded directory exact ones, unless the caller is content with what was
+// known last (statx(2) AT_STATX_DONT_SYNC). 0, -errno or FOS_PASS.
 static long find(struct fos_context *context, long directory, const char *path, int flags, struct fos_place *place) {
     uint32_t walk = (flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW;
     if ((flags & AT_EMPTY_PATH) != 0) {
         walk |= FOS_WALK_EMPTY;
         if (path == NULL) path = "";
     }
-    return fos_walk(context, directory, path, walk, place);
+    long result = fos_walk(context, directory, path, walk, place);
+    if (result != 0 || (place->attributes.flags & FOS_ATTRIBUTES_INEXACT) == 0 || (flags & AT_STATX_DONT_SYNC) != 0) return result;
+    result = fos_get_attributes(context, place->mount, place->attributes.inode, &place->attributes);
+    return result == -ESTALE ? -ENOENT : result;
 }
 
 static long show(struct fos_call *call, long directory, const char *path, int flags, struct stat *to) {

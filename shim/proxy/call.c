@@ -114,7 +114,7 @@ int fos_post(struct fos_client *client, int channel, fos_mailbox destination, ui
 static int resolve(struct fos_client *client, int channel, fos_mailbox *destination, uint32_t *epoch) {
     int result = begin(client, channel, FOS_ROUTE_OWNER);
     if (result == 0) fos_note_sent(client, channel);
-    if (result == 0) result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 0, destination, epoch);
+    if (result == 0) result = fos_resolve_owner(client, channel, 0, destination, epoch);
     if (result != 0) return result;
     client->state[channel].route = FOS_ROUTE_OWNER;  // a look-up on this channel has changed it
     client->state[channel].attempts = client->state[channel].stale = 0;
@@ -191,7 +191,7 @@ static int settle(struct fos_client *client, int channel) {
     uint32_t attempts = state->attempts, stale = state->stale + 1;
     fos_mailbox destination;
     uint32_t epoch;
-    int result = fos_resolve_owner(client, channel, client->channel[channel].request.inode, 1, &destination, &epoch);
+    int result = fos_resolve_owner(client, channel, 1, &destination, &epoch);
     if (result != 0) return result;
     state->route = FOS_ROUTE_OWNER;
     state->attempts = attempts;

@@ -171,8 +171,11 @@ fos_mailbox fos_owner(const struct fos_client *client, uint64_t inode) {
     return fos_destination_valid(client, owner) ? owner : FOS_MAILBOX_NONE;
 }
 
-int fos_resolve_owner(struct fos_client *client, int channel, uint64_t inode, int refresh, fos_mailbox *destination, uint32_t *epoch) {
-    fos_mailbox owner = fos_owner(client, inode);
+int fos_resolve_owner(struct fos_client *client, int channel, int refresh, fos_mailbox *destination, uint32_t *epoch) {
+    // A name of a sharded directory goes straight to the owner of its shard.
+    const struct fos_message *request = &client->channel[channel].request;
+    fos_mailbox owner = fos_owner(
+        client, fos_request_slot(&client->board->sharded, request->operation, request->inode, fos_payload_const(request), request->length));
     if (!refresh && owner != FOS_MAILBOX_NONE && fos_cached_epoch(client, owner, epoch)) {
         *destination = owner;
         return 0;

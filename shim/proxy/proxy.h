@@ -59,8 +59,8 @@ static inline void fos_note_sent(struct fos_client *client, int channel) {
 // names.c
 // The epoch of a file server's mailbox as the cache has it. 1 found, 0 not.
 int fos_cached_epoch(const struct fos_client *client, fos_mailbox mailbox, uint32_t *epoch);
-// Where a request on `inode` goes now. Leaves the channel's request intact. 0 or -errno.
-int fos_resolve_owner(struct fos_client *client, int channel, uint64_t inode, int refresh, fos_mailbox *destination, uint32_t *epoch);
+// Where the channel's request goes now. Leaves the channel's request intact. 0 or -errno.
+int fos_resolve_owner(struct fos_client *client, int channel, int refresh, fos_mailbox *destination, uint32_t *epoch);
 
 // connect.c
 // Notes that the instance is gone; returns -ENOTCONN.

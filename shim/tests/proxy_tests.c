@@ -275,7 +275,7 @@ static void test_watched_sequence(void) {
     // The moment between the look-up and the next post, which the watcher seldom meets.
     fos_mailbox destination;
     uint32_t epoch;
-    CHECK(fos_resolve_owner(&client, 0, 7, 1, &destination, &epoch) == 0);
+    CHECK(fos_resolve_owner(&client, 0, 1, &destination, &epoch) == 0);
     CHECK(client.channel[0].request.sequence == 0 && client.channel[0].request.operation == FOS_OP_PING);
     end(&mock, &client);
 }

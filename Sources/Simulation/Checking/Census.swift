@@ -25,6 +25,7 @@ extension FileMember: InspectableFileServer {
 
 public struct Census {
     private var inodes: [UInt64: InodeReport] = [:]
+    private var shards: [InodeReport] = []
     private var names: [UInt64: Int] = [:]
     public private(set) var violations: [Violation] = []
 
@@ -45,6 +46,7 @@ public struct Census {
             if work.preparedNames > 0 { complain("\(work.preparedNames) names are locked at file server \(member) for renames that are over") }
         }
         if let pages, pages != total { complain("\(pages) pages were given out, and \(total) are there: some leaked, or are counted twice") }
+        for shard in shards { join(shard) }
         for number in inodes.keys.sorted() { checkDirectory(number, isWhole) }
         checkLinks(isWhole && !mayHaveOrphans)
     }
@@ -52,8 +54,18 @@ public struct Census {
     private mutating func complain(_ text: String) { violations.append(Violation("state", text)) }
 
     private mutating func add(_ inode: InodeReport, _ isWhole: Bool) {
+        if inode.isShard { return shards.append(inode) }
         if inodes[inode.number] != nil { complain("inode \(inode.number) has two owners") }
         inodes[inode.number] = inode
+    }
+
+    /// The entries of a shard are its directory's.
+    private mutating func join(_ shard: InodeReport) {
+        guard inodes[shard.parent]?.isDirectory == true else { return complain("shard \(shard.number) is of no directory: \(shard.parent)") }
+        if shard.busy != 0 { complain("shard \(shard.number) is busy with \(shard.busy) transactions that are over") }
+        inodes[shard.parent]?.entries += shard.entries
+        inodes[shard.parent]?.subdirectories += shard.subdirectories
+        inodes[shard.parent]?.links += shard.subdirectories
     }
 
     private mutating func checkDirectory(_ number: UInt64, _ isWhole: Bool) {

@@ -31,6 +31,14 @@ public struct FileState: Sendable {
 
 /// A file that is gone answers ESTALE; whether it may be gone, the tree's history decides.
 public enum FileModel: SequentialModel {
+    public static func onlyLooks(_ operation: FileOperation) -> Bool {
+        switch operation {
+        case .read, .attributes: true
+        case .write(_, _, let status), .append(_, _, let status), .truncate(_, let status), .changeMode(_, let status): status != 0
+        case .born, .uncertain: false
+        }
+    }
+
     public static func fingerprint(_ state: FileState) -> UInt64 {
         var mark = SeededMark(UInt64(state.mode) << 8 | UInt64(state.words.count)).next()
         for word in state.words { mark = SeededMark(mark ^ word).next() }
@@ -91,6 +99,11 @@ public struct LockState: Sendable {
 }
 
 public enum LockModel: SequentialModel {
+    public static func onlyLooks(_ operation: LockOperation) -> Bool {
+        if case .lock(_, _, _, let status) = operation { return status != 0 }
+        return false
+    }
+
     public static func fingerprint(_ state: LockState) -> UInt64 {
         var mark: UInt64 = 0
         for each in state.held { mark ^= SeededMark(SeededMark(each.owner).next() ^ UInt64(each.unit) << 1 ^ (each.isExclusive ? 1 : 0)).next() }

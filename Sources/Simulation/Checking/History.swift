@@ -27,6 +27,7 @@ public final class History {
     private var meanings: [Timed<TreeOperation>] = []
     /// Changes of files that were acknowledged: when the change was begun, and when its answer came.
     private var touched: [UInt64: [(begun: UInt64, known: UInt64)]] = [:]
+    private var doubled: [(key: TreeState.Key, invoked: UInt64, returned: UInt64)] = []
     private var times: [(inode: UInt64, at: UInt64, changed: UInt64)] = []
     private var creations: [(operation: TreeOperation, invoked: UInt64, thread: Int)] = []
     /// What is wrong whatever the order.
@@ -61,8 +62,10 @@ public final class History {
             (.make(directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: 0, isNew: true), invoked, thread))
         changes[TreeState.Key(directory: directory, name: name), default: []].append((invoked, .max))
     }
-    public func recordDoubledName(_ directory: UInt64, _ name: Int) {
-        plain.append(Violation("names", "a listing of directory \(directory) has name \(name) twice"))
+    /// A listing has a name twice, which counts if nothing was changing the name: it may go while the directory is listed, and
+    /// come again.
+    public func recordDoubledName(_ directory: UInt64, _ name: Int, invoked: UInt64, returned: UInt64) {
+        doubled.append((TreeState.Key(directory: directory, name: name), invoked, returned))
     }
     /// EIO says that a server died, and none did.
     public func recordUnexplained(_ operation: UInt16, _ inode: UInt64) {
@@ -100,12 +103,15 @@ public final class History {
         var violations: [Violation] = []
         let stable = meanings.filter { meaning in
             guard case .meant(let directory, let name, _) = meaning.operation else { return false }
-            return !(changes[TreeState.Key(directory: directory, name: name)] ?? []).contains { $0.from <= meaning.returned && $0.to >= meaning.invoked }
+            return isStable(TreeState.Key(directory: directory, name: name), meaning.invoked, meaning.returned)
         }
         var names = LinearizabilityChecker<TreeModel>()
         names.stepsMax = stepsMax
         report(names.check(tree + stable + unanswered(), from: TreeState(root: root, lostSlots: lostSlots)), "names", &violations)
         violations += plain
+        for each in doubled where isStable(each.key, each.invoked, each.returned) {
+            violations.append(Violation("names", "a listing of directory \(each.key.directory) has name \(each.key.name) twice"))
+        }
         for inode in files.keys.sorted() {
             report(LinearizabilityChecker<FileModel>().check(files[inode] ?? [], from: FileState()), "file \(inode)", &violations)
         }
@@ -117,6 +123,11 @@ public final class History {
                 Violation("time", "inode \(late.inode) was changed after \(late.at / 1000) ns, and its ctime is \(late.changed) ns"))
         }
         return violations
+    }
+
+    /// Whether nothing may have changed a name between two moments.
+    private func isStable(_ key: TreeState.Key, _ invoked: UInt64, _ returned: UInt64) -> Bool {
+        !(changes[key] ?? []).contains { $0.from <= returned && $0.to >= invoked }
     }
 
     /// Creations without an answer, as having made any inode that somebody saw and nobody is known to have made.

@@ -3,7 +3,8 @@
 // Role: the heart of the checker. A history is linearizable if its operations can be ordered so that each lies between
 // its invocation and its return, and the model, run in that order, gives every answer that was seen (Herlihy and Wing,
 // TOPLAS 1990). The search is Wing and Gong's with Lowe's memory of states that led nowhere ("Testing for
-// linearizability", 2017): depth first, undoing what does not lead on.
+// linearizability", 2017): depth first, undoing what does not lead on. An operation that only looks is ordered as soon as its
+// answer fits, for good: whatever order there is for the rest, there is one with this in front of it.
 // Invariants: an operation that never returned, or whose outcome nobody knows, may have happened at any time after its
 // invocation, or never. Two partial orders are taken for one if they have the same operations and the model's fingerprint:
 // 128 bits of both decide it.
@@ -14,6 +15,8 @@ public protocol SequentialModel {
     associatedtype Operation
     /// The state after an operation with the answer that was seen; nil if it cannot have answered so in this state.
     static func apply(_ operation: Operation, to state: State) -> State?
+    /// Whether the operation, with the answer that was seen, leaves every state as it is.
+    static func onlyLooks(_ operation: Operation) -> Bool
     /// Differs, but for chance, for states that differ.
     static func fingerprint(_ state: State) -> UInt64
 }
@@ -49,6 +52,8 @@ public struct LinearizabilityChecker<Model: SequentialModel> {
     private struct Frame {
         let operation: Int
         let before: Model.State
+        /// It only looks, so there is no need to try the others instead.
+        let onlyLooks: Bool
     }
     private struct Visited: Hashable {
         let operations: UInt64
@@ -72,6 +77,13 @@ public struct LinearizabilityChecker<Model: SequentialModel> {
         while finished < total {
             while first < operations.count, isDone[first] { first += 1 }
             let limit = earliestReturn(operations, isDone, from: first)
+            if candidate == 0, let look = fittingLook(operations, isDone, from: first, until: limit, state, &steps) {
+                stack.append(Frame(operation: look, before: state, onlyLooks: true))
+                fingerprint ^= mark(look)
+                isDone[look] = true
+                finished += 1
+                continue
+            }
             var advanced = false
             var index = max(candidate, first)
             while index < operations.count, operations[index].invoked <= limit {
@@ -81,7 +93,7 @@ public struct LinearizabilityChecker<Model: SequentialModel> {
                 guard let next = Model.apply(operations[index].operation, to: state) else { continue }
                 let marked = fingerprint ^ mark(index)
                 guard visited.insert(Visited(operations: marked, state: Model.fingerprint(next))).inserted else { continue }
-                stack.append(Frame(operation: index, before: state))
+                stack.append(Frame(operation: index, before: state, onlyLooks: false))
                 state = next
                 fingerprint = marked
                 isDone[index] = true
@@ -98,15 +110,33 @@ public struct LinearizabilityChecker<Model: SequentialModel> {
                 stuck = operations.indices.filter { !isDone[$0] && operations[$0].invoked <= limit }.map { operations[$0] }
             }
             guard steps < stepsMax else { return .undecided(steps: steps) }
-            guard let frame = stack.popLast() else { return .impossible(after: deepest, stuck: stuck) }
-            isDone[frame.operation] = false
-            first = min(first, frame.operation)
-            if operations[frame.operation].returned != .max { finished -= 1 }
-            fingerprint ^= mark(frame.operation)
-            state = frame.before
-            candidate = frame.operation + 1
+            var onlyLooks = true
+            while onlyLooks {
+                guard let frame = stack.popLast() else { return .impossible(after: deepest, stuck: stuck) }
+                isDone[frame.operation] = false
+                first = min(first, frame.operation)
+                if operations[frame.operation].returned != .max { finished -= 1 }
+                fingerprint ^= mark(frame.operation)
+                state = frame.before
+                candidate = frame.operation + 1
+                onlyLooks = frame.onlyLooks
+            }
         }
         return .linearizable
+    }
+
+    /// One of the operations that may come next that only looks and whose answer fits.
+    private func fittingLook(
+        _ operations: [Timed<Operation>], _ isDone: [Bool], from first: Int, until limit: UInt64, _ state: Model.State, _ steps: inout Int
+    ) -> Int? {
+        var index = first
+        while index < operations.count, operations[index].invoked <= limit {
+            defer { index += 1 }
+            if isDone[index] || operations[index].returned == .max || !Model.onlyLooks(operations[index].operation) { continue }
+            steps += 1
+            if Model.apply(operations[index].operation, to: state) != nil { return index }
+        }
+        return nil
     }
 
     /// The first return among operations that are not ordered yet: whatever was invoked after it comes later.

@@ -109,6 +109,15 @@ public struct TreeState: Sendable {
 public enum TreeModel: SequentialModel {
     public static func fingerprint(_ state: TreeState) -> UInt64 { state.fingerprint }
 
+    public static func onlyLooks(_ operation: TreeOperation) -> Bool {
+        switch operation {
+        case .lookup, .attributes, .meant: true
+        case .make(_, _, _, _, let status, _, let isNew): status != 0 || !isNew
+        case .link(_, _, _, let status), .unlink(_, _, let status), .removeDirectory(_, _, let status), .rename(_, _, _, _, _, let status): status != 0
+        case .uncertain: false
+        }
+    }
+
     public static func apply(_ operation: TreeOperation, to state: TreeState) -> TreeState? {
         switch operation {
         case .make(let directory, let name, let isDirectory, let opensExisting, let status, let inode, let isNew):

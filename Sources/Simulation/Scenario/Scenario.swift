@@ -53,6 +53,8 @@ public struct Scenario: Sendable {
     public var memoryBytes = 1 << 20
     public var pagesPerServer = 4096
     public var mailboxCapacity = 512
+    /// Entries from which on a directory is spread over the servers; 0: never.
+    public var shards = 0
     public var workload = WorkloadMix()
     public var faults: [FaultPlan] = []
     public init() {}
@@ -90,6 +92,7 @@ extension Scenario {
         memoryBytes = try reader.number("memoryBytes", 1 << 16...1 << 34) ?? memoryBytes
         pagesPerServer = try reader.number("pagesPerServer", 64...1 << 24) ?? pagesPerServer
         mailboxCapacity = try reader.number("mailboxCapacity", 1...65536) ?? mailboxCapacity
+        shards = try reader.number("shards", 0...1 << 24) ?? shards
         calibration = try reader.string("calibration") ?? calibration
         if let text = try reader.string("placement") {
             guard let plan = PlacementPlan(rawValue: text) else { throw ScenarioError("placement \"\(text)\" is none of near, random, far") }
@@ -103,6 +106,7 @@ extension Scenario {
             for each in list { faults.append(try FaultPlan(json: each)) }
         }
         try reader.finish()
+        guard shards == 0 || !hasDeaths else { throw ScenarioError("with \"shards\" servers do not die") }
         // A server's store has what the server had; who owns which slot is not in it.
         guard !movesSlots || !hasStore else { throw ScenarioError("\"slotsMove\" goes with no crash whose \"restart\" is \"store\"") }
     }

@@ -63,6 +63,7 @@ public final class ScenarioRun {
         plan.memoryCores = places.memory
         plan.memory = .miniature(limitBytes: scenario.memoryBytes, reserveBytes: scenario.memoryBytes / 8)
         plan.pagesPerServer = scenario.pagesPerServer
+        plan.sharding = Sharding(threshold: scenario.shards)
         let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
         self.stores = stores
         let wrap = wrap ?? { fleets, member in
@@ -183,7 +184,7 @@ public final class ScenarioRun {
     private func survey() {
         var script: [RandomProgram.Asked] = []
         for directory in world.directories {
-            script.append(.list(directory))
+            script.append(.list(directory, after: 0))
             for name in 0..<scenario.workload.names { script.append(.lookup(directory: directory, name: name, epoch: 0)) }
         }
         for file in world.files { script += [.attributes(file), .read(file)] }

@@ -37,7 +37,7 @@ extension RandomProgram {
             let attributes = thread.attributes
             if status == 0 { cache?.keep(attributes) }
             recordAttributes(attributes, of: inode, status: status, invoked: invoked, returned: returned)
-        case .list(let directory): if !isUncertain, status == 0 { recordListing(thread, directory) }
+        case .list(let directory, let cookie): if !isUncertain, status == 0 { recordListing(thread, directory, after: cookie) }
         case .write(let file, let word, let value):
             recordFile(.write(word: word, value: value, status: status), of: file, status, invoked, returned, isUncertain)
         case .append(let file, let value):
@@ -104,7 +104,8 @@ extension RandomProgram {
         history.record(
             .attributes(inode: inode, status: status, isDirectory: isDirectory, links: attributes.links), invoked: invoked, returned: returned,
             thread: identity)
-        guard status == 0 else { return }
+        // Those of a sharded directory are exact for who asks for them.
+        guard status == 0, attributes.flags & FOS_ATTRIBUTES_INEXACT.rawValue == 0 else { return }
         let changed = UInt64(attributes.changed.seconds - 1_700_000_000) * 1_000_000_000 + UInt64(attributes.changed.nanoseconds)
         history.recordTime(of: inode, at: invoked, changed: changed)
         guard !isDirectory else { return }
@@ -149,23 +150,29 @@ extension RandomProgram {
     }
 
     /// A listing says of each name whether it was there, if nothing changed it meanwhile.
-    private func recordListing(_ thread: SimThread, _ directory: UInt64) {
-        var found: [Int: UInt64] = [:]
+    private func recordListing(_ thread: SimThread, _ directory: UInt64, after cookie: UInt64) {
+        if cookie == 0 { listing = ([:], thread.invoked) }
+        var found: Set<Int> = []
         var offset = 0
+        var last: UInt64?
         let count = Int(thread.reply.pointee.bulk_length)
         let fixed = MemoryLayout<fos_directory_entry>.size
         while offset + fixed <= count {
             let entry = (thread.bulk.baseAddress! + offset).load(as: fos_directory_entry.self)
             let bytes = UnsafeRawBufferPointer(start: thread.bulk.baseAddress! + offset + fixed, count: Int(entry.name_length))
             if let name = World.number(ofName: bytes) {
-                if found[name] != nil { history.recordDoubledName(directory, name) }
-                found[name] = entry.inode
+                if !found.insert(name).inserted {
+                    history.recordDoubledName(directory, name, invoked: thread.invoked, returned: thread.returned)
+                }
+                listing.found[name] = listing.found[name] ?? entry.inode
             }
             offset += Int(entry.record_length)
+            last = entry.next
         }
+        if let last { return script.append(.list(directory, after: last)) }
         for name in 0..<world.mix.names {
             history.recordMeaning(
-                directory: directory, name: name, inode: found[name] ?? 0, invoked: thread.invoked, returned: thread.returned, thread: identity)
+                directory: directory, name: name, inode: listing.found[name] ?? 0, invoked: listing.begun, returned: thread.returned, thread: identity)
         }
     }
 }

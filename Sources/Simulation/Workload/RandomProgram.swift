@@ -14,13 +14,14 @@ public final class RandomProgram: SimProgram {
     enum Asked {
         case nothing
         case make(directory: UInt64, name: Int, isDirectory: Bool, opensExisting: Bool)
-        case lookup(directory: UInt64, name: Int, epoch: UInt32)
+        case lookup(directory: UInt64, name: Int, epoch: UInt64)
         case link(target: UInt64, directory: UInt64, name: Int)
         case unlink(directory: UInt64, name: Int)
         case removeDirectory(directory: UInt64, name: Int)
         case rename(directory: UInt64, old: Int, newDirectory: UInt64, new: Int, flags: UInt32)
         case attributes(UInt64)
-        case list(UInt64)
+        /// The entries after a cookie; a listing goes on until nothing comes.
+        case list(UInt64, after: UInt64)
         case write(UInt64, word: Int, value: UInt64)
         case append(UInt64, value: UInt64)
         case read(UInt64)
@@ -35,7 +36,9 @@ public final class RandomProgram: SimProgram {
     let cache: EpochCache?
     private var left: Int
     /// Questions to ask in order, instead of random ones: preparations, and the look at everything in the end.
-    private var script: [Asked] = []
+    var script: [Asked] = []
+    /// What a listing has brought so far, and when it began.
+    var listing: (found: [Int: UInt64], begun: VirtualTime) = ([:], 0)
     var asked = Asked.nothing
     /// The lock that it holds.
     var held: (file: UInt64, unit: Int)?
@@ -93,7 +96,7 @@ public final class RandomProgram: SimProgram {
         if choice < mix.data { return chooseData(thread) }
         choice -= mix.data
         if choice < mix.locks { return chooseLock(thread) }
-        ask(.list(pick(world.directories, thread)), thread)
+        ask(.list(pick(world.directories, thread), after: 0), thread)
         return true
     }
 
@@ -154,7 +157,7 @@ public final class RandomProgram: SimProgram {
             world.history.recordMeaning(directory: directory, name: name, inode: meaning, invoked: now, returned: now, thread: identity)
             return false
         }
-        ask(.lookup(directory: directory, name: name, epoch: thread.host.board.epoch(ofInode: directory)), thread)
+        ask(.lookup(directory: directory, name: name, epoch: EpochCache.epoch(of: name, in: directory, thread.host)), thread)
         return true
     }
 
@@ -180,7 +183,7 @@ public final class RandomProgram: SimProgram {
         case .rename(let directory, let old, let newDirectory, let new, let flags):
             thread.rename(directory, World.name(old), to: newDirectory, World.name(new), flags: flags)
         case .attributes(let inode): thread.getAttributes(inode)
-        case .list(let directory): thread.readDirectory(directory)
+        case .list(let directory, let cookie): thread.readDirectory(directory, cookie: cookie)
         case .write(let file, let word, let value):
             thread.bulk.storeBytes(of: value, as: UInt64.self)
             thread.write(file, offset: UInt64(word) * 8, count: 8)

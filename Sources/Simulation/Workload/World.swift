@@ -73,18 +73,18 @@ public final class World {
 
 /// What one client process keeps of answers, under the epochs of the board (fos/channel.h), as the shim's cache does.
 final class EpochCache {
-    private struct Kept<Value> {
+    private struct Kept<Value, Epoch> {
         let value: Value
-        let epoch: UInt32
+        let epoch: Epoch
     }
-    private var meanings: [TreeState.Key: Kept<UInt64>] = [:]
-    private var attributes: [UInt64: Kept<fos_attributes>] = [:]
+    private var meanings: [TreeState.Key: Kept<UInt64, UInt64>] = [:]
+    private var attributes: [UInt64: Kept<fos_attributes, UInt32>] = [:]
 
     /// What a name means, 0 for nothing; nil if that is not known, or its directory has changed.
     func meaning(_ directory: UInt64, _ name: Int, _ host: SimHost) -> UInt64? {
         let key = TreeState.Key(directory: directory, name: name)
         guard let kept = meanings[key] else { return nil }
-        guard kept.epoch == host.board.epoch(ofInode: directory) else {
+        guard kept.epoch == EpochCache.epoch(of: name, in: directory, host) else {
             meanings[key] = nil
             return nil
         }
@@ -98,12 +98,17 @@ final class EpochCache {
         }
         return kept.value
     }
-    /// `epoch`: of the directory, from before the request was sent.
-    func keepMeaning(_ directory: UInt64, _ name: Int, _ inode: UInt64, epoch: UInt32) {
+    /// The epoch that an entry is true under.
+    static func epoch(of name: Int, in directory: UInt64, _ host: SimHost) -> UInt64 {
+        var name = World.name(name)
+        return name.withUTF8 { host.board.epoch(ofEntry: UnsafeRawBufferPointer($0), in: directory) }
+    }
+    /// `epoch`: of the entry, from before the request was sent.
+    func keepMeaning(_ directory: UInt64, _ name: Int, _ inode: UInt64, epoch: UInt64) {
         meanings[TreeState.Key(directory: directory, name: name)] = Kept(value: inode, epoch: epoch)
     }
     func keep(_ attributes: fos_attributes) {
-        guard attributes.flags & FOS_ATTRIBUTES_VOLATILE.rawValue == 0 else { return }
+        guard attributes.flags & (FOS_ATTRIBUTES_VOLATILE.rawValue | FOS_ATTRIBUTES_SHARDED.rawValue) == 0 else { return }
         self.attributes[attributes.inode] = Kept(value: attributes, epoch: attributes.epoch)
     }
 }

@@ -24,7 +24,7 @@
 // while parked is 1 and its own bell bit is still set, futex wake until one sleeper was woken.
 //
 // Board: one memfd an instance, which clients can map read-only (F_SEAL_FUTURE_WRITE). It holds per core the
-// parked flag (also the futex word), the CPU, the slot table hint, and the inode epochs.
+// parked flag (also the futex word), the CPU, the slot table hint, the inode epochs, and the table of sharded directories.
 //
 // Inode epochs: what a client has learnt of an inode it may use again, without a message, while the inode's word is what
 // it was when the owner answered. A file server adds 1 to the word after each change of the inode's data, attributes or
@@ -40,6 +40,7 @@
 #include <fos/atomic.h>
 #include <fos/limits.h>
 #include <fos/message.h>
+#include <fos/shard.h>
 
 #define FOS_SEGMENT_MAGIC UINT64_C(0x31746e656d676573)  // "segment1"
 #define FOS_BOARD_MAGIC UINT64_C(0x31302d6472616f62)    // "board-01"
@@ -143,6 +144,7 @@ struct fos_board {
     struct fos_board_core core[FOS_CORES_MAX];
     fos_mailbox slot_owner[FOS_SLOTS];  // hint: the file server that owns a slot; a wrong one only costs a forward
     uint32_t inode_epoch[FOS_INODE_EPOCHS];  // by fos_inode_epoch_index
+    struct fos_shard_table sharded;          // the directories that are sharded
 };
 static_assert(offsetof(struct fos_board, slot_owner) == FOS_CACHE_LINE + FOS_CORES_MAX * FOS_CACHE_LINE, "board layout");
 static_assert(offsetof(struct fos_board, inode_epoch) % FOS_CACHE_LINE == 0, "board layout");

@@ -43,6 +43,8 @@ static_assert(sizeof(struct fos_attributes) == 128, "attributes layout");
 
 enum fos_attributes_flag {
     FOS_ATTRIBUTES_VOLATILE = 1,  // may change without the epoch: ask again each time
+    FOS_ATTRIBUTES_SHARDED = 2,   // of a sharded directory: the epoch keeps type, mode, owner and group true, nothing else
+    FOS_ATTRIBUTES_INEXACT = 4,   // with the above: size, links, times and version leave out its other shards; GETATTR says them
 };
 // In message.flags of replies.
 enum fos_reply_flag {
@@ -146,11 +148,12 @@ struct fos_xattr_reply { uint64_t bytes; };  // GETXATTR, LISTXATTR: size of the
 struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them
     uint64_t cookie;          // 0 = from the start; else the `next` of the last record taken
     uint32_t flags;           // enum fos_readdir_flag
-    uint32_t reserved;
+    uint32_t filled;          // between servers: bytes of the room that shards before this one have filled. 0 from clients
 };
 enum fos_readdir_flag {
     FOS_READDIR_PLUS = 1,   // with attributes, where this server owns the entry's inode
     FOS_READDIR_AHEAD = 2,  // the client looks ahead, nobody has read the directory: its access time stays
+    FOS_READDIR_SHARDS_SHIFT = 16,  // between servers: the upper half says how many shards the directory has
 };
 struct fos_directory_entry {  // then name, then zeros to a multiple of 8
     uint64_t inode;

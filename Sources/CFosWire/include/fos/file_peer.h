@@ -33,6 +33,14 @@ enum fos_peer_operation {
     FOS_OP_PEER_SPACE = 414,             // for STATFS: empty -> fos_peer_space
     FOS_OP_PEER_READ = 415,              // for COPY_RANGE: fos_peer_read -> fos_peer_read + bytes
 
+    // Sharded directories, from the directory's owner to the owner of a shard's slot. Header inode: the directory.
+    FOS_OP_PEER_SHARD_FILL = 440,     // makes the shard, sealed, at the first; adds entries: fos_peer_shard + entries -> empty
+    FOS_OP_PEER_SHARD_SUMMARY = 441,  // fos_peer_shard -> fos_peer_shard_summary
+    FOS_OP_PEER_SHARD_SEAL = 442,     // its entries are answered RETRY from now on: fos_peer_shard -> fos_peer_shard_summary
+    FOS_OP_PEER_SHARD_UNSEAL = 443,   // with the directory's new state, or as it was: fos_peer_shard -> empty
+    FOS_OP_PEER_SHARD_DROP = 444,     // a sealed shard goes: fos_peer_shard -> empty
+    FOS_OP_PEER_SHARD_LIST = 445,     // a READDIR that the directory's owner has allowed, from shard to shard; answered to the client
+
     // 460 to 479: slots that move from one server (the giver) to another (the taker), inode by inode
     FOS_OP_PEER_SLOT_BEGIN = 460,        // the slot is coming: fos_peer_slot -> empty; RETRY if the taker is at another one
     FOS_OP_PEER_SLOT_PIECE = 461,        // a part of an inode: fos_peer_piece + its content -> fos_peer_taken
@@ -62,6 +70,8 @@ enum fos_peer_flag {
     FOS_PEER_FOUND = 32,         // reply of ANCESTRY: `seek` is `start` or one of its ancestors
     FOS_PEER_AT_ROOT = 64,       // reply of ANCESTRY: the walk ended at the root
     FOS_PEER_ONLY_FILE = 128,    // LINK: refuse a directory with -EPERM
+    FOS_PEER_SHARD = 512,        // reply of RENAME_PREPARE: the name is in a shard, whose slot is in the upper half of the flags
+    FOS_PEER_SLOT_SHIFT = 16,
     FOS_PEER_GONE = 256,         // reply of UNLINK, REMOVE_DIRECTORY; RENAME_COMMIT: that was its last name, and the kernel holds it
 };
 
@@ -196,6 +206,44 @@ static_assert(sizeof(struct fos_peer_open) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_lock) == 40, "peer layout");
 static_assert(sizeof(struct fos_peer_link) == 16, "peer layout");
 static_assert(sizeof(struct fos_peer_table) <= FOS_PAYLOAD_BYTES_MAX, "a part of the table fits a message");
+
+enum fos_shard_flag {
+    FOS_SHARD_EMPTY = 1,     // SEAL: only if it has no entry, else -ENOTEMPTY, or RETRY if a transaction decides it.
+                             // DROP: only if it is such a one; without it, only if it is being filled
+    FOS_SHARD_AS_IT_WAS = 2, // UNSEAL: the fields below say nothing
+    FOS_SHARD_MODIFIED = 4,  // summary: entries have changed since the times below were given to the shard
+    FOS_SHARD_ACCESSED = 8,  // summary: it was listed since
+};
+struct fos_peer_shard {
+    uint32_t index;          // of the shard, from 1
+    uint32_t bits;
+    uint32_t flags;          // enum fos_shard_flag
+    uint32_t mode, uid, gid; // of the directory
+    uint32_t leases;         // FILL: what the kernel may hold of the directory
+    uint32_t entries;        // FILL: how many follow
+    uint64_t first_cookie;   // FILL: smaller ones are of entries that were there before the directory was sharded
+    uint64_t next_cookie;    // FILL: of the first entry that the shard gets by itself
+    struct fos_time accessed, modified, changed;
+};
+struct fos_peer_shard_entry {  // then the name, then zeros to a multiple of 8
+    uint64_t inode;
+    uint64_t cookie;
+    uint8_t kind;
+    uint8_t name_length;
+    uint8_t is_held;         // the kernel may hold the entry
+    uint8_t reserved[5];
+};
+struct fos_peer_shard_summary {
+    uint64_t entries;
+    uint64_t version;        // changes of the shard
+    uint32_t subdirectories;
+    uint32_t flags;          // enum fos_shard_flag
+    struct fos_time accessed, modified, changed;
+};
+
+static_assert(sizeof(struct fos_peer_shard) == 96, "peer layout");
+static_assert(sizeof(struct fos_peer_shard_entry) == 24, "peer layout");
+static_assert(sizeof(struct fos_peer_shard_summary) == 72, "peer layout");
 static_assert(sizeof(struct fos_peer_create) == 32, "peer layout");
 static_assert(sizeof(struct fos_peer_change) == 24, "peer layout");
 static_assert(sizeof(struct fos_peer_rename) == 40, "peer layout");

@@ -51,6 +51,7 @@ static inline uint64_t fos_layout_hash(void) {
         sizeof(struct fos_segment_header), sizeof(struct fos_hello), sizeof(struct fos_welcome),
         offsetof(struct fos_channel, reply), offsetof(struct fos_board, slot_owner), FOS_BULK_BYTES, FOS_CHANNELS_MAX,
         FOS_NOTICES, FOS_SLOTS, offsetof(struct fos_board, inode_epoch), FOS_INODE_EPOCHS, sizeof(struct fos_attributes),
+        offsetof(struct fos_board, sharded),
     };
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {

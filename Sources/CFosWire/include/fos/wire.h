@@ -10,10 +10,12 @@
 #include <fos/atomic.h>
 #include <fos/message.h>
 #include <fos/operations.h>
+#include <fos/shard.h>
 #include <fos/channel.h>
 #include <fos/handshake.h>
 #include <fos/file.h>
 #include <fos/file_peer.h>
+#include <fos/entry.h>
 #include <fos/map.h>
 #include <fos/memory.h>
 #include <fos/name.h>

@@ -25,6 +25,7 @@ static inline uint32_t *fos_board_parked(struct fos_board *b, uint32_t core) { r
 static inline uint64_t *fos_board_beats(struct fos_board *b, uint32_t core) { return &b->core[core].beats; }
 static inline uint32_t *fos_board_down(struct fos_board *b) { return &b->down; }
 static inline uint32_t *fos_board_slot_epoch(struct fos_board *b) { return &b->slot_epoch; }
+static inline struct fos_shard_table *fos_board_sharded(struct fos_board *b) { return &b->sharded; }
 static inline uint32_t *fos_board_slot_owner(struct fos_board *b, uint32_t slot) { return &b->slot_owner[slot % FOS_SLOTS]; }
 static inline uint32_t *fos_board_inode_epoch(struct fos_board *b, uint64_t inode) { return &b->inode_epoch[fos_inode_epoch_index(inode)]; }
 static inline uint8_t *fos_letter_payload(struct fos_letter *l) { return l->payload; }
