@@ -55,6 +55,18 @@ import Testing
         }
     }
 
+    static let clientsDie = """
+        { "cores": 16, "fileServers": 4, "workload": { "clients": 6, "operations": 50, "locks": 6 },
+          "faults": [ { "kind": "clientDies", "times": 3, "withinNanoseconds": 80000 }, { "kind": "delay", "per65536": 16384, "nanoseconds": 2000 } ] }
+        """
+
+    /// In these seeds a client dies before it hears of a file that it made, and others find and use the file, some under a number
+    /// that another file had before; in some it has waited for a lock.
+    @Test(arguments: [494, 660, 970, 2005, 2019, 2048, 2604, 2966] as [UInt64]) func filesOfDeadClientsAreBorn(seed: UInt64) throws {
+        let result = try ScenarioTests.run(ScenarioTests.clientsDie, seed: seed)
+        #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+    }
+
     @Test func aSeedIsARun() throws {
         for seed in UInt64(1)...5 {
             let first = try ScenarioTests.run(ScenarioTests.deaths, seed: seed)

@@ -147,6 +147,7 @@ public final class ScenarioRun {
         host.run(until: begin + 200_000_000_000_000)
         var violations = endingViolations()
         let end = host.lastWork
+        for (program, thread) in programs { program.concludeAbandoned(thread) }
         if violations.isEmpty {
             host.faults = MessageFaults()
             survey()
