@@ -31,6 +31,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var moveBack: Owed { Owed(rawValue: 64) }
     /// The letter itself, to the owner of `target`.
     static var letter: Owed { Owed(rawValue: 32) }
+    /// A transaction of before a crash goes on.
+    static var outcome: Owed { Owed(rawValue: 128) }
 }
 
 struct Continuation: BitwiseCopyable {
@@ -54,6 +56,8 @@ struct Continuation: BitwiseCopyable {
         case stock
         /// A name that a rename of a dead server had locked, until it is known whether what it leads to is still there.
         case orphan
+        /// A question to the coordinator of a prepared name that may have been aborted; nobody is answered by it.
+        case inquiry
         /// Owes a letter; nobody is answered by it.
         case passing
         // Of slots in motion, without a letter: the answers of a taker; the way to a slot's new owner; the slot table.
@@ -93,6 +97,16 @@ struct Continuation: BitwiseCopyable {
     var isPrepared = false
     var newMode: UInt32 = 0                // of the new parent, for the rules of exchange
     var newUID: UInt32 = 0
+
+    // Of a server with a store
+    /// The store has a decision record of it.
+    var isRecorded = false
+    /// Whoever decides has been asked what it did.
+    var isAskingOutcome = false
+    /// How far it had come (DecisionRecord.Step).
+    var recoveredStep: UInt8 = 0
+    /// What others know it by, if it is one of before a crash; 0: its own number.
+    var recoveredCookie: UInt64 = 0
 
     // CREDITS, SPACE, COPY: numbers whose meaning each says where it uses them.
     var numbers: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)

@@ -60,6 +60,7 @@ extension FileServer {
         UnsafeMutableRawPointer(kept.message).copyMemory(
             from: message, byteCount: MemoryLayout<fos_message>.size + Int(message.pointee.length))
         state.pointee.isDecided = true
+        forgetDecision(id, kernel)
         settle(id, kernel)
     }
 
@@ -104,6 +105,7 @@ extension FileServer {
         message.pointee.length = 0
         message.pointee.flags = 0
         state.pointee.isDecided = true
+        forgetDecision(id, kernel)
         settle(id, kernel)
     }
 
@@ -166,6 +168,8 @@ extension FileServer {
             begin(continuing: id, kernel)
             if owed.contains(.letter) {
                 sendLetter(id, kernel)
+            } else if owed.contains(.outcome) {
+                resumeRecovered(id, kernel)
             } else {
                 sendRenameMessages(id, owed, kernel)
             }

@@ -8,6 +8,7 @@ import Testing
 
 @Suite struct MutationTests {
     static let seeds: ClosedRange<UInt64> = 1...8
+    static let ofFiles: [Mutation] = [.writeLost, .pageShared, .linkCountOffByOne, .entryLostInRename]
 
     static func scenario() -> Scenario {
         var scenario = Scenario()

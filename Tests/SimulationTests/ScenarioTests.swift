@@ -48,7 +48,14 @@ import Testing
           "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 }, { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
+    static let stores = """
+        { "cores": 16, "fileServers": 5, "nameServers": 2,
+          "workload": { "clients": 6, "operations": 60, "directories": 5, "names": 3, "namespace": 20, "locks": 0, "thinkNanoseconds": 500 },
+          "faults": [ { "kind": "crash", "restart": "store", "times": 4, "nanoseconds": 8000, "withinNanoseconds": 100000 },
+                      { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
+        """
+
+    @Test(arguments: [messages, deaths, losses, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")

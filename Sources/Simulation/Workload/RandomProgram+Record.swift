@@ -95,7 +95,7 @@ extension RandomProgram {
         case .removeDirectory(let directory, let name): operation = .removeDirectory(directory: directory, name: name, status: status)
         case .rename(let directory, let old, let newDirectory, let new, let flags):
             operation = .rename(directory: directory, old: old, newDirectory: newDirectory, new: new, flags: flags, status: status)
-            guard isUncertain, flags == 0 else { break }
+            guard isUncertain, flags == 0, world.losesFiles else { break }
             // Its coordinator may have died between taking the victim and giving its name to the source.
             for rest in [
                 TreeOperation.unlink(directory: newDirectory, name: new, status: 0),
