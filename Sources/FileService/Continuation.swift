@@ -23,7 +23,7 @@ struct Rerun: OptionSet, BitwiseCopyable {
 
 /// Messages that a transaction must still send, because a mailbox was full after the point of no return.
 struct Owed: OptionSet, BitwiseCopyable {
-    let rawValue: UInt8
+    let rawValue: UInt16
     static var commit: Owed { Owed(rawValue: 1) }
     static var abort: Owed { Owed(rawValue: 2) }
     static var moveSource: Owed { Owed(rawValue: 4) }
@@ -35,6 +35,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var letter: Owed { Owed(rawValue: 32) }
     /// The next message to a shard.
     static var shards: Owed { Owed(rawValue: 128) }
+    /// A transaction of before a crash goes on.
+    static var outcome: Owed { Owed(rawValue: 256) }
 }
 
 struct Continuation: BitwiseCopyable {
@@ -60,6 +62,8 @@ struct Continuation: BitwiseCopyable {
         case orphan
         /// Asks, or fills, the shards of a directory; its letter runs again when they have answered.
         case shards
+        /// A question to the coordinator of a prepared name that may have been aborted; nobody is answered by it.
+        case inquiry
         /// Owes a letter; nobody is answered by it.
         case passing
         // Of slots in motion, without a letter: the answers of a taker; the way to a slot's new owner; the slot table.
@@ -106,6 +110,16 @@ struct Continuation: BitwiseCopyable {
     var newUID: UInt32 = 0
 
     var shards = ShardWork()
+
+    // Of a server with a store
+    /// The store has a decision record of it.
+    var isRecorded = false
+    /// Whoever decides has been asked what it did.
+    var isAskingOutcome = false
+    /// How far it had come (DecisionRecord.Step).
+    var recoveredStep: UInt8 = 0
+    /// What others know it by, if it is one of before a crash; 0: its own number.
+    var recoveredCookie: UInt64 = 0
 
     // CREDITS, SPACE, COPY: numbers whose meaning each says where it uses them.
     var numbers: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)

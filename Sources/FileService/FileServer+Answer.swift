@@ -62,6 +62,7 @@ extension FileServer {
         UnsafeMutableRawPointer(kept.message).copyMemory(
             from: message, byteCount: MemoryLayout<fos_message>.size + Int(message.pointee.length))
         state.pointee.isDecided = true
+        forgetDecision(id, kernel)
         settle(id, kernel)
     }
 
@@ -106,6 +107,7 @@ extension FileServer {
         message.pointee.length = 0
         message.pointee.flags = 0
         state.pointee.isDecided = true
+        forgetDecision(id, kernel)
         settle(id, kernel)
     }
 
@@ -170,6 +172,8 @@ extension FileServer {
                 sendLetter(id, kernel)
             } else if owed.contains(.shards) {
                 if state.pointee.phase == .start { resumeSpreading(id, kernel) } else { sendShards(id, kernel) }
+            } else if owed.contains(.outcome) {
+                resumeRecovered(id, kernel)
             } else {
                 sendRenameMessages(id, owed, kernel)
             }

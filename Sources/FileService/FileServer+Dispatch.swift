@@ -65,7 +65,7 @@ extension FileServer {
         case FOS_OP_SERVER_GONE, FOS_OP_SERVER_BACK:
             guard isNews, kernelSentIt(request) else { return answer(-EPERM, kernel) }
             let mailbox = MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))
-            if operation == FOS_OP_SERVER_BACK { return serverBack(mailbox, kernel) }
+            if operation == FOS_OP_SERVER_BACK { return serverBack(mailbox, isRestored: request.message.pointee.flags & 1 != 0, kernel) }
             serverGone(mailbox, forGood: request.message.pointee.flags & 1 != 0, kernel)
         case FOS_OP_FLEET_MEMBERS, FOS_OP_FLEET_GIVE, FOS_OP_FLEET_TAKE: serveManager(operation, request, kernel)
         default: answer(-ENOSYS, kernel)
@@ -192,6 +192,8 @@ extension FileServer {
             return serveShard(operation, request, kernel)
         case FOS_OP_PEER_RENAME_PREPARE, FOS_OP_PEER_RENAME_COMMIT, FOS_OP_PEER_RENAME_ABORT:
             return servePeerRename(operation, request, kernel)
+        case FOS_OP_PEER_DECISION: return peerDecision(request, kernel)
+        case FOS_OP_PEER_OUTCOME where number == 0: return peerOutcome(request, kernel)
         default: break
         }
         guard isHere(number) || isNowhere(number, request) else {
@@ -212,6 +214,7 @@ extension FileServer {
         case FOS_OP_PEER_ATTRIBUTES: answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
         case FOS_OP_PEER_READ: peerRead(inode, request, kernel)
         case FOS_OP_PEER_TAKEN: peerTaken(inode, request, kernel)
+        case FOS_OP_PEER_OUTCOME: peerOutcome(request, kernel)
         default: answerPeer(-ENOSYS, kernel)
         }
     }
@@ -251,13 +254,14 @@ extension FileServer {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
         if owing > 0 { payOwed(kernel) }
         tickMotion(kernel)
+        if Store.outlivesServer { tickRecovery(kernel) }
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0
         askAgainForStock()
         returnExtents(kernel)
         // An idle core has no other reason to tick again.
-        if owedNotices.count > 0 || owing > 0 || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
+        if owedNotices.count > 0 || owing > 0 || owesTreeUnlock || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
     }
 }
 

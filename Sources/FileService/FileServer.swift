@@ -80,6 +80,10 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var treeIsLocked: Bool { treeHolder != nil }
     var preparedNames = PreparedNames(capacity: Limits.continuations)
     var takenLinks = TakenLinks()
+    /// How many servers were here before with the same store.
+    var life: UInt32 = 0
+    /// Its predecessor may have held the tree lock.
+    var owesTreeUnlock = false
     var isPublished = false
     var leasesRevoked: UInt64 = 0
 
@@ -179,6 +183,8 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         state.pointee.responses -= 1
         begin(continuing: id, kernel)
         switch state.pointee.kind {
+        case _ where state.pointee.isAskingOutcome: resumeOutcome(id, response, kernel)
+        case .inquiry: resumeInquiry(id, response, kernel)
         case .insertion: resumeInsertion(id, response, kernel)
         case .removal: resumeRemoval(id, response, kernel)
         case .rename: resumeRename(id, response, kernel)
@@ -224,7 +230,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
             if inode.pointee.size == 0 { leaveRegion(inode, kernel) } else { giveGrant(inode) }
             kernel.changed(inode: inode.pointee.number)
         case .freed(let number): kernel.changed(inode: number)
-        case .departed, .entry, .entryRemoved, .prepared, .released, .data, .attributes: break
+        case .departed, .entry, .entryRemoved, .prepared, .released, .decision, .forgotten, .effect, .data, .attributes: break
         }
     }
 }

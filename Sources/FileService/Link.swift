@@ -56,6 +56,7 @@ extension FileServer {
         guard status == 0 else { return answerPeer(status, kernel) }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answerPeer(Status.retry, kernel) }
         addLink(inode, kernel)
+        noteEffect(inode, change.cookie, kernel)
         if turn.isKernel {
             inode.pointee.kernelReferences &+= 1
             inode.pointee.leases.insert(.attributes)

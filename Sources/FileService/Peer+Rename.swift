@@ -68,7 +68,7 @@ extension FileServer {
             return answerPeer(-EINVAL, kernel)
         }
         participate(rename.cookie)
-        guard !preparedNames.isFull else { return answerPeer(Status.retry, kernel) }
+        guard !preparedNames.isFull, !preparedNames.contains(coordinator(request), rename.cookie) else { return answerPeer(Status.retry, kernel) }
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
@@ -90,7 +90,10 @@ extension FileServer {
     private func coordinator(_ request: Request) -> MailboxAddress { MailboxAddress(rawValue: request.envelope.pointee.from) }
 
     mutating func peerRenameCommit<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let (rename, name, dentry) = preparedName(directory, request) else { return answerPeer(-EIO, kernel) }
+        guard let (rename, name, dentry) = preparedName(directory, request) else {
+            let isDone = Store.outlivesServer && (request.fixed(fos_peer_rename.self)?.flags ?? 0) & FOS_PEER_AGAIN.rawValue != 0
+            return answerPeer(isDone ? 0 : -EIO, kernel)
+        }
         participate(rename.cookie)
         committed(.released(directory: directory.pointee.number, name: name), kernel)
         directory.pointee.busy -= 1

@@ -20,13 +20,19 @@ extension FileServer {
     mutating func serverGone<K: Kernel>(_ mailbox: MailboxAddress, forGood: Bool, _ kernel: K) {
         guard let peer = members.index(of: mailbox), peer != member else { return }
         if forGood { members.setDead(peer) }
-        if treeHolder == mailbox { treeHolder = nil }
         loseMoves(with: peer, kernel)
+        // One that comes back with its store goes on with what it holds here, or lets go of it then.
+        if forGood || !Store.outlivesServer { letGo(of: mailbox, kernel) }
+        if owing > 0 { payOwed(kernel) }
+    }
+
+    /// A coordinator goes on with nothing any more: the tree lock and the names that it had locked are free.
+    private mutating func letGo<K: Kernel>(of mailbox: MailboxAddress, _ kernel: K) {
+        if treeHolder == mailbox { treeHolder = nil }
         while let name = preparedNames.takeAny(of: mailbox) {
             guard let directory = inodes.record(name.directory) else { preconditionFailure("a prepared name has lost its directory") }
             settleOrphan(name, directory, kernel)
         }
-        if owing > 0 { payOwed(kernel) }
     }
 
     /// A name that a dead coordinator had prepared. A placeholder goes. What another name led to may have lost this name's link
@@ -96,9 +102,14 @@ extension FileServer {
         turn.cookie = 0
     }
 
-    mutating func serverBack<K: Kernel>(_ mailbox: MailboxAddress, _ kernel: K) {
+    /// `isRestored`: with all that its store kept.
+    mutating func serverBack<K: Kernel>(_ mailbox: MailboxAddress, isRestored: Bool, _ kernel: K) {
         guard let peer = members.index(of: mailbox), peer != member else { return }
         if members.isDead(peer) { members.set(peer, alive: true) }
+        if Store.outlivesServer {
+            if isRestored { preparedNames.doubt(allOf: mailbox) } else { letGo(of: mailbox, kernel) }
+            askDecisions(kernel)
+        }
         if owing > 0 { payOwed(kernel) }
     }
 

@@ -15,6 +15,10 @@ struct PreparedName: BitwiseCopyable {
     let cookie: UInt64
     let directory: UInt64
     let dentry: DentryPointer
+    var doubt = Doubt.none
+
+    /// Whether the coordinator may have aborted it and this server has not heard: one of both has crashed since.
+    enum Doubt { case none, open, asked }
 }
 
 struct PreparedNames: ~Copyable {
@@ -45,6 +49,23 @@ struct PreparedNames: ~Copyable {
         for index in 0..<count where names[index].coordinator == coordinator { return remove(index) }
         return nil
     }
+    func contains(_ coordinator: MailboxAddress, _ cookie: UInt64) -> Bool {
+        (0..<count).contains { names[$0].cookie == cookie && names[$0].coordinator == coordinator }
+    }
+
+    // MARK: Doubts
+
+    var hasDoubts: Bool { (0..<count).contains { names[$0].doubt != .none } }
+    func nextToAsk() -> PreparedName? {
+        for index in 0..<count where names[index].doubt == .open { return names[index] }
+        return nil
+    }
+    func setDoubt(_ doubt: PreparedName.Doubt, _ coordinator: MailboxAddress, _ cookie: UInt64) {
+        for index in 0..<count where names[index].cookie == cookie && names[index].coordinator == coordinator { names[index].doubt = doubt }
+    }
+    func doubt(allOf coordinator: MailboxAddress) { for index in 0..<count where names[index].coordinator == coordinator { names[index].doubt = .open } }
+    func doubtAll() { for index in 0..<count { names[index].doubt = .open } }
+
     private mutating func remove(_ index: Int) -> PreparedName {
         let name = names[index]
         count -= 1

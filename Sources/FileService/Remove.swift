@@ -146,7 +146,7 @@ extension FileServer {
         guard !inode.isDirectory, inode.pointee.links > 0 else { return answerPeer(-EIO, kernel) }
         guard mayTake(inode, change, kernel) else { return }
         let isGone = isLastName(of: inode)
-        takenLinks.add(inode.pointee.number, change.cookie, of: turn.replyTo)
+        noteEffect(inode, change.cookie, kernel)
         dropLink(inode, kernel)
         answerTaken(isGone, kernel)
     }
@@ -184,7 +184,8 @@ extension FileServer {
     /// From here on the turn's notices are the coordinator's to await.
     mutating func participate(_ cookie: UInt64) {
         guard let letter = turn.letter else { return }
-        turn.cookie = cookie
+        // Acknowledgements name a continuation, which a recovered transaction, without a client, has none of.
+        turn.cookie = cookie & UInt64(UInt32.max)
         turn.replyTo = Request(letter: letter).envelope.pointee.from
         turn.isCoordinator = false
     }

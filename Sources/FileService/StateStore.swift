@@ -25,6 +25,14 @@ public enum Change: BitwiseCopyable {
     case prepared(directory: UInt64, name: UnsafeRawBufferPointer, coordinator: MailboxAddress, cookie: UInt64)
     /// It is not any more.
     case released(directory: UInt64, name: UnsafeRawBufferPointer)
+    /// A transaction of this server's cannot be taken back from now on, or has come further. What it sends must not leave before
+    /// the record is safe. `message` is header and payload of its request.
+    case decision(DecisionRecord, name: UnsafeRawBufferPointer, message: UnsafeRawBufferPointer)
+    /// It is over.
+    case forgotten(cookie: UInt64)
+    /// A transaction of another server's gave an inode a link, took one, or made the directory. The newest
+    /// `StoredEffect.kept` are to be kept.
+    case effect(inode: UInt64, cookie: UInt64, coordinator: MailboxAddress)
     /// Bytes of a file changed; what is a hole now reads as zeros.
     case data(InodePointer, offset: UInt64, length: UInt64)
     /// All extended attributes of an inode, as they are now.
@@ -32,11 +40,14 @@ public enum Change: BitwiseCopyable {
 }
 
 public protocol StateStore: ~Copyable {
+    /// Whether a server that dies comes back with what the store has kept.
+    static var outlivesServer: Bool { get }
     mutating func committed(_ change: Change)
 }
 
 /// The store of a mount that lives in memory: it keeps nothing.
 public struct MemoryStore: StateStore {
     public init() {}
+    @inlinable public static var outlivesServer: Bool { false }
     @inlinable public mutating func committed(_ change: Change) {}
 }

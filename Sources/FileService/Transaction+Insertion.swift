@@ -18,8 +18,8 @@ extension FileServer {
         message.pointee.operation = UInt16(FOS_OP_PEER_CREATE_INODE.rawValue)
         message.setBody(
             fos_peer_create(
-                cookie: UInt64(id.rawValue), parent: directory.pointee.directoryNumber, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid))
-        ask(id, message, slots.owner(ofSlot: slot), kernel)
+                cookie: cookie(id), parent: directory.pointee.directoryNumber, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid))
+        ask(id, message, slots.owner(ofSlot: slot), of: UInt64(slot), kernel)
     }
 
     mutating func beginLink<K: Kernel>(_ directory: InodePointer, _ name: UnsafeRawBufferPointer, target: UInt64, _ kernel: K) {
@@ -27,8 +27,8 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_LINK.rawValue)
         message.pointee.inode = target
-        message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: 0, flags: FOS_PEER_ONLY_FILE.rawValue, directory_uid: 0))
-        ask(id, message, ownerIndex(of: target), kernel)
+        message.setBody(fos_peer_change(cookie: cookie(id), parent: 0, flags: FOS_PEER_ONLY_FILE.rawValue, directory_uid: 0))
+        ask(id, message, ownerIndex(of: target), of: target, kernel)
     }
 
     /// Makes the placeholder and the continuation; nil: the request is answered or waits for credits.
@@ -54,8 +54,12 @@ extension FileServer {
     }
 
     /// Sends the one question of an insertion or removal; takes everything back if the mailbox is full.
-    mutating func ask<K: Kernel>(_ id: ContinuationID, _ message: UnsafePointer<fos_message>, _ owner: Int, _ kernel: K) {
+    /// `asked`: the inode that it is about, or a slot of its own.
+    mutating func ask<K: Kernel>(
+        _ id: ContinuationID, _ message: UnsafePointer<fos_message>, _ owner: Int, of asked: UInt64, _ kernel: K
+    ) {
         guard let state = continuations.state(id) else { return }
+        recordDecision(id, .asked, asked: asked, kernel)
         guard kernel.send(message, to: members[owner], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
             undoEntry(state)
             return decide(id, refusalToAsk(owner), kernel)
@@ -127,6 +131,8 @@ extension FileServer {
             inode.pointee.leases.insert(.attributes)
         }
         committed(.inode(inode), kernel)
+        turn.replyTo = request.envelope.pointee.from
+        noteEffect(inode, make.cookie, kernel)
         answerPeer(0, attributes: attributes(of: inode, kernel), kernel)
     }
 }

@@ -25,8 +25,8 @@ extension FileServer {
         message.pointee.inode = dentry.pointee.inode
         message.setBody(
             fos_peer_change(
-                cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(directory.pointee.mode), directory_uid: directory.pointee.uid))
-        ask(id, message, ownerIndex(of: dentry.pointee.inode), kernel)
+                cookie: cookie(id), parent: 0, flags: stickyFlag(directory.pointee.mode), directory_uid: directory.pointee.uid))
+        ask(id, message, ownerIndex(of: dentry.pointee.inode), of: dentry.pointee.inode, kernel)
     }
 
     func stickyFlag(_ mode: UInt32) -> UInt32 { mode & Mode.sticky != 0 ? FOS_PEER_STICKY.rawValue : 0 }

@@ -113,8 +113,9 @@ extension FileServer {
         message.pointee.inode = names.newParent
         message.setBody(
             fos_peer_rename(
-                cookie: UInt64(id.rawValue), source: state.pointee.source, old_parent: kept(id).message.pointee.inode,
-                source_kind: UInt32(state.pointee.sourceKind), flags: state.pointee.renameFlags, name_length: UInt32(names.new.count),
+                cookie: cookie(id), source: state.pointee.source, old_parent: kept(id).message.pointee.inode,
+                source_kind: UInt32(state.pointee.sourceKind), flags: state.pointee.renameFlags | (state.pointee.recoveredCookie != 0 ? FOS_PEER_AGAIN.rawValue : 0),
+                name_length: UInt32(names.new.count),
                 reserved: 0))
         message.append(names.new)
     }
@@ -207,21 +208,29 @@ extension FileServer {
             if isDirectory { killDirectory(inode, kernel) } else { dropLink(inode, kernel) }
             return moveInodes(id, kernel)
         }
+        recordDecision(id, .asked, asked: victim, kernel)
         let message = kernel.scratch()
         message.pointee.operation = UInt16((isDirectory ? FOS_OP_PEER_REMOVE_DIRECTORY : FOS_OP_PEER_UNLINK).rawValue)
         message.pointee.inode = victim
         message.setBody(
             fos_peer_change(
-                cookie: UInt64(id.rawValue), parent: 0, flags: stickyFlag(state.pointee.newMode), directory_uid: state.pointee.newUID))
+                cookie: cookie(id), parent: 0, flags: stickyFlag(state.pointee.newMode), directory_uid: state.pointee.newUID))
         askNext(id, .victim, message, ownerIndex(of: victim), kernel)
     }
 
     // MARK: Steps 7 and 8
 
-    private mutating func moveInodes<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+    mutating func moveInodes<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         state.pointee.phase = .moves
+        recordDecision(id, .decided, asked: 0, kernel)
         sendRenameMessages(id, isExchange(state) ? [.moveSource, .moveVictim] : [.moveSource], kernel)
+    }
+
+    /// The new name's owner is told once more; it answers as done what it had done.
+    mutating func commitAgain<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        continuations.state(id)?.pointee.phase = .commit
+        sendRenameMessages(id, .commit, kernel)
     }
 
     private mutating func commit<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
@@ -297,7 +306,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PEER_MOVED.rawValue)
         message.pointee.inode = inode
-        message.setBody(fos_peer_change(cookie: UInt64(id.rawValue), parent: parent, flags: 0, directory_uid: 0))
+        message.setBody(fos_peer_change(cookie: cookie(id), parent: parent, flags: 0, directory_uid: 0))
         let peer = ownerIndex(of: inode)
         guard kernel.send(message, to: members[peer], expecting: id, onBehalfOf: kept(id).envelope) == .sent else {
             // An inode that is lost need not know where its name is.
@@ -315,7 +324,9 @@ extension FileServer {
         case .moves:
             state.pointee.phase = .commit
             // The new name first: should its server have died, the old one is still there.
-            if state.pointee.newDentry != nil { commit(id, kernel) } else { sendRenameMessages(id, .commit, kernel) }
+            if state.pointee.newDentry != nil { return commit(id, kernel) }
+            recordDecision(id, .committing, asked: 0, kernel)
+            sendRenameMessages(id, .commit, kernel)
         case .commit: commit(id, kernel)
         case .undone: decide(id, -EIO, kernel)
         default: break
@@ -341,7 +352,7 @@ extension FileServer {
 
     // MARK: Undoing
 
-    private mutating func abort<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
+    mutating func abort<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
         undoRename(id, kernel)
         decideKeepingNames(id, status, kernel)
     }
@@ -365,6 +376,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         if state.pointee.owed.isEmpty { return decide(id, status, kernel) }
         state.pointee.isDecided = true
+        forgetDecision(id, kernel)
         kept(id).message.pointee.status = status
     }
 
@@ -430,7 +442,9 @@ extension FileServer {
             }
         case .moves, .commit, .undone:
             if let reply = response.fixed(fos_peer_reply.self) { count(notices: reply.notices, id, kernel) }
-            if status != 0 { return repeatStep(id, response, kernel) }
+            // A directory that could go after the commit was committed to.
+            let isDone = status == -ENOENT && phase == .commit && state.pointee.recoveredCookie != 0
+            if status != 0, !isDone { return repeatStep(id, response, kernel) }
             conclude(id, kernel)
         case .start, .fill, .summary, .seal, .unseal, .drop: preconditionFailure("a response to nothing")
         }

@@ -13,7 +13,18 @@ public import Simulator
 /// What one member has committed.
 public final class StoredState {
     private var inodes: [UInt64: StoredInode] = [:]
+    private var open: [UInt64: StoredDecision] = [:]
+    private var done: [StoredEffect] = []
+    private var lives: UInt32 = 0
     public init() {}
+
+    /// Fills a server that has just been made without a root; false: there is no room for it all.
+    public func restore(_ server: inout FileServer<RecordingStore>) -> Bool {
+        lives += 1
+        return server.restore(all) && server.recover(open.values.sorted { $0.record.cookie < $1.record.cookie }, effects: done, life: lives)
+    }
+    /// Transactions that the member could not take back, and has not finished.
+    public var openDecisions: Int { open.count }
 
     public var all: [StoredInode] { inodes.values.sorted { $0.record.number < $1.record.number } }
 
@@ -36,6 +47,12 @@ public final class StoredState {
             let key = Array(name)
             guard let entry = inodes[directory]?.entries[key] else { return }
             if entry.inode == 0 { inodes[directory]?.entries[key] = nil } else { inodes[directory]?.entries[key]?.prepared = nil }
+        case .decision(let record, let name, let message):
+            open[record.cookie] = StoredDecision(record: record, name: Array(name), message: Array(message))
+        case .forgotten(let cookie): open[cookie] = nil
+        case .effect(let inode, let cookie, let coordinator):
+            done.append(StoredEffect(inode: inode, cookie: cookie, coordinator: coordinator))
+            if done.count > StoredEffect.kept { done.removeFirst() }
         case .data(let inode, let offset, let length):
             if inodes[inode.pointee.number] == nil { note(inode) }
             let first = offset / 4096
@@ -76,6 +93,7 @@ public final class StoredState {
 public struct RecordingStore: StateStore {
     let state: StoredState
     public init(_ state: StoredState) { self.state = state }
+    public static var outlivesServer: Bool { true }
     public mutating func committed(_ change: Change) { state.apply(change) }
 }
 

@@ -38,11 +38,12 @@ extension SimHost {
     public func restart(_ address: MailboxAddress, _ server: SimServer, restored: Bool) {
         guard let mailbox = mailbox(address), mailbox.server == nil, !cores[address.core].isLost else { return }
         mailbox.server = server
+        mailbox.isRestored = restored
         news(FOS_OP_TICK, to: mailbox)
         // It has missed who died while it was away, and does not know who has been away all along.
         for other in mailboxes where other !== mailbox && other.diedAt > 0 && (other.server == nil || other.diedAt >= mailbox.diedAt) {
             news(FOS_OP_SERVER_GONE, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isGoneForGood ? 1 : 0)
-            if other.server != nil { news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue)) }
+            if other.server != nil { news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isRestored ? 1 : 0) }
         }
         tellAll(FOS_OP_SERVER_BACK, of: mailbox, flags: restored ? 1 : 0)
     }

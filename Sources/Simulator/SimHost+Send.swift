@@ -152,7 +152,9 @@ extension SimHost {
     }
 
     private func answerClient(_ target: fos_envelope, _ message: UnsafePointer<fos_message>, core: Int) {
-        guard let client = liveClient(target.client), client.generation == target.client_generation else { return }
+        guard let client = liveClient(target.client), client.generation == target.client_generation else {
+            return replyIsUnheard(target, message)
+        }
         client.thread(target.channel)?.holder = SimHost.underWay
         let number = letters.take()
         let letter = letters[number]

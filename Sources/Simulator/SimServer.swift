@@ -45,6 +45,8 @@ final class SimMailbox {
     /// When it died last; 0 if it never did.
     var diedAt: VirtualTime = 0
     var isGoneForGood = false
+    /// Its server took the place of one that had died, with what that one's store had kept.
+    var isRestored = false
     var wantsTick = false
     /// To be told when the core has nothing else to do.
     var wantsIdle = false

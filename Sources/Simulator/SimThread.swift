@@ -22,6 +22,8 @@ public enum SimStep {
 open class SimProgram {
     public init() {}
     open func step(_ thread: SimThread) -> SimStep { .end }
+    /// The thread's client is dead, and here is the answer that nobody waits for any more. It is the thread's reply.
+    open func answeredUnheard(_ thread: SimThread) {}
 }
 
 public final class SimThread {
@@ -79,6 +81,8 @@ public final class SimThread {
         }
     }
     public var isOver: Bool { state == .over }
+    /// A request of its own is out, and no answer to it has come.
+    public var hasAsked: Bool { state == .waiting }
 
     // MARK: The request
 
@@ -244,6 +248,16 @@ public final class SimThread {
         }
     }
 
+    /// An answer for a client that is dead. "Try again" says that nothing has happened, and nobody tries again.
+    func replyIsUnheard(_ message: UnsafePointer<fos_message>, sequence: UInt32) {
+        guard state == .waiting, sequence == self.sequence else { return }
+        state = .over
+        guard message.pointee.status <= 0 else { return }
+        host.copy(message, into: replyLetter)
+        returned = host.isInTurn ? host.turnTime : host.time
+        program.answeredUnheard(self)
+    }
+
     private func backOff() {
         attempts += 1
         guard attempts < host.options.retriesMax else {
@@ -303,10 +317,20 @@ extension SimHost {
         return thread
     }
 
+    /// Who asked is dead. A checker wants to know all the same what has happened.
+    func replyIsUnheard(_ target: fos_envelope, _ message: UnsafePointer<fos_message>) {
+        guard target.client > 0, Int(target.client) <= clients.count else { return }
+        let client = clients[Int(target.client) - 1]
+        guard client.generation == target.client_generation, target.channel != SimThread.noChannel else { return }
+        client.thread(target.channel)?.replyIsUnheard(message, sequence: target.sequence)
+    }
+
     func replyArrives(_ number: UInt32, at index: UInt32) {
         defer { letters.giveBack(number) }
         let letter = letters[number]
-        guard let client = liveClient(index), client.generation == letter.pointee.envelope.client_generation else { return }
+        guard let client = liveClient(index), client.generation == letter.pointee.envelope.client_generation else {
+            return replyIsUnheard(letter.pointee.envelope, Request(letter: letter).message)
+        }
         hash.mix(UInt64(UInt32(bitPattern: letter.pointee.message.status)) << 32 | UInt64(letter.pointee.envelope.sequence))
         if options.hashesPayloads { hash.mix(UnsafeRawBufferPointer(Request(letter: letter).payload)) }
         onDeliver?(letter, nil)

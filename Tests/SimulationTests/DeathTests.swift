@@ -68,7 +68,7 @@ private final class Machine {
     /// A server takes the place of one that has died, with what its store kept.
     func restore(_ member: Int) {
         var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
-        let isBack = server.restore(stores[member].all)
+        let isBack = stores[member].restore(&server)
         #expect(isBack)
         host.restart(fleets.files[member], StoredFileMember(server), restored: true)
     }
@@ -79,6 +79,7 @@ private final class Machine {
             let work = server.work
             #expect(work.continuations == 0 && work.owed == 0 && !work.treeIsLocked && work.preparedNames == 0, "\(work)", sourceLocation: sourceLocation)
         }
+        #expect(stores.allSatisfy { $0.openDecisions == 0 }, "a transaction is over, and its record is kept", sourceLocation: sourceLocation)
     }
 }
 
@@ -142,6 +143,111 @@ private final class ScriptProgram: SimProgram {
         #expect(machine.call { $0.rename(old, "f", to: new, "g") }.status == 0)
         #expect(machine.call { $0.lookup(new, "g") } == (0, file))
         #expect(machine.call { $0.lookup(old, "f") }.status == -ENOENT)
+        machine.check()
+    }
+
+    // MARK: Coordinators that come back with their store
+
+    /// A file of member 1 with names in directories of members 1 and 2: the directories and the file.
+    private func sharedFile(_ machine: Machine) -> (own: UInt64, other: UInt64, file: UInt64) {
+        let (own, other) = (machine.directory(of: 1), machine.directory(of: 2))
+        let file = machine.call { $0.create(own, "f", exclusive: true) }.inode
+        #expect(machine.call { $0.link(file, other, "g") }.status == 0)
+        return (own, other, file)
+    }
+    private func links(_ machine: Machine, _ inode: UInt64) -> UInt32 {
+        machine.call { $0.getAttributes(inode) }
+        return machine.thread.attributes.links
+    }
+
+    @Test func aLinkIsFinishedThatItsCoordinatorHadAskedFor() {
+        let machine = Machine(hasStores: true)
+        let (_, other, file) = sharedFile(machine)
+        machine.kill(2, when: FOS_OP_PEER_LINK, at: 1, forGood: false, restoredAfter: 5_000_000)
+        #expect(machine.call { $0.link(file, other, "h") }.status == -EIO)
+        #expect(machine.call { $0.lookup(other, "h") } == (0, file))
+        #expect(links(machine, file) == 3)
+        machine.check()
+    }
+
+    @Test func aNameGoesWhoseLinkItsCoordinatorHadTaken() {
+        let machine = Machine(hasStores: true)
+        let (_, other, file) = sharedFile(machine)
+        machine.kill(2, when: FOS_OP_PEER_UNLINK, at: 1, forGood: false, restoredAfter: 5_000_000)
+        #expect(machine.call { $0.unlink(other, "g") }.status == -EIO)
+        #expect(machine.call { $0.lookup(other, "g") }.status == -ENOENT)
+        #expect(links(machine, file) == 1)
+        machine.check()
+    }
+
+    /// Both die: who was to take the link never heard of it, so the name stays.
+    @Test func aNameStaysWhoseLinkNobodyHasTaken() {
+        let machine = Machine(hasStores: true)
+        let (_, other, file) = sharedFile(machine)
+        machine.host.stall(machine.fleets.files[1], until: machine.host.time + 2_000_000)
+        machine.host.at(machine.host.time + 1_000_000) { host in
+            for member in [1, 2] { host.crash(machine.fleets.files[member]) }
+            host.at(host.time + 5_000_000) { _ in machine.restore(2) }
+            host.at(host.time + 9_000_000) { _ in machine.restore(1) }
+        }
+        #expect(machine.call { $0.unlink(other, "g") }.status == -EIO)
+        #expect(machine.call { $0.lookup(other, "g") } == (0, file))
+        #expect(links(machine, file) == 2)
+        machine.check()
+    }
+
+    @Test func aDirectoryGetsTheNameThatItWasMadeFor() {
+        let machine = Machine(hasStores: true)
+        let parent = machine.directory(of: 1)
+        machine.kill(1, when: FOS_OP_PEER_CREATE_INODE, at: 2, forGood: false, restoredAfter: 5_000_000)
+        var lost: String?
+        for number in 0..<12 where lost == nil { if machine.call({ $0.makeDirectory(parent, "d\(number)") }).status == -EIO { lost = "d\(number)" } }
+        let found = machine.call { $0.lookup(parent, lost ?? "") }
+        #expect(found.status == 0 && machine.member(of: found.inode) == 2)
+        #expect(machine.call { $0.create(found.inode, "f", exclusive: true) }.status == 0)
+        machine.check()
+    }
+
+    @Test func aRenameThatWasNotDecidedIsAborted() {
+        let machine = Machine(hasStores: true)
+        let (old, new) = (machine.directory(of: 2), machine.directory(of: 1))
+        let directory = machine.call { $0.makeDirectory(old, "sub") }.inode
+        machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 1, forGood: false, restoredAfter: 5_000_000)
+        #expect(machine.call { $0.rename(old, "sub", to: new, "moved") }.status == -EIO)
+        #expect(machine.call { $0.lookup(old, "sub") } == (0, directory))
+        // Neither the name nor the tree is locked.
+        #expect(machine.call { $0.create(new, "moved", exclusive: true) }.status == 0)
+        #expect(machine.call { $0.rename(old, "sub", to: new, "sub") }.status == 0)
+        machine.check()
+    }
+
+    @Test(arguments: [FOS_OP_PEER_UNLINK, FOS_OP_PEER_RENAME_COMMIT]) func aRenameThatWasDecidedIsFinished(step: fos_peer_operation) {
+        let machine = Machine(hasStores: true)
+        let (own, old, victim) = sharedFile(machine)
+        let new = machine.directory(of: 1)
+        let file = machine.call { $0.create(old, "n", exclusive: true) }.inode
+        machine.call { $0.rename(own, "f", to: new, "f") }
+        machine.kill(2, when: step, at: 1, forGood: false, restoredAfter: 5_000_000)
+        #expect(machine.call { $0.rename(old, "n", to: new, "f") }.status == -EIO)
+        #expect(machine.call { $0.lookup(new, "f") } == (0, file))
+        #expect(machine.call { $0.lookup(old, "n") }.status == -ENOENT)
+        #expect(links(machine, victim) == 1 && links(machine, file) == 1)
+        machine.check()
+    }
+
+    @Test func anAbortThatADyingServerMissedIsAskedFor() {
+        let machine = Machine(hasStores: true)
+        let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
+        let directory = machine.call { $0.makeDirectory(old, "sub") }.inode
+        machine.call { $0.makeDirectory(new, "full") }
+        let full = machine.call { $0.lookup(new, "full") }.inode
+        machine.call { $0.create(full, "x", exclusive: true) }
+        // The new name is prepared, what it means is not empty, and the ABORT finds nobody.
+        machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 2, forGood: false, restoredAfter: 5_000_000)
+        machine.call { $0.rename(old, "sub", to: new, "full") }
+        #expect(machine.call { $0.lookup(old, "sub") } == (0, directory))
+        #expect(machine.call { $0.unlink(full, "x") }.status == 0)
+        #expect(machine.call { $0.removeDirectory(new, "full") }.status == 0)
         machine.check()
     }
 

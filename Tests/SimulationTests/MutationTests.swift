@@ -8,6 +8,7 @@ import Testing
 
 @Suite struct MutationTests {
     static let seeds: ClosedRange<UInt64> = 1...8
+    static let ofFiles: [Mutation] = [.writeLost, .pageShared, .linkCountOffByOne, .entryLostInRename]
 
     static func scenario() -> Scenario {
         var scenario = Scenario()
@@ -20,9 +21,8 @@ import Testing
         return scenario
     }
 
-    static func run(_ seed: UInt64, _ mutation: Mutation?) -> (result: RunResult, strikes: Int) {
+    static func run(_ seed: UInt64, _ mutation: Mutation?, _ scenario: Scenario = scenario()) -> (result: RunResult, strikes: Int) {
         var mutators: [Mutator] = []
-        let scenario = scenario()
         let run = ScenarioRun(
             scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip,
             wrap: { fleets, member in
@@ -53,6 +53,15 @@ import Testing
         }
         #expect(strikes > 0, "\(mutation.rawValue) never struck, so nothing was shown")
         #expect(caught > 0, "\(mutation.rawValue) struck \(strikes) times and was not seen")
+    }
+
+    /// What the answers to dead clients tell the checker excuses nothing.
+    @Test(arguments: MutationTests.ofFiles) func isCaughtWhileClientsDie(mutation: Mutation) throws {
+        var scenario = try Scenario(text: ScenarioTests.clientsDie)
+        scenario.workload.data = 8
+        var caught = 0
+        for seed in MutationTests.seeds where !MutationTests.run(seed, mutation, scenario).result.isCorrect { caught += 1 }
+        #expect(caught > 0, "\(mutation.rawValue) was not seen")
     }
 
     @Test func theSameSeedsPassUnbroken() {

@@ -130,33 +130,33 @@ public final class History {
         !(changes[key] ?? []).contains { $0.from <= returned && $0.to >= invoked }
     }
 
-    /// Creations without an answer, as having made any inode that somebody saw and nobody is known to have made.
+    /// Creations without an answer, as having made any inode that somebody saw and nobody is known to have made, or that was
+    /// seen under their name: an earlier inode may have had its number.
     private func unanswered() -> [Timed<TreeOperation>] {
         guard !creations.isEmpty else { return [] }
         var seen = Set<UInt64>()
         var made = Set<UInt64>()
+        var meant: [TreeState.Key: Set<UInt64>] = [:]
+        func see(_ directory: UInt64, _ name: Int, _ inode: UInt64) {
+            seen.insert(inode)
+            meant[TreeState.Key(directory: directory, name: name), default: []].insert(inode)
+        }
         for timed in tree + meanings {
             switch timed.operation {
-            case .make(_, _, _, _, 0, let inode, let isNew): if isNew { made.insert(inode) } else { seen.insert(inode) }
-            case .lookup(_, _, 0, let inode), .attributes(let inode, 0, _, _): seen.insert(inode)
-            case .meant(_, _, let inode): if inode != 0 { seen.insert(inode) }
+            case .make(let directory, let name, _, _, 0, let inode, let isNew): if isNew { made.insert(inode) } else { see(directory, name, inode) }
+            case .lookup(let directory, let name, 0, let inode): see(directory, name, inode)
+            case .attributes(let inode, 0, _, _): seen.insert(inode)
+            case .meant(let directory, let name, let inode): if inode != 0 { see(directory, name, inode) }
             default: break
             }
         }
+        let unexplained = seen.subtracting(made)
         var all: [Timed<TreeOperation>] = []
-        // One that nobody saw may have been removed by its name; any number that no inode has stands for it.
         for (index, creation) in creations.enumerated() {
             guard case .make(let directory, let name, let isDirectory, _, _, _, _) = creation.operation else { continue }
-            all.append(
-                Timed(
-                    .make(
-                        directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0,
-                        inode: UInt64.max - UInt64(index), isNew: true),
-                    invoked: creation.invoked, returned: .max, thread: creation.thread))
-        }
-        for inode in seen.subtracting(made).sorted() where inode != 1 {
-            for creation in creations {
-                guard case .make(let directory, let name, let isDirectory, _, _, _, _) = creation.operation else { continue }
+            let candidates = unexplained.union(meant[TreeState.Key(directory: directory, name: name)] ?? []).sorted()
+            // One that nobody saw may have been removed by its name; any number that no inode has stands for it.
+            for inode in candidates + [UInt64.max - UInt64(index)] where inode != 1 {
                 all.append(
                     Timed(
                         .make(

@@ -57,6 +57,7 @@ public final class ScenarioRun {
         options.bulkBytes = 16384
         host = SimHost(topology: topology, costs: costs, options: options)
         world = World(mix: scenario.workload)
+        world.losesFiles = scenario.losesFiles
         random = SeededRandom(seed: seed &* 0x9e37_79b9 &+ 1)
         let places = Layout(scenario, cores: topology.cores, &random)
         var plan = FleetPlan(fileCores: places.files, nameCores: places.names)
@@ -148,6 +149,7 @@ public final class ScenarioRun {
         host.run(until: begin + 200_000_000_000_000)
         var violations = endingViolations()
         let end = host.lastWork
+        for (program, thread) in programs { program.concludeAbandoned(thread) }
         if violations.isEmpty {
             host.faults = MessageFaults()
             survey()
@@ -205,7 +207,7 @@ public final class ScenarioRun {
         let servers = fleets.files.compactMap { host.server(at: $0) as? any InspectableFileServer }
         return Census(
             of: servers, pages: scenario.hasDeaths ? nil : scenario.fileServers * scenario.pagesPerServer, isWhole: lost.isEmpty,
-            mayHaveOrphans: scenario.hasDeaths
+            mayHaveOrphans: scenario.losesFiles
         ).violations
     }
 
@@ -331,7 +333,7 @@ public final class ScenarioRun {
         if restart == .store {
             return host.at(host.time + length) { [unowned self] host in
                 var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
-                precondition(server.restore(stores[member].all), "what a server had fits into it")
+                precondition(stores[member].restore(&server), "what a server had fits into it")
                 host.restart(address, StoredFileMember(server), restored: true)
                 registerAgain(member)
             }

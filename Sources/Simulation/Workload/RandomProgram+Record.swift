@@ -18,14 +18,21 @@ extension RandomProgram {
         record(thread, status: isUncertain ? 0 : status, invoked: thread.invoked, returned: isUncertain ? .max : thread.returned, isUncertain)
     }
 
-    /// The thread's client has died with a question under way.
+    /// The thread's client has died, maybe with a question under way.
     func abandon(_ thread: SimThread) {
+        isAbandoned = true
         if let held {
             history.record(.allGone(owner: owner), of: held.file, invoked: thread.host.time, returned: .max, thread: identity)
         }
-        guard thread.isWaiting else { return }
-        record(thread, status: 0, invoked: thread.invoked, returned: .max, true)
+        held = nil
     }
+
+    /// The run is over. What a dead client asked and no server has answered may have happened or not.
+    func concludeAbandoned(_ thread: SimThread) {
+        if isAbandoned, thread.hasAsked { recordUncertain(thread) }
+    }
+
+    func recordUncertain(_ thread: SimThread) { record(thread, status: 0, invoked: thread.invoked, returned: .max, true) }
 
     private func record(_ thread: SimThread, status: Int32, invoked: UInt64, returned: UInt64, _ isUncertain: Bool) {
         switch asked {
@@ -88,7 +95,7 @@ extension RandomProgram {
         case .removeDirectory(let directory, let name): operation = .removeDirectory(directory: directory, name: name, status: status)
         case .rename(let directory, let old, let newDirectory, let new, let flags):
             operation = .rename(directory: directory, old: old, newDirectory: newDirectory, new: new, flags: flags, status: status)
-            guard isUncertain, flags == 0 else { break }
+            guard isUncertain, flags == 0, world.losesFiles else { break }
             // Its coordinator may have died between taking the victim and giving its name to the source.
             for rest in [
                 TreeOperation.unlink(directory: newDirectory, name: new, status: 0),

@@ -42,6 +42,8 @@ public final class RandomProgram: SimProgram {
     var asked = Asked.nothing
     /// The lock that it holds.
     var held: (file: UInt64, unit: Int)?
+    /// Its client is dead.
+    var isAbandoned = false
     static var fileWords: Int { 8 }
 
     init(world: World, identity: Int, cache: EpochCache?) {
@@ -85,6 +87,17 @@ public final class RandomProgram: SimProgram {
         // It leaves no lock behind.
         if let held { ask(.unlock(held.file, unit: held.unit), thread) } else { return .end }
         return .call
+    }
+
+    /// What a server did for a dead client it did: the answer says what, and which number a new inode has, though no client
+    /// of the machine hears it. Only this way the files that dead clients made have a birth in the history.
+    public override func answeredUnheard(_ thread: SimThread) {
+        // Whoever waits when its client dies, for a lock or a server, is answered EIO.
+        if thread.status == -EIO { recordUncertain(thread) } else { record(thread) }
+        asked = .nothing
+        // A lock that was granted went with the client.
+        guard let held else { return }
+        world.history.record(.allGone(owner: owner), of: held.file, invoked: thread.invoked, returned: .max, thread: identity)
     }
 
     /// Builds a request. False: the cache had the answer, or there is nothing to ask of.

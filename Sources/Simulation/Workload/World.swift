@@ -39,6 +39,8 @@ public final class World {
     /// Files whose locks the workload is about.
     public var lockFiles: [UInt64] = []
     private var nextValue: UInt64 = 0
+    /// Servers that die lose what they had.
+    var losesFiles = false
     /// When servers died.
     var deaths: [UInt64] = []
 

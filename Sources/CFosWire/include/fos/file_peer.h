@@ -51,6 +51,11 @@ enum fos_peer_operation {
     FOS_OP_PEER_TABLE = 466,             // owners of slots, for a member that joins: fos_peer_table -> fos_peer_table
     FOS_OP_PEER_TAKEN = 467,             // a server has died: did its transaction `cookie` (`parent`: its mailbox) take a link of
                                          // this inode? fos_peer_change -> fos_peer_reply, FOS_PEER_GONE if so
+    FOS_OP_PEER_OUTCOME = 468,           // to a participant, from a coordinator that is back with its store: did its transaction
+                                         // change this inode (0: the directory that it had made)? fos_peer_change -> fos_peer_reply,
+                                         // FOS_PEER_DONE if so
+    FOS_OP_PEER_DECISION = 469,          // to a coordinator, of a name that it had prepared: will it say what becomes of it?
+                                         // fos_peer_change -> fos_peer_reply, FOS_PEER_DONE if so; otherwise it was aborted
 };
 
 struct fos_peer_create {
@@ -73,6 +78,8 @@ enum fos_peer_flag {
     FOS_PEER_SHARD = 512,        // reply of RENAME_PREPARE: the name is in a shard, whose slot is in the upper half of the flags
     FOS_PEER_SLOT_SHIFT = 16,
     FOS_PEER_GONE = 256,         // reply of UNLINK, REMOVE_DIRECTORY; RENAME_COMMIT: that was its last name, and the kernel holds it
+    FOS_PEER_DONE = 512,         // reply of OUTCOME, DECISION
+    FOS_PEER_AGAIN = 1024,       // RENAME_COMMIT: may have been done before the coordinator crashed
 };
 
 struct fos_peer_change {      // header inode = the inode to change
