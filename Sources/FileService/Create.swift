@@ -202,7 +202,7 @@ extension FileServer {
             .entry(directory: directory.pointee.number, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
         committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
-        answerEntry(inode, flags: flags, kernel)
+        answerEntry(inode, in: directory, flags: flags, kernel)
     }
 
     @inline(__always) func addSubdirectory(_ directory: InodePointer) {

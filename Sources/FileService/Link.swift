@@ -30,7 +30,7 @@ extension FileServer {
         committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         addLink(inode, kernel)
-        answerEntry(inode, kernel)
+        answerEntry(inode, in: directory, kernel)
     }
 
     private func refusalToLink(_ inode: InodePointer) -> Int32 {

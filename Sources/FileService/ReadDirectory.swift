@@ -19,7 +19,7 @@ extension FileServer {
         guard let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: length) else {
             return answer(-EINVAL, kernel)
         }
-        var writer = RecordWriter(room: room)
+        var writer = RecordWriter(room: room, isShort: wanted.flags & FOS_READDIR_SHORT.rawValue != 0)
         var cookie = wanted.cookie
         var isFull = false
         // Attributes are what lookups would give, so they need what a lookup needs.
@@ -67,23 +67,33 @@ extension FileServer {
     }
 }
 
-/// Writes fos_directory_entry records one after the other.
+/// Writes fos_directory_entry records one after the other. The offsets are asserted in fos/file.h.
 private struct RecordWriter {
+    /// Where the attributes of a record begin.
+    static var head: Int { 24 }
     let room: UnsafeMutableRawBufferPointer
+    let isShort: Bool
     var used = 0
 
-    init(room: UnsafeMutableRawBufferPointer) { self.room = room }
+    init(room: UnsafeMutableRawBufferPointer, isShort: Bool) {
+        self.room = room
+        self.isShort = isShort
+    }
 
     /// False if there is no room for the record.
     mutating func put(_ inode: UInt64, next: UInt64, kind: UInt8, _ name: UnsafeRawBufferPointer, _ attributes: fos_attributes?) -> Bool {
-        let fixed = MemoryLayout<fos_directory_entry>.size
+        let leavesOut = isShort && attributes == nil
+        let fixed = leavesOut ? Self.head : MemoryLayout<fos_directory_entry>.size
         let length = (fixed + name.count + 7) & ~7
         guard let base = room.baseAddress, room.count - used >= length else { return false }
-        let record = fos_directory_entry(
-            inode: inode, next: next, record_length: UInt32(length), name_length: UInt16(name.count), type: kind,
-            has_attributes: attributes == nil ? 0 : 1, attributes: attributes ?? fos_attributes())
         let at = base + used
-        at.storeBytes(of: record, as: fos_directory_entry.self)
+        at.storeBytes(of: inode, as: UInt64.self)
+        at.storeBytes(of: next, toByteOffset: 8, as: UInt64.self)
+        at.storeBytes(of: UInt32(length), toByteOffset: 16, as: UInt32.self)
+        at.storeBytes(of: UInt16(name.count), toByteOffset: 20, as: UInt16.self)
+        at.storeBytes(of: kind, toByteOffset: 22, as: UInt8.self)
+        at.storeBytes(of: attributes != nil ? 1 : leavesOut ? 2 : 0, toByteOffset: 23, as: UInt8.self)
+        if !leavesOut { at.storeBytes(of: attributes ?? fos_attributes(), toByteOffset: Self.head, as: fos_attributes.self) }
         if let source = name.baseAddress { (at + fixed).copyMemory(from: source, byteCount: name.count) }
         (at + fixed + name.count).initializeMemory(as: UInt8.self, repeating: 0, count: length - fixed - name.count)
         used += length

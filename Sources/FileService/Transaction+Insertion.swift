@@ -106,7 +106,7 @@ extension FileServer {
         committed(.inode(directory), kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         let message = kernel.scratch()
-        message.setBody(attributes)
+        message.setBody(fos_made(made: attributes, directory: self.attributes(of: directory, kernel)))
         deliver(message, kernel)
     }
 
