@@ -202,7 +202,7 @@ extension FileServer {
             .entry(directory: directory.pointee.directoryNumber, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
-        answerEntry(inode, flags: flags, kernel)
+        answerEntry(inode, in: directory, flags: flags, kernel)
         considerSpreading(directory, kernel)
     }
 

@@ -98,14 +98,15 @@ extension FileServer {
         turn.cookie = UInt64(id.rawValue)
     }
 
-    /// Decides a continuation with an answer without payload.
-    mutating func decide<K: Kernel>(_ id: ContinuationID, _ status: Int32, _ kernel: K) {
+    /// Decides a continuation with an answer without payload, or with the attributes of an inode.
+    mutating func decide<K: Kernel>(_ id: ContinuationID, _ status: Int32, attributesOf inode: InodePointer? = nil, _ kernel: K) {
         guard let state = continuations.state(id) else { preconditionFailure("a continuation that is over is decided") }
         let message = kept(id).message
         message.pointee.status = status
         message.pointee.bulk_length = 0
         message.pointee.length = 0
         message.pointee.flags = 0
+        if let inode { message.setBody(attributes(of: inode, kernel)) }
         state.pointee.isDecided = true
         forgetDecision(id, kernel)
         settle(id, kernel)

@@ -76,6 +76,7 @@ enum OpenFlag {
     static var truncate: UInt32 { 0o1000 }
     static var directory: UInt32 { 0o200000 }
     static var noAccessTime: UInt32 { 0o1000000 }
+    static var path: UInt32 { 0o10000000 }
 }
 
 /// Type and permission bits of st_mode (inode(7)).

@@ -30,7 +30,7 @@ extension FileServer {
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         addLink(inode, kernel)
-        answerEntry(inode, kernel)
+        answerEntry(inode, in: directory, kernel)
         considerSpreading(directory, kernel)
     }
 

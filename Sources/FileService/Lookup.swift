@@ -66,4 +66,22 @@ extension FileServer {
         if turn.isKernel { inode.pointee.kernelReferences &+= 1 }
         answer(attributesOf: inode, flags: flags, kernel)
     }
+
+    /// The same of a name that was just made; with the directory's attributes, so that who keeps them need not ask again. A shard does
+    /// not know those of its directory.
+    mutating func answerEntry<K: Kernel>(_ inode: InodePointer, in directory: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+        if turn.isKernel || directory.pointee.isSharded { return answerEntry(inode, flags: flags, kernel) }
+        let message = kernel.scratch()
+        message.setBody(fos_made(made: attributes(of: inode, kernel), directory: attributes(of: directory, kernel)))
+        message.pointee.flags = flags
+        deliver(message, kernel)
+    }
+
+    /// The answer to the removal of a name.
+    mutating func answerRemoval<K: Kernel>(from directory: InodePointer, _ kernel: K) {
+        if turn.isKernel || directory.pointee.isSharded { return answer(0, kernel) }
+        let message = kernel.scratch()
+        message.setBody(attributes(of: directory, kernel))
+        deliver(message, kernel)
+    }
 }

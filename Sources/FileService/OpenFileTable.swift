@@ -47,7 +47,7 @@ struct OpenFileTable: ~Copyable {
 
     /// The access that open(2) flags ask for.
     static func granted(_ openFlags: UInt32) -> UInt32 {
-        switch openFlags & OpenFlag.accessMode {
+        switch openFlags & (OpenFlag.accessMode | OpenFlag.path) {
         case 0: Access.read
         case OpenFlag.writeOnly: Access.write
         case OpenFlag.readWrite: Access.read | Access.write

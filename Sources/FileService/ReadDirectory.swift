@@ -18,7 +18,7 @@ extension FileServer {
         guard let wanted = request.fixed(fos_readdir_request.self) else { return answer(-EINVAL, kernel) }
         guard directory.isDirectory else { return answer(-ENOTDIR, kernel) }
         guard mayUse(directory, Access.read) else { return answer(-EACCES, kernel) }
-        guard var writer = recordWriter(request, filled: 0, kernel) else { return answer(-EINVAL, kernel) }
+        guard var writer = recordWriter(request, filled: 0, flags: wanted.flags, kernel) else { return answer(-EINVAL, kernel) }
         var cookie = wanted.cookie
         let isWhole = !directory.pointee.isSharded
         if !isWhole, !directory.pointee.flags.isDisjoint(with: [.sealed, .spreading]) { return answer(Status.retry, kernel) }
@@ -50,7 +50,7 @@ extension FileServer {
 
     /// SHARD_LIST: a READDIR that the owner of a sharded directory has passed on.
     mutating func continueListing<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let wanted = request.fixed(fos_readdir_request.self), let writer = recordWriter(request, filled: Int(wanted.filled), kernel) else {
+        guard let wanted = request.fixed(fos_readdir_request.self), let writer = recordWriter(request, filled: Int(wanted.filled), flags: wanted.flags, kernel) else {
             return answer(-EINVAL, kernel)
         }
         listShards(
@@ -106,7 +106,8 @@ extension FileServer {
         var wanted = fos_readdir_request()
         wanted.cookie = position.value
         wanted.filled = UInt32(writer.used)
-        wanted.flags = (plus ? FOS_READDIR_PLUS.rawValue : 0) | UInt32(count) << FOS_READDIR_SHARDS_SHIFT.rawValue
+        let kind = (plus ? FOS_READDIR_PLUS.rawValue : 0) | (writer.isShort ? FOS_READDIR_SHORT.rawValue : 0)
+        wanted.flags = kind | UInt32(count) << FOS_READDIR_SHARDS_SHIFT.rawValue
         request.payload.storeBytes(of: wanted, as: fos_readdir_request.self)
         request.message.pointee.operation = UInt16(FOS_OP_PEER_SHARD_LIST.rawValue)
         markPassed(request, to: owner, slot: slot)
@@ -131,11 +132,11 @@ extension FileServer {
         deliver(message, kernel)
     }
 
-    private func recordWriter<K: Kernel>(_ request: Request, filled: Int, _ kernel: K) -> RecordWriter? {
+    private func recordWriter<K: Kernel>(_ request: Request, filled: Int, flags: UInt32, _ kernel: K) -> RecordWriter? {
         let length = min(request.message.pointee.bulk_length, UInt32(FOS_BULK_BYTES))
         guard let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: length), filled <= room.count
         else { return nil }
-        var writer = RecordWriter(room: room)
+        var writer = RecordWriter(room: room, isShort: flags & FOS_READDIR_SHORT.rawValue != 0)
         writer.used = filled
         return writer
     }
@@ -174,23 +175,33 @@ extension FileServer {
     }
 }
 
-/// Writes fos_directory_entry records one after the other.
+/// Writes fos_directory_entry records one after the other. The offsets are asserted in fos/file.h.
 private struct RecordWriter {
+    /// Where the attributes of a record begin.
+    static var head: Int { 24 }
     let room: UnsafeMutableRawBufferPointer
+    let isShort: Bool
     var used = 0
 
-    init(room: UnsafeMutableRawBufferPointer) { self.room = room }
+    init(room: UnsafeMutableRawBufferPointer, isShort: Bool) {
+        self.room = room
+        self.isShort = isShort
+    }
 
     /// False if there is no room for the record.
     mutating func put(_ inode: UInt64, next: UInt64, kind: UInt8, _ name: UnsafeRawBufferPointer, _ attributes: fos_attributes?) -> Bool {
-        let fixed = MemoryLayout<fos_directory_entry>.size
+        let leavesOut = isShort && attributes == nil
+        let fixed = leavesOut ? Self.head : MemoryLayout<fos_directory_entry>.size
         let length = (fixed + name.count + 7) & ~7
         guard let base = room.baseAddress, room.count - used >= length else { return false }
-        let record = fos_directory_entry(
-            inode: inode, next: next, record_length: UInt32(length), name_length: UInt16(name.count), type: kind,
-            has_attributes: attributes == nil ? 0 : 1, attributes: attributes ?? fos_attributes())
         let at = base + used
-        at.storeBytes(of: record, as: fos_directory_entry.self)
+        at.storeBytes(of: inode, as: UInt64.self)
+        at.storeBytes(of: next, toByteOffset: 8, as: UInt64.self)
+        at.storeBytes(of: UInt32(length), toByteOffset: 16, as: UInt32.self)
+        at.storeBytes(of: UInt16(name.count), toByteOffset: 20, as: UInt16.self)
+        at.storeBytes(of: kind, toByteOffset: 22, as: UInt8.self)
+        at.storeBytes(of: attributes != nil ? 1 : leavesOut ? 2 : 0, toByteOffset: 23, as: UInt8.self)
+        if !leavesOut { at.storeBytes(of: attributes ?? fos_attributes(), toByteOffset: Self.head, as: fos_attributes.self) }
         if let source = name.baseAddress { (at + fixed).copyMemory(from: source, byteCount: name.count) }
         (at + fixed + name.count).initializeMemory(as: UInt8.self, repeating: 0, count: length - fixed - name.count)
         used += length

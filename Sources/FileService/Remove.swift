@@ -26,7 +26,7 @@ extension FileServer {
         revokeAttributes(inode, kernel)
         removeEntry(directory, dentry, name, isGone: isGone, kernel)
         dropLink(inode, kernel)
-        answer(0, kernel)
+        answerRemoval(from: directory, kernel)
     }
 
     mutating func removeDirectory<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
@@ -52,7 +52,7 @@ extension FileServer {
         revokeAttributes(inode, kernel)
         removeEntry(directory, dentry, name, isGone: isGone, kernel)
         killDirectory(inode, kernel)
-        answer(0, kernel)
+        answerRemoval(from: directory, kernel)
     }
 
     /// The name of an inode that a crash of this server has taken.

@@ -110,7 +110,7 @@ extension FileServer {
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         let message = kernel.scratch()
-        message.setBody(attributes)
+        message.setBody(fos_made(made: attributes, directory: self.attributes(of: directory, kernel)))
         deliver(message, kernel)
         considerSpreading(directory, kernel)
     }

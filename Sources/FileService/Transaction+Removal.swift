@@ -43,6 +43,6 @@ extension FileServer {
         directory.pointee.busy -= 1
         guard let name = kept(id).wholeName else { preconditionFailure("a removal has lost its name") }
         removeEntry(directory, dentry, name, isGone: reply.flags & FOS_PEER_GONE.rawValue != 0, kernel)
-        decide(id, 0, kernel)
+        decide(id, 0, attributesOf: directory, kernel)
     }
 }

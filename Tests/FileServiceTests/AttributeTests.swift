@@ -100,6 +100,8 @@ import Testing
         #expect(other.lookup(home, "f").status == -EACCES && other.entries(home).0 == -EACCES && other.read(f, 0, 1).status == -EACCES)
         #expect(other.link(f, home, "x").status == -EACCES && other.mkdir(home, "x").status == -EACCES && other.symlink(home, "x", "y").status == -EACCES)
         #expect(other.open(f, 0).status == -EACCES && mate.open(f, 2).status == -EACCES && mate.open(f, 0).status == 0)
+        // O_PATH needs no right to the file, and gives none.
+        #expect(other.open(f, 0o10000000).status == 0 && other.read(f, 0, 1).status == -EACCES && other.release(f) == 0)
         #expect(other.access(f, 4) == -EACCES && mate.access(f, 4) == 0 && mate.access(f, 2) == -EACCES && root.access(f, 6) == 0 && root.access(f, 1) == -EACCES)
         // An open file stays usable; another client is not.
         #expect(user.open(f, 2).status == 0 && user.setattr(f, FOS_SET_MODE.rawValue, mode: 0).status == 0)

@@ -75,6 +75,105 @@ PY
     [ "$(wc -l < "$BASE/expected")" = 6 ]
 }
 
+@test "a descriptor that only names a file is one by message, and by every other way what Linux makes of it" {
+    only_fos
+    cat > "$BASE/names.py" <<'PY'
+import errno, fcntl, os, socket, stat, subprocess, sys
+def attempt(what):
+    try: return what()
+    except OSError as error: return errno.errorcode[error.errno]
+def name(path): return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+def mode(path): return oct(os.stat(path).st_mode)
+os.chdir(sys.argv[1])
+os.umask(0o022)
+os.mkdir('d')
+os.mkdir('d/gone')
+with open('f', 'w') as file: file.write('some text')
+os.mkfifo('pipe')
+os.symlink('f', 'link')
+fds = {path: name(path) for path in ('d', 'd/gone', 'f', 'pipe', 'link', '.')}
+for path, fd in fds.items():
+    proc = '/proc/self/fd/%d' % fd
+    size = lambda seen: seen.st_size if stat.S_ISREG(seen.st_mode) else None
+    print(path, oct(os.fstat(fd).st_mode), size(os.fstat(fd)), fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_PATH | os.O_NOFOLLOW | os.O_CREAT),
+          fcntl.fcntl(fd, fcntl.F_GETFD))
+    if path == 'link': continue
+    # What a change of mode that follows no link does (fchmodat(3)).
+    os.chmod(proc, 0o751)
+    print(mode(path), oct(os.fstat(fd).st_mode), oct(os.stat(proc).st_mode), os.access(proc, os.X_OK))
+    os.utime(proc, (5, 6))
+    print(os.stat(path).st_mtime)
+for path in ('f', 'd'):
+    fd = name(path)
+    print(path, [attempt(what) for what in (
+        lambda: os.read(fd, 10), lambda: os.write(fd, b'x'), lambda: os.pread(fd, 10, 0), lambda: os.lseek(fd, 0, 0), lambda: os.fchmod(fd, 0o700),
+        lambda: os.fchown(fd, 0, 0), lambda: os.ftruncate(fd, 0), lambda: os.fsync(fd), lambda: os.listxattr(fd), lambda: fcntl.flock(fd, fcntl.LOCK_SH),
+        lambda: fcntl.lockf(fd, fcntl.LOCK_SH), lambda: fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND), lambda: os.isatty(fd),
+        lambda: os.utime(fd, (1, 2)), lambda: os.readlink('/proc/self/fd/%d' % fd) == os.getcwd() + '/' + path,
+        lambda: os.stat('/proc/self/fd/%d' % fd).st_nlink > 0, lambda: os.close(os.dup(fd)))])
+    os.close(fd)
+data = os.open('f', os.O_RDWR)
+fd = name('f')
+print(attempt(lambda: os.sendfile(data, fd, 0, 4)), attempt(lambda: os.copy_file_range(fd, data, 4)))
+# The name is closed, the locks of the process stay.
+fcntl.lockf(data, fcntl.LOCK_EX)
+os.close(name('f'))
+os.close(fd)
+check = "import fcntl, sys\ntry: fcntl.lockf(open('f', 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB); print('free')\nexcept OSError: print('locked')"
+print(subprocess.run([sys.executable, '-c', check], stdout=subprocess.PIPE).stdout)
+print(os.read(data, 4), os.pread(data, 4, 5))
+# Removed, and the directory that others are named in.
+gone = fds['d/gone']
+os.rmdir('d/gone')
+print(os.fstat(gone).st_nlink, attempt(lambda: os.open('x', os.O_CREAT | os.O_WRONLY, dir_fd=gone)), attempt(lambda: os.chmod('/proc/self/fd/%d' % gone, 0o700)),
+      oct(os.fstat(gone).st_mode))
+d = name('d')
+os.close(os.open('made', os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=d))
+print(os.listdir('d'), os.stat('made', dir_fd=d).st_size, attempt(lambda: os.open('.', os.O_RDONLY, dir_fd=d)) != -1)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('/proc/self/fd/%d/socket' % d)
+listener.listen()
+d2 = name('d')
+client = socket.socket(socket.AF_UNIX)
+client.connect('/proc/self/fd/%d/socket' % d2)
+datagrams, sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+datagrams.bind('d/datagrams')
+d3 = name('d')
+sender.sendto(b'text', '/proc/self/fd/%d/datagrams' % d3)
+print(datagrams.recv(10), sorted(os.listdir('d')))
+# Passed on, inherited, and entered.
+fd = name('f')
+left, right = socket.socketpair()
+socket.send_fds(left, [b'x'], [fd])
+passed = socket.recv_fds(right, 1, 1)[1][0]
+print(os.fstat(passed).st_ino == os.stat('f').st_ino, attempt(lambda: os.read(passed, 1)))
+os.set_inheritable(fd, True)
+look = 'import os, sys; print(oct(os.fstat(%d).st_mode), os.readlink("/proc/self/fd/%d").endswith("/f"))' % (fd, fd)
+print(subprocess.run([sys.executable, '-c', look], close_fds=False, stdout=subprocess.PIPE).stdout)
+if os.fork() == 0:
+    print(attempt(lambda: os.fstat(fd).st_size), attempt(lambda: os.read(fd, 1)), flush=True)
+    os._exit(0)
+os.wait()
+os.fchdir(name('d'))
+print(os.getcwd().endswith('/d'), sorted(os.listdir('.')))
+PY
+    mkdir "$LOCAL/names" "$MOUNT/names"
+    python3 "$BASE/names.py" "$LOCAL/names" > "$BASE/names.local"
+    "$FOS" run -- python3 "$BASE/names.py" "$MOUNT/names" > "$BASE/names.mount"
+    diff -u "$BASE/names.local" "$BASE/names.mount"
+}
+
+@test "an archive's directories get their modes by message" {
+    only_fos
+    mkdir -p "$BASE/archived/a/b/c" "$MOUNT/unpacked"
+    echo text > "$BASE/archived/a/b/c/f"
+    chmod 701 "$BASE/archived/a/b" && chmod 750 "$BASE/archived/a"
+    tar -C "$BASE" -cf "$BASE/archived.tar" archived
+    cd "$BASE"
+    "$FOS" run --strict -- tar -xpf "$BASE/archived.tar" -C mount/unpacked
+    [ "$(stat -c %a "$MOUNT/unpacked/archived/a" "$MOUNT/unpacked/archived/a/b")" = "$(printf '750\n701')" ]
+}
+
 @test "the same without a cache" {
     only_fos
     mkdir "$LOCAL/uncached" "$MOUNT/uncached"

@@ -9,6 +9,7 @@
 #define OWN __attribute__((visibility("hidden")))
 
 typedef uint64_t __attribute__((may_alias, aligned(1))) word;
+typedef uint32_t __attribute__((may_alias, aligned(1))) half;
 
 OWN void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
     uint8_t *target = to;
@@ -21,6 +22,19 @@ OWN void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
             __asm__ __volatile__("" : : : "memory");  // or the compiler makes a call of memcpy of it
         }
         *(word *)(target + last) = end;
+        return to;
+    }
+    if (bytes < 8) {
+        if (bytes >= 4) {
+            uint32_t end = *(const half *)(source + bytes - 4);
+            *(half *)target = *(const half *)source;
+            *(half *)(target + bytes - 4) = end;
+        } else if (bytes > 0) {
+            uint8_t middle = source[bytes / 2], end = source[bytes - 1];
+            *target = *source;
+            target[bytes / 2] = middle;
+            target[bytes - 1] = end;
+        }
         return to;
     }
     __asm__ __volatile__("rep movsb" : "+D"(target), "+S"(source), "+c"(bytes) : : "memory");
@@ -43,6 +57,19 @@ OWN void *memmove(void *to, const void *from, size_t bytes) {
 
 OWN void *memset(void *to, int value, size_t bytes) {
     uint8_t *target = to;
+    if (bytes <= 256) {
+        uint64_t all = (uint8_t)value * UINT64_C(0x0101010101010101);
+        size_t at = 0;
+        for (; at + 8 <= bytes; at += 8) {
+            *(word *)(target + at) = all;
+            __asm__ __volatile__("" : : : "memory");  // as above
+        }
+        for (; at < bytes; at++) {
+            target[at] = (uint8_t)value;
+            __asm__ __volatile__("" : : : "memory");
+        }
+        return to;
+    }
     __asm__ __volatile__("rep stosb" : "+D"(target), "+c"(bytes) : "a"(value) : "memory");
     return to;
 }

@@ -168,6 +168,13 @@ int fos_take_attributes(const struct fos_mount *mount, const struct fos_message 
     return 0;
 }
 
+void fos_take_directory(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before) {
+    struct fos_attributes attributes;
+    if (reply->length < before + sizeof attributes) return;
+    memcpy(&attributes, (const uint8_t *)fos_payload_const(reply) + before, sizeof attributes);
+    fos_keep_attributes(mount, &attributes);
+}
+
 static void count(int hit) { fos_tally_add(hit ? &fos_tally->cache_hits : &fos_tally->cache_misses, 1); }
 
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
@@ -272,7 +279,7 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64
 // Fetches the next part of the listing. How many entries are kept.
 static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount) {
     struct fos_message *request = fos_build(context, mount, FOS_OP_READDIR, ahead.directory);
-    struct fos_readdir_request from = {.cookie = ahead.cookie, .flags = FOS_READDIR_PLUS | FOS_READDIR_AHEAD};
+    struct fos_readdir_request from = {.cookie = ahead.cookie, .flags = FOS_READDIR_PLUS | FOS_READDIR_AHEAD | FOS_READDIR_SHORT};
     fos_put_fixed(request, &from, sizeof from);
     request->bulk_offset = 0;
     request->bulk_length = ahead.bytes;
@@ -281,12 +288,12 @@ static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount
     const uint8_t *records = fos_bulk_of(context, mount);
     size_t bytes = reply->bulk_length, at = 0;
     uint32_t kept = 0, epoch = reply->epoch;
-    while (bytes - at >= sizeof(struct fos_directory_entry)) {
+    while (at < bytes) {
         struct fos_directory_entry record;
-        memcpy(&record, records + at, sizeof record);
-        if (record.record_length > bytes - at || record.record_length < sizeof record + record.name_length) return 0;
-        if (record.has_attributes && (record.attributes.flags & FOS_ATTRIBUTES_VOLATILE) == 0) {
-            fos_keep_listed(mount, ahead.directory, epoch, &record, (const char *)records + at + sizeof record);
+        const char *name = fos_listed(records + at, bytes - at, &record);
+        if (name == NULL) return 0;
+        if (record.has_attributes == 1 && (record.attributes.flags & FOS_ATTRIBUTES_VOLATILE) == 0) {
+            fos_keep_listed(mount, ahead.directory, epoch, &record, name);
             kept++;
         }
         ahead.cookie = record.next;
@@ -372,6 +379,16 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
 }
 
 // ---- listings -------------------------------------------------------------------------------------------------------
+
+const char *fos_listed(const uint8_t *at, size_t bytes, struct fos_directory_entry *record) {
+    const size_t least = offsetof(struct fos_directory_entry, attributes);
+    if (bytes < least) return NULL;
+    memcpy(record, at, least);
+    size_t fixed = record->has_attributes == 2 ? least : sizeof *record;
+    if (record->record_length > bytes || record->record_length < fixed + record->name_length || record->name_length > FOS_NAME_BYTES_MAX) return NULL;
+    if (record->has_attributes == 1) memcpy(&record->attributes, at + least, sizeof record->attributes);
+    return (const char *)at + fixed;
+}
 
 int fos_listing_begins(uint64_t directory) {
     if (!enabled) return 0;

@@ -99,6 +99,11 @@ int fos_calls_before_exec(char *word) {
     fos_leave(context);
     return kept;
 }
+// What is executed may be named by a descriptor that is closed by it.
+void fos_calls_before_execveat(long fd) {
+    if (fos_ours(fd) && fos_materialise(NULL, fd) == 0) fos_bypass(FOS_BYPASS_EXEC, SYS_execveat);
+}
+
 void fos_calls_exec_failed(void) { fos_mounts_keep_failed(); }
 
 void fos_calls_give_up(void) { give_all(SYS_unshare, 0, FOS_BYPASS_ASIDE); }

@@ -11,6 +11,7 @@
 //   cache.c        attributes and entries under the board's epochs
 //   placement.c    keeps a thread off its server's CPU
 //   references.c   of files that were closed, for the next open
+//   listings.c     the last listing, for the next one
 //   materialise.c  makes a description the kernel's, or puts one of the kernel's behind it
 //   locks.c        record locks and flock: the kernel's, on files that stay here
 //   calls_*.c      the handlers, by topic; calls_table.h says which call goes where
@@ -111,6 +112,7 @@ struct fos_identity {
 };
 extern struct fos_identity fos_identity;
 extern struct fos_mount fos_mounts[FOS_MOUNTS_MAX];
+extern uint32_t fos_mounts_used;        // places of it that ever held a mount: the others' memory is not touched
 extern uint32_t fos_umask;
 extern uint32_t fos_mounts_doubtful;    // 1: the mount table may have changed
 extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has to count
@@ -214,6 +216,9 @@ struct fos_file {
     char path[FOS_FILE_PATH_BYTES];
 };
 
+// 1: opened with O_PATH. What needs more than a name finds that the kernel has it (fos_begin), and says so.
+static inline int fos_names_only(const struct fos_file *file) { return (file->flags & O_PATH) != 0; }
+
 extern uint32_t fos_table[FOS_DESCRIPTORS_MAX];  // index + 1 of the description; 0: not ours
 static inline int fos_ours(long fd) { return (uint32_t)fd < FOS_DESCRIPTORS_MAX && __atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_RELAXED) != 0; }
 
@@ -241,6 +246,7 @@ int fos_is_locked(uint64_t inode);  // 1: this process may have record locks on 
 // Closing a number drops record locks (fcntl(2)): before it, the kernel gets a descriptor to see that by (locks.c).
 void fos_before_close(int fd);
 int fos_is_kernels(int fd);  // 1: not ours, or materialised
+int fos_is_name(int fd);     // 1: ours, and fos_names_only
 static inline struct fos_mount *fos_file_mount(const struct fos_file *file) { return &fos_mounts[file->mount]; }
 // The mount of a description if messages can reach it; NULL: its daemon has gone.
 static inline struct fos_mount *fos_file_usable(const struct fos_file *file) {
@@ -285,6 +291,7 @@ enum fos_walk_flag {
     FOS_WALK_PARENT = 2,   // stop at the directory and the last name, which may not be there
     FOS_WALK_EMPTY = 4,    // AT_EMPTY_PATH: an empty path is the directory argument itself
     FOS_WALK_CREATE = 8,   // with FOLLOW: an absent last name is no error; `found` says
+    FOS_WALK_DESCRIPTOR = 16,  // with FOLLOW: /proc/self/fd/N may be what a description of ours is about
 };
 struct fos_place {
     struct fos_mount *mount;
@@ -292,6 +299,7 @@ struct fos_place {
     uint32_t name_length;    // 0: as parent 0
     uint32_t found;          // attributes are set
     uint32_t slash;          // the path ended in one
+    int32_t descriptor;      // of FOS_WALK_DESCRIPTOR: the number that the path named, else -1
     uint32_t parent_mode, parent_uid;  // with `parent_known`
     uint32_t parent_known;
     struct fos_attributes attributes;
@@ -322,8 +330,11 @@ struct fos_use {
     struct fos_context *context;
     long fd;
 };
-// 0, -errno, or FOS_PASS: the descriptor is not ours. Only after 0 fos_end must follow.
+// 0, -errno, or FOS_PASS: the descriptor is not ours, or names a file only and has become the kernel's. Only after 0 fos_end must
+// follow.
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use);
+// The same for a call that a name is enough for.
+long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use);
 // The same if the last reply asks for it.
 void fos_show_if_due(struct fos_use *use);
 // Gives all back and returns `result`.
@@ -361,6 +372,8 @@ void fos_cache_after_fork(void);
 int fos_cache_enabled(void);
 // Copies attributes out of a reply, and keeps them. 0 or -EIO.
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
+// Keeps a directory's attributes, which the reply to a change of its entries may have after `before` bytes.
+void fos_take_directory(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
 // The entry `name` of a directory: 0 with attributes, or -errno.
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes);
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);
@@ -369,6 +382,9 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes);
 // Whether this process may do `wanted` (read 4, write 2, execute 1), by the rules of the servers.
 int fos_may(uint32_t wanted, const struct fos_attributes *attributes);
+// Takes a record of a READDIR with FOS_READDIR_SHORT apart, of which `bytes` are there at most. Its name; NULL: it is none.
+// Attributes are set if has_attributes is 1.
+const char *fos_listed(const uint8_t *at, size_t bytes, struct fos_directory_entry *record);
 // Before a READDIR: 1 if it should bring attributes.
 int fos_listing_begins(uint64_t directory);
 // 1 if an inode's epoch is still this.
@@ -378,6 +394,20 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
+
+// ---- a listing kept for the next one (listings.c) ----------------------------------------------------------------------------
+
+struct fos_listing {
+    const uint8_t *records;  // as fos_listed takes them apart
+    size_t bytes;
+    uint32_t epoch;          // of the directory
+    uint32_t sequence;       // listings.c's own
+};
+// Keeps the records of a whole listing.
+void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const uint8_t *records, size_t bytes);
+// 1: it is kept and true now, from the record behind `cookie` on. What was read of it counts if it still stands afterwards.
+int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t cookie, struct fos_listing *listing);
+int fos_listing_stands(const struct fos_listing *listing);
 
 // ---- references kept for the next open (references.c) -----------------------------------------------------------------------
 

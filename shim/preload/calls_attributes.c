@@ -65,7 +65,7 @@ static void fill_statx(const struct fos_mount *mount, const struct fos_attribute
 // The attributes of what a path leads to; of a sharded directory exact ones, unless the caller is content with what was
 // known last (statx(2) AT_STATX_DONT_SYNC). 0, -errno or FOS_PASS.
 static long find(struct fos_context *context, long directory, const char *path, int flags, struct fos_place *place) {
-    uint32_t walk = (flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW;
+    uint32_t walk = (flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW | FOS_WALK_DESCRIPTOR;
     if ((flags & AT_EMPTY_PATH) != 0) {
         walk |= FOS_WALK_EMPTY;
         if (path == NULL) path = "";
@@ -103,7 +103,7 @@ long fos_newfstatat(struct fos_call *call) {
 long fos_fstat(struct fos_call *call) {
     struct fos_use use;
     struct fos_attributes attributes;
-    long result = fos_begin(call, call->arguments[0], &use);
+    long result = fos_begin_by_name(call, call->arguments[0], &use);
     if (result != 0) return result;
     result = fos_get_attributes(use.context, use.mount, use.file->inode, &attributes);
     if (result == 0) {
@@ -185,7 +185,8 @@ static void keep_reachable(struct fos_context *context, const struct fos_mount *
     for (int fd = 0; fd <= fos_table_highest(); fd++) {
         struct fos_file *file = fos_file_get(fd);
         if (file == NULL) continue;
-        int same = file->inode == inode && file->mount == mount->index;
+        // A name needs no permission to be opened by again.
+        int same = file->inode == inode && file->mount == mount->index && !fos_names_only(file);
         fos_file_put(context, file);
         if (same) fos_materialise(context, fd);
     }
@@ -193,6 +194,17 @@ static void keep_reachable(struct fos_context *context, const struct fos_mount *
 
 static int changes_access(const struct fos_setattr_request *set) {
     return (set->valid & (FOS_SET_MODE | FOS_SET_UID | FOS_SET_GID)) != 0;
+}
+
+// Has the kernel look at what a path has led to.
+static void show_changed(struct fos_context *context, const struct fos_place *place, long directory, const char *path) {
+    struct fos_file *named = place->descriptor < 0 ? NULL : fos_file_get(place->descriptor);
+    if (named != NULL) {
+        if (named->inode == place->attributes.inode) fos_show_size(context, place->mount, named, place->descriptor);
+        fos_file_put(context, named);
+    } else if (fos_absolute_path(directory, path == NULL ? "" : path, context->text, sizeof context->text) > 0) {
+        fos_show(context, place->mount, place->attributes.inode, AT_FDCWD, context->text);
+    }
 }
 
 static long change_path(struct fos_call *call, long directory, const char *path, int flags, struct fos_setattr_request *set) {
@@ -210,10 +222,7 @@ static long change_path(struct fos_call *call, long directory, const char *path,
         } else {
             if (changes_access(set)) keep_reachable(context, place.mount, place.attributes.inode);
             result = fos_set_attributes(context, place.mount, place.attributes.inode, set);
-            if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0 &&
-                fos_absolute_path(directory, path == NULL ? "" : path, context->text, sizeof context->text) > 0) {
-                fos_show(context, place.mount, place.attributes.inode, AT_FDCWD, context->text);
-            }
+            if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0) show_changed(context, &place, directory, path);
         }
     }
     fos_leave(context);

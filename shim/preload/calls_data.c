@@ -12,6 +12,14 @@ static const uint64_t BYTES_MAX = 0x7ffff000;  // the most that one call moves (
 // ---- a call on a descriptor -----------------------------------------------------------------------------------------
 
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
+    if (__builtin_expect(fos_is_name((int)fd), 0)) {
+        long made = fos_materialise(NULL, fd);
+        return made < 0 ? made : FOS_PASS;
+    }
+    return fos_begin_by_name(call, fd, use);
+}
+
+long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) {
     use->file = fos_file_get((int)fd);
     if (use->file == NULL) return FOS_PASS;
     use->mount = fos_file_reach(use->file);
@@ -32,7 +40,7 @@ long fos_end(struct fos_use *use, long result) {
     return result;
 }
 
-static int readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY; }
+static int readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY && !fos_names_only(file); }
 static int writable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_RDONLY; }
 
 // ---- pieces of memory -----------------------------------------------------------------------------------------------

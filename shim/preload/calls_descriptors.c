@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include "calls.h"
 
 // ---- duplicates -----------------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ long fos_fcntl(struct fos_call *call) {
         fos_file_put(NULL, file);
         return flags;
     case F_SETFL:
-        if (fos_is_kernels(fd) || (call->arguments[2] & (O_DIRECT | O_ASYNC | O_NOATIME)) != 0) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
+        if (fos_is_kernels(fd) || fos_is_name(fd) || (call->arguments[2] & (O_DIRECT | O_ASYNC | O_NOATIME)) != 0) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
         if ((file = fos_file_get(fd)) == NULL) return FOS_PASS;
         uint32_t settable = O_APPEND | O_NONBLOCK;
         __atomic_store_n(&file->flags, (file->flags & ~(settable | O_NOATIME)) | ((uint32_t)call->arguments[2] & settable), __ATOMIC_RELAXED);
@@ -108,6 +109,10 @@ long fos_ioctl(struct fos_call *call) {
     int is_directory = (int)file->is_directory;
     int64_t offset = file->offset;
     long result;
+    if (fos_names_only(file) && request != FIOCLEX && request != FIONCLEX) {
+        fos_file_put(NULL, file);
+        return fos_via_kernel(call, 1, FOS_BYPASS_PASSED);
+    }
     switch (request) {
     case FIOCLEX: result = fos_raw(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC); break;
     case FIONCLEX: result = fos_raw(SYS_fcntl, fd, F_SETFD, 0); break;
@@ -189,6 +194,38 @@ long fos_sendmmsg(struct fos_call *call) {
     return FOS_PASS;
 }
 
+// A socket's name may lead through a descriptor of ours (/proc/self/fd/N/name).
+static void give_named(struct fos_call *call, const struct sockaddr_un *name, long bytes) {
+    char path[sizeof name->sun_path + 1];
+    size_t before = offsetof(struct sockaddr_un, sun_path), length = (size_t)bytes - before;
+    if (fos_table_highest() < 0 || fos_bad_pointer(name) || bytes <= (long)before || (size_t)bytes > sizeof *name) return;
+    if (name->sun_family != AF_UNIX || name->sun_path[0] != '/') return;
+    memcpy(path, name->sun_path, length);
+    path[length] = 0;
+    struct fos_context *context = fos_enter(call->number);
+    fos_path_to_kernel(context, path);
+    if (context != NULL) fos_leave(context);
+}
+long fos_socket_name(struct fos_call *call) {
+    give_named(call, (const struct sockaddr_un *)call->arguments[1], (int)call->arguments[2]);
+    return FOS_PASS;
+}
+long fos_sendto(struct fos_call *call) {
+    if (call->arguments[4] != 0) give_named(call, (const struct sockaddr_un *)call->arguments[4], (int)call->arguments[5]);
+    return FOS_PASS;
+}
+
+// landlock_add_rule(2): the descriptor is in the rule.
+long fos_landlock_rule(struct fos_call *call) {
+    enum { PATH_BENEATH = 1, DESCRIPTOR_AT = 8 };
+    const uint8_t *rule = (const uint8_t *)call->arguments[2];
+    int fd;
+    if (fos_table_highest() < 0 || call->arguments[1] != PATH_BENEATH || fos_bad_pointer(rule)) return FOS_PASS;
+    memcpy(&fd, rule + DESCRIPTOR_AT, sizeof fd);
+    give_to_kernel(call, fd, FOS_BYPASS_PASSED);
+    return FOS_PASS;
+}
+
 // The buffers of io_uring name descriptors that no call shows.
 long fos_all_to_kernel(struct fos_call *call) {
     (void)call;
@@ -242,7 +279,10 @@ long fos_change_identity(struct fos_call *call) {
 // Afterwards the mount table may be another one.
 long fos_mounts_change(struct fos_call *call) {
     fos_mounts_doubtful = 1;
-    return fos_via_kernel(call, 0, FOS_BYPASS_UNHANDLED);
+    // Descriptors: open_tree's and mount_setattr's directory, both of move_mount's.
+    int by_path = call->number == SYS_mount || call->number == SYS_umount2;
+    for (int i = 0; by_path && i < 2; i++) fos_path_to_kernel(NULL, (const char *)call->arguments[i]);
+    return fos_via_kernel(call, by_path ? 0 : call->number == SYS_move_mount ? 5 : 1, FOS_BYPASS_UNHANDLED);
 }
 
 // A child may have mounted something while it was waited for.

@@ -1,8 +1,8 @@
 // Listings and the current directory.
 //
 // A listing is made of the service's records, asked for from the description's cookie on; the cookie of the first
-// record that did not fit is where the next call goes on. The current directory is always the kernel's own: the shim
-// only remembers which inode it is (mounts.c).
+// record that did not fit is where the next call goes on. The last listing that came whole is kept (listings.c). The current
+// directory is always the kernel's own: the shim only remembers which inode it is (mounts.c).
 #define _GNU_SOURCE
 #include "calls.h"
 
@@ -37,47 +37,64 @@ static size_t put(uint8_t *to, size_t room, const struct fos_directory_entry *fr
     return length;
 }
 
+// Shows what fits of a listing, from the description's cookie on. Bytes, or -errno. `is_whole`: nothing follows its last record.
+static long show(struct fos_use *use, uint8_t *to, size_t room, int old, const struct fos_listing *listing, int is_whole) {
+    struct fos_file *file = use->file;
+    size_t at = 0, used = 0;
+    while (at < listing->bytes) {
+        struct fos_directory_entry record;
+        const char *name = fos_listed(listing->records + at, listing->bytes - at, &record);
+        if (name == NULL) return -EIO;
+        size_t took = put(to + used, room - used, &record, name, old);
+        if (took == 0) {
+            if (used == 0) return -EINVAL;
+            break;
+        }
+        if (record.has_attributes == 1) fos_keep_listed(use->mount, file->inode, listing->epoch, &record, name);
+        used += took;
+        at += record.record_length;
+        file->offset = (int64_t)record.next;
+    }
+    if (at == listing->bytes && is_whole) {
+        file->ended_at = file->offset;
+        file->ended_epoch = listing->epoch;
+    }
+    return (long)used;
+}
+
 static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     struct fos_file *file = use->file;
     if (file->offset == file->ended_at && fos_epoch_stands(use->mount, file->inode, file->ended_epoch)) return 0;
-    // A record of the service's is longer than the kernel's by its attributes; more than fits is not asked for.
-    uint64_t wanted = (uint64_t)room * 6 + 512;
     // A directory that was removed has nothing in it, not even dots.
     struct fos_attributes attributes;
     long alive = file->offset != 0 ? 0 : fos_get_attributes(use->context, use->mount, file->inode, &attributes);
     if (alive == 0 && file->offset == 0 && attributes.links == 0) alive = -ENOENT;
     if (alive != 0) return alive;
     int plus = fos_listing_begins(file->inode);
+    struct fos_listing listing;
+    int64_t offset = file->offset;
+    if (!plus && fos_kept_listing(use->mount, file->inode, (uint64_t)offset, &listing)) {
+        long used = show(use, to, room, old, &listing, 1);
+        if (fos_listing_stands(&listing)) {
+            fos_tally_add(&fos_tally->cache_hits, 1);
+            return used;
+        }
+        file->offset = offset;
+    }
+    // A record of the service's is longer than the kernel's, by its attributes or by a third at most; more than fits is not asked for.
+    uint64_t wanted = plus ? (uint64_t)room * 6 + 512 : (uint64_t)room + room / 3 + 512;
     struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_READDIR, file->inode);
-    struct fos_readdir_request from = {.cookie = (uint64_t)file->offset, .flags = plus ? FOS_READDIR_PLUS : 0};
+    struct fos_readdir_request from = {.cookie = (uint64_t)offset, .flags = FOS_READDIR_SHORT | (plus ? FOS_READDIR_PLUS : 0)};
     fos_put_fixed(request, &from, sizeof from);
     request->bulk_offset = 0;
     request->bulk_length = wanted < LISTING_BYTES ? (uint32_t)wanted : LISTING_BYTES;
     int status = fos_send(use->context, use->mount);
     if (status < 0) return status;
-    const uint8_t *records = fos_bulk_of(use->context, use->mount);
     const struct fos_message *reply = fos_answer(use->context, use->mount);
-    size_t bytes = reply->bulk_length, at = 0, used = 0;
-    uint32_t epoch = reply->epoch;
-    while (bytes - at >= sizeof(struct fos_directory_entry)) {
-        struct fos_directory_entry record;
-        memcpy(&record, records + at, sizeof record);
-        if (record.record_length > bytes - at || record.record_length < sizeof record + record.name_length || record.name_length > FOS_NAME_BYTES_MAX) return -EIO;
-        size_t took = put(to + used, room - used, &record, (const char *)records + at + sizeof record, old);
-        if (took == 0) {
-            if (used == 0) return -EINVAL;
-            break;
-        }
-        if (plus && record.has_attributes) fos_keep_listed(use->mount, file->inode, epoch, &record, (const char *)records + at + sizeof record);
-        used += took;
-        at += record.record_length;
-        file->offset = (int64_t)record.next;
-    }
-    if (at == bytes && (reply->flags & FOS_REPLY_END) != 0) {
-        file->ended_at = file->offset;
-        file->ended_epoch = epoch;
-    }
-    return (long)used;
+    int ends = (reply->flags & FOS_REPLY_END) != 0;
+    listing = (struct fos_listing){.records = fos_bulk_of(use->context, use->mount), .bytes = reply->bulk_length, .epoch = reply->epoch};
+    if (offset == 0 && ends && !plus) fos_keep_listing(use->mount, file->inode, listing.epoch, listing.records, listing.bytes);
+    return show(use, to, room, old, &listing, ends);
 }
 
 static long list_directory(struct fos_call *call, int old) {

@@ -2,14 +2,17 @@
 //
 // An open of a regular file or directory is one message after the walk: OPEN or CREATE, which checks access, truncates
 // and counts the reference that keeps the inode; or none, if an earlier one has left its reference (references.c). The number is taken first where the open changes something, so a full
-// table (EMFILE) changes nothing. Everything else that can be opened (FIFOs, devices, O_PATH, O_TMPFILE) is
+// table (EMFILE) changes nothing. Everything else that can be opened (FIFOs, devices, O_TMPFILE) is
 // opened by the kernel, through the mount. O_DIRECT is kept for F_GETFL: messages go around the kernel's cache anyway.
+// O_PATH is answered by message in the one form in which libc uses it itself, for a change of mode that follows no link
+// (fchmodat(3)): tar does that for each directory, and each that the kernel knows from then on costs a notice whenever it changes.
 #define _GNU_SOURCE
 #include <linux/openat2.h>
 #include "calls.h"
 
 enum { LARGE_FILE = 0100000 };  // O_LARGEFILE, which the kernel adds and F_GETFL shows
 static const int kernels_flags = O_PATH | (O_TMPFILE & ~O_DIRECTORY) | O_ASYNC;
+static const int path_flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 
 struct opening {
     struct fos_context *context;
@@ -24,7 +27,7 @@ struct opening {
 // 1: the reference is one that an earlier open of the same file has left, and its attributes, which the walk has just found to be
 // true, allow the open.
 static int needs_no_message(struct opening *open) {
-    if ((open->flags & (O_ACCMODE | O_TRUNC | O_NOATIME)) != O_RDONLY || fos_identity.group_count < 0) return 0;
+    if ((open->flags & (O_ACCMODE | O_TRUNC | O_NOATIME | O_PATH)) != O_RDONLY || fos_identity.group_count < 0) return 0;
     return fos_may(4, &open->place.attributes) && fos_reference_take(open->place.mount, open->place.attributes.inode);
 }
 
@@ -33,7 +36,7 @@ static long open_found(struct opening *open) {
     uint32_t type = open->place.attributes.mode & S_IFMT;
     int writes = (open->flags & O_ACCMODE) != O_RDONLY || (open->flags & O_TRUNC) != 0;
     if ((open->flags & O_DIRECTORY) != 0 && type != S_IFDIR) return -ENOTDIR;
-    if (type == S_IFLNK) return -ELOOP;
+    if (type == S_IFLNK && (open->flags & O_PATH) == 0) return -ELOOP;
     if (type == S_IFDIR && (writes || (open->flags & O_CREAT) != 0)) return -EISDIR;
     if (type != S_IFDIR && type != S_IFREG) return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
     struct fos_mount *mount = open->place.mount;
@@ -80,6 +83,7 @@ static long create(struct opening *open) {
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
+    fos_take_directory(mount, fos_answer(open->context, mount), sizeof(struct fos_attributes));
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
     fos_give_back(open->context, mount, place->attributes.inode, (uint32_t)open->flags);
     return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
@@ -114,7 +118,8 @@ static struct fos_file *describe(struct opening *open) {
     file->generation = open->place.mount->generation;
     file->inode = open->place.attributes.inode;
     file->is_directory = (open->place.attributes.mode & S_IFMT) == S_IFDIR;
-    file->flags = ((uint32_t)open->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC)) | LARGE_FILE;
+    file->flags = (uint32_t)open->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
+    if ((open->flags & O_PATH) == 0) file->flags |= LARGE_FILE;
     file->path_length = fos_absolute_path(open->directory, open->path, file->path, sizeof file->path);
     return file;
 }
@@ -156,7 +161,7 @@ static long open_numbered(struct opening *open) {
     if (result == -ESTALE) result = -ENOENT;
     if (result == 0) {
         struct fos_file *file = describe(open);
-        if (file != NULL && !file->is_directory && fos_is_locked(file->inode)) number = back_number(open, file, number, keep);
+        if (file != NULL && !file->is_directory && !fos_names_only(file) && fos_is_locked(file->inode)) number = back_number(open, file, number, keep);
         else if (file != NULL && number < 0) number = fos_number_take(keep);
         if (file != NULL && number >= 0) {
             if (open->resized) fos_show_size(open->context, open->place.mount, file, number);
@@ -176,7 +181,7 @@ static long open_numbered(struct opening *open) {
 static long open_file(struct fos_call *call, long directory, const char *path, int flags, uint32_t mode) {
     struct opening open = {.directory = directory, .path = path, .flags = flags, .mode = mode};
     // Combinations that make no sense, or that the kernel refuses in its own ways.
-    int odd = (flags & kernels_flags) != 0 || (flags & O_ACCMODE) == O_ACCMODE || (flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY);
+    int odd = ((flags & kernels_flags) != 0 && flags != path_flags) || (flags & O_ACCMODE) == O_ACCMODE || (flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY);
     open.context = fos_enter(call->number);
     if (open.context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     long result;

@@ -142,8 +142,8 @@ int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char
 }
 
 void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags) {
-    uint32_t access = open_flags & O_ACCMODE;
-    struct fos_release_request give = {.count = 1, .flags = (access != O_WRONLY ? 2 : 0) | (access != O_RDONLY ? 4 : 0)};
+    uint32_t access = open_flags & O_ACCMODE, only_names = open_flags & O_PATH;
+    struct fos_release_request give = {.count = 1, .flags = only_names ? 0 : (access != O_WRONLY ? 2 : 0) | (access != O_RDONLY ? 4 : 0)};
     fos_put_fixed(fos_build(context, mount, FOS_OP_RELEASE, inode), &give, sizeof give);
     fos_send_and_forget(context, mount);
 }

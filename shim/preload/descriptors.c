@@ -153,6 +153,14 @@ void fos_table_clear(struct fos_context *context, int fd) {
     if ((uint32_t)fd < FOS_DESCRIPTORS_MAX) fos_table_set(context, fd, NULL);
 }
 
+int fos_is_name(int fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 0;
+    int is_name = fos_names_only(file);
+    fos_file_put(NULL, file);
+    return is_name;
+}
+
 int fos_is_kernels(int fd) {
     struct fos_file *file = fos_file_get(fd);
     if (file == NULL) return 1;

@@ -53,7 +53,7 @@ static uint64_t inode_behind(int fd) {
     struct stat seen;
     uint64_t inode = 0;
     if (fos_raw(SYS_fstat, fd, &seen) != 0) return 0;
-    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) {
+    for (uint32_t i = 0; i < fos_mounts_used; i++) {
         if (fos_mounts[i].state != FOS_MOUNT_NONE && fos_mounts[i].device == seen.st_dev) inode = seen.st_ino;
     }
     return inode;
@@ -65,11 +65,11 @@ static long lock(struct fos_call *call, int of_process) {
     const long *a = call->arguments;
     int fd = (int)a[0];
     struct fos_file *file = fos_file_get(fd);
-    uint64_t inode = file != NULL ? file->inode : of_process && fos_mounts[0].state != FOS_MOUNT_NONE ? inode_behind(fd) : 0;
-    int is_directory = file != NULL && file->is_directory, is_ours = file != NULL;
+    uint64_t inode = file != NULL ? file->inode : of_process && fos_mounts_used != 0 ? inode_behind(fd) : 0;
+    int is_directory = file != NULL && file->is_directory, is_ours = file != NULL, only_names = is_ours && fos_names_only(file);
     // Not held during the call, which may wait, and from which a signal handler may jump.
     if (is_ours) fos_file_put(NULL, file);
-    if (is_directory) return fos_via_kernel(call, 1, FOS_BYPASS_LOCK);
+    if (is_directory || only_names) return fos_via_kernel(call, 1, FOS_BYPASS_LOCK);
     if (!is_ours && inode == 0) return FOS_PASS;
     int is_first = of_process && !fos_is_locked(inode);
     if (is_first) note(inode);
@@ -92,7 +92,8 @@ void fos_before_close(int fd) {
     if (__builtin_expect(__atomic_load_n(&locked_count, __ATOMIC_ACQUIRE) == 0, 1)) return;
     struct fos_file *file = fos_file_get(fd);
     if (file == NULL) return;
-    uint64_t inode = file->is_directory ? 0 : file->inode;
+    // Closing a name drops no locks.
+    uint64_t inode = file->is_directory || fos_names_only(file) ? 0 : file->inode;
     fos_file_put(NULL, file);
     if (inode == 0 || !fos_is_locked(inode)) return;
     // Opened while another thread took the lock, or there are too many to know them all.

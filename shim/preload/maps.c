@@ -1,15 +1,20 @@
 // Files that are read and overwritten in memory shared with their owner, without a message (fos/map.h).
 //
-// Role: a file that a description has read or written more of than it holds is asked for as a region (MAP): making one costs the
-// owner about what reading the file once costs, so at worst twice the work is done. Reads then copy from the region, and
-// writes within the file into it, while its grant stands; else they are messages, as before.
+// Role: a file on which a description has spent as much by messages as a region of it would have cost is asked for as one
+// (MAP), so at worst twice the work is done. A region costs its owner a copy of the file; and, before and after, a memfd that
+// is made, handed over by another thread, mapped and taken apart again, about as much time as REGION_COSTS bytes of copying. Reads
+// then copy from the region, and writes within the file into it, while its grant stands; else they are messages, as before.
 // Invariants: a region belongs to one inode of one connection; it is unmapped only while no call uses it; one MAP at a
 // time a process, because its descriptor comes over the connection's socket.
 #define _GNU_SOURCE
 #include <time.h>
 #include "calls.h"
 
-enum { REGIONS = 32, LEAST_USES = 8, LEAST_WRITES = 16, REFUSED = INT32_MAX };
+enum {
+    REGIONS = 32, LEAST_USES = 8, LEAST_WRITES = 16, REFUSED = INT32_MAX,
+    // In bytes copied in the same time: 0.25 ms, and the 1 us of a message.
+    REGION_COSTS = 1048576, MESSAGE_COSTS = 4096,
+};
 
 struct region {
     int32_t users;      // calls that use it now; -1: being made or unmapped
@@ -179,7 +184,8 @@ void fos_used_by_message(struct fos_context *context, struct fos_mount *mount, s
     int writes = file->message_writes > 0 && file->message_writes != REFUSED;
     // What is there already is cheap to use again.
     int is_near = file->region != 0 && writes && file->message_writes >= LEAST_WRITES;
-    if (!is_near && (file->message_bytes <= size || file->message_reads < LEAST_USES)) return;
+    uint64_t spent = file->message_bytes + (uint64_t)file->message_reads * MESSAGE_COSTS;
+    if (!is_near && (spent <= size + REGION_COSTS || file->message_reads < LEAST_USES)) return;
     file->message_bytes = 0;
     file->message_reads = 0;
     if (writes) file->message_writes = 0;

@@ -63,7 +63,7 @@ static uint64_t parent_of(struct fos_context *context, struct fos_mount *mount, 
 static char *name_in(struct fos_context *context, struct fos_mount *mount, uint64_t directory, uint64_t child, const char *start, char *end) {
     for (uint64_t cookie = 2;;) {  // behind "." and ".."
         struct fos_message *request = fos_build(context, mount, FOS_OP_READDIR, directory);
-        struct fos_readdir_request from = {.cookie = cookie, .flags = 0};
+        struct fos_readdir_request from = {.cookie = cookie, .flags = FOS_READDIR_SHORT};
         memcpy(fos_payload(request), &from, sizeof from);
         request->length = sizeof from;
         request->bulk_offset = 0;
@@ -72,13 +72,11 @@ static char *name_in(struct fos_context *context, struct fos_mount *mount, uint6
         const uint8_t *records = fos_bulk_of(context, mount);
         size_t bytes = fos_answer(context, mount)->bulk_length, at = 0;
         if (bytes == 0) return NULL;
-        while (bytes - at >= sizeof(struct fos_directory_entry)) {
+        while (at < bytes) {
             struct fos_directory_entry record;
-            memcpy(&record, records + at, sizeof record);
-            if (record.record_length > bytes - at || record.record_length < sizeof record + record.name_length) return NULL;
-            if (record.inode == child && end - start > record.name_length) {
-                return memcpy(end - record.name_length, records + at + sizeof record, record.name_length);
-            }
+            const char *name = fos_listed(records + at, bytes - at, &record);
+            if (name == NULL) return NULL;
+            if (record.inode == child && end - start > record.name_length) return memcpy(end - record.name_length, name, record.name_length);
             cookie = record.next;
             at += record.record_length;
         }

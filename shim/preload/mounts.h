@@ -11,8 +11,6 @@
 
 #pragma GCC visibility push(hidden)
 
-extern uint32_t fos_mounts_used;  // places of fos_mounts that ever held a mount: the others' memory is not touched
-
 // One thread at a time changes the list. 0: this thread is at it already (a signal handler), or another one does not come out.
 int fos_mounts_claim(void);
 void fos_mounts_unclaim(void);

@@ -18,9 +18,7 @@ long fos_hand_over(struct fos_context *context, long directory, enum fos_bypass 
 
 long fos_pass_looking(long directory, const char *path, int flags) {
     struct stat seen;
-    int mounts = 0;
-    for (uint32_t i = 0; i < FOS_MOUNTS_MAX; i++) mounts += fos_mounts[i].state != FOS_MOUNT_NONE;
-    if (mounts == 0) return FOS_PASS;
+    if (fos_load_relaxed_u32(&fos_mounts_used) == 0) return FOS_PASS;
     fos_raw(SYS_newfstatat, directory, path == NULL ? "" : path, &seen, path == NULL ? AT_EMPTY_PATH : flags);
     return FOS_PASS;
 }
@@ -55,6 +53,17 @@ static long named_descriptor(const char *path) {
     long number = 0;
     for (; *rest >= '0' && *rest <= '9' && number < FOS_DESCRIPTORS_MAX; rest++) number = number * 10 + (*rest - '0');
     return *rest == 0 || *rest == '/' ? number : -1;
+}
+
+// The description that a path names from beginning to end, not what it says of the descriptor (fdinfo); NULL: it is none of ours.
+static struct fos_file *named_file(const char *path, int32_t *fd) {
+    long number = path[1] == 'p' || path[1] == 'd' ? named_descriptor(path) : -1;
+    if (number < 0 || !fos_ours(number)) return NULL;
+    size_t length = strlen(path), back = length;
+    while (back > 0 && path[back - 1] >= '0' && path[back - 1] <= '9') back--;
+    if (back == length || back < 4 || memcmp(path + back - 4, "/fd/", 4) != 0) return NULL;
+    *fd = (int32_t)number;
+    return fos_file_get(number);
 }
 
 void fos_path_to_kernel(struct fos_context *context, const char *path) {
@@ -117,6 +126,21 @@ static int needs_no_connection(struct fos_context *context, const char *path) {
     return strncmp(context->text, path, length) == 0 && (context->text[length] == '/' || context->text[length] == 0);
 }
 
+// 1: the path names a description of ours, and the walk is at its end.
+static int begin_at_descriptor(const char **path, struct fos_place *place, struct position *at) {
+    struct fos_file *file = named_file(*path, &place->descriptor);
+    if (file == NULL) return 0;
+    place->mount = file->state == FOS_FILE_MESSAGE ? fos_file_usable(file) : NULL;
+    at->directory = file->inode;
+    fos_file_put(NULL, file);
+    if (place->mount == NULL) {
+        place->descriptor = -1;
+        return 0;
+    }
+    *path += strlen(*path);
+    return 1;
+}
+
 // Where a walk begins. 0, -errno or FOS_PASS.
 static long begin(struct fos_context *context, long directory, const char **path, uint32_t flags, struct fos_place *place, struct position *at) {
     const char *text = *path;
@@ -127,6 +151,7 @@ static long begin(struct fos_context *context, long directory, const char **path
         place->mount = fos_mount_of_path(text, path);
         at->directory = FOS_ROOT_INODE;
         if (place->mount != NULL) return 0;
+        if ((flags & FOS_WALK_DESCRIPTOR) != 0 && begin_at_descriptor(path, place, at)) return 0;
         fos_path_to_kernel(context, text);
         return FOS_PASS;
     }
@@ -197,6 +222,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
     struct position at;
     const char *rest = path;
     place->parent = place->name_length = place->found = place->slash = place->parent_known = 0;
+    place->descriptor = -1;
     long result = begin(context, directory, &rest, flags, place, &at);
     if (result != 0) return result;
     if (fos_text_length(path, BYTES_LIMIT) >= BYTES_LIMIT) return -ENAMETOOLONG;

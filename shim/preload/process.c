@@ -159,7 +159,9 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_clone: return handle_clone(call, (struct clone_wish){(uint64_t)a[0], (uint64_t)a[1]});
     case SYS_clone3: return handle_clone(call, wish_of_clone3(call));
     case SYS_execve: return execute(call, 2);
-    case SYS_execveat: return execute(call, 3);
+    case SYS_execveat:
+        fos_calls_before_execveat(a[0]);
+        return execute(call, 3);
     case SYS_prctl:
         if (a[0] == PR_SET_SECCOMP) fos_give_up();
         return FOS_PASS;

@@ -72,7 +72,7 @@ uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode) {
 
 int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags) {
     struct fos_attributes attributes;
-    if ((open_flags & O_ACCMODE) != O_RDONLY || !fos_cached_attributes(mount, inode, &attributes)) return 0;
+    if ((open_flags & (O_ACCMODE | O_PATH)) != O_RDONLY || !fos_cached_attributes(mount, inode, &attributes)) return 0;
     if (attributes.links == 0 || ((attributes.mode & S_IFMT) != S_IFDIR && attributes.size > LARGEST_BYTES)) return 0;
     uint32_t place = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % REFERENCES;
     if (seize(place)) give_along(context, place);

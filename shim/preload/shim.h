@@ -78,6 +78,8 @@ void fos_calls_after_fork(int child);
 enum { FOS_WORD_BYTES = 64 };
 int fos_calls_before_exec(char *word);
 void fos_calls_exec_failed(void);
+// Earlier yet, of an execveat: its descriptor, if it is ours, becomes the kernel's.
+void fos_calls_before_execveat(long fd);
 
 // The process is about to do something after which the shim cannot keep its promises (chroot, unshare, a system call
 // filter, a shared descriptor table): every descriptor becomes the kernel's, and no handler is called any more.

@@ -194,6 +194,8 @@ static void call(void) {
     switch (below(63)) {
     case 0: case 1: case 2: case 3: case 4: {
         int flags = open_flags();
+        // A name only, as fchmodat(3) opens one.
+        if ((flags & (O_NOFOLLOW | O_CREAT)) == O_NOFOLLOW) flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
         if (*fd >= 0) close(*fd);
         *fd = open(name(one), flags, 0644);
         snprintf(subject, sizeof subject, "%s %o", one, flags);
@@ -272,9 +274,11 @@ static void call(void) {
     case 43:
         result = readlink(name(one), (char *)data, 200);
         return say("readlink", one, result, result > 0 ? hash(data, (size_t)result) : 0);
-    case 44:
+    case 44: {
         name(one);
-        return say("chmod", one, chmod(one, 0600 | below(0200)), 0);
+        mode_t mode = 0600 | below(0200);
+        return say("chmod", one, mode & 1 ? fchmodat(AT_FDCWD, one, mode, AT_SYMLINK_NOFOLLOW) : chmod(one, mode), 0);
+    }
     case 45: return say("fchmod", subject, fchmod(*fd, 0600 | below(0200)), 0);
     case 46: return list(name(one));
     case 47:

@@ -41,6 +41,14 @@ struct fos_attributes {  // 128 bytes, as stat(2) has them
 };
 static_assert(sizeof(struct fos_attributes) == 128, "attributes layout");
 
+// The reply to who has made a name in a directory (not to the front end, whose kernel knows what it has changed): so that
+// what was kept of the directory, whose epoch has moved, need not be asked for. `directory` is there if the reply's length
+// says so.
+struct fos_made {
+    struct fos_attributes made, directory;
+};
+static_assert(offsetof(struct fos_made, directory) == 128, "made layout");
+
 enum fos_attributes_flag {
     FOS_ATTRIBUTES_VOLATILE = 1,  // may change without the epoch: ask again each time
     FOS_ATTRIBUTES_SHARDED = 2,   // of a sharded directory: the epoch keeps type, mode, owner and group true, nothing else
@@ -78,11 +86,12 @@ struct fos_setattr_request {  // SETATTR. Reply: fos_attributes
 
 // READLINK: no payload. Reply: target in bulk, bulk_length its bytes.
 
-struct fos_symlink_request {  // SYMLINK; name follows; target in bulk. Reply: fos_attributes
+struct fos_symlink_request {  // SYMLINK; name follows; target in bulk. Reply: fos_made
     uint32_t name_length, target_length;
 };
 
-struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none for TMPFILE). Reply: fos_attributes
+struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none for TMPFILE). Reply: fos_made, of what
+                           // was there already or has no name its attributes alone
     uint32_t mode;         // type (MKNOD) and permission bits, before umask
     uint32_t umask;
     uint32_t device;       // MKNOD of a device
@@ -92,7 +101,7 @@ struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none 
 };
 // Reply flag FOS_CREATED: the file is new.
 
-// UNLINK, RMDIR: payload = name. Empty reply.
+// UNLINK, RMDIR: payload = name. Reply: fos_attributes of the directory, or empty.
 
 struct fos_rename_request {  // RENAME; header inode = old parent; old name then new name follow. Empty reply
     uint64_t new_parent;
@@ -101,7 +110,7 @@ struct fos_rename_request {  // RENAME; header inode = old parent; old name then
     uint32_t reserved;
 };
 
-struct fos_link_request {  // LINK; header inode = parent of the new name; name follows. Reply: fos_attributes
+struct fos_link_request {  // LINK; header inode = parent of the new name; name follows. Reply: fos_made
     uint64_t target;
     uint32_t name_length;
     uint32_t reserved;
@@ -153,6 +162,7 @@ struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in 
 enum fos_readdir_flag {
     FOS_READDIR_PLUS = 1,   // with attributes, where this server owns the entry's inode
     FOS_READDIR_AHEAD = 2,  // the client looks ahead, nobody has read the directory: its access time stays
+    FOS_READDIR_SHORT = 4,  // records without attributes have no room for them: the name follows at offset 24
     FOS_READDIR_SHARDS_SHIFT = 16,  // between servers: the upper half says how many shards the directory has
 };
 struct fos_directory_entry {  // then name, then zeros to a multiple of 8
@@ -162,9 +172,12 @@ struct fos_directory_entry {  // then name, then zeros to a multiple of 8
     uint16_t name_length;
     uint8_t type;             // DT_*
     uint8_t has_attributes;   // 1: `attributes` holds the entry's own (FOS_READDIR_PLUS, and the owner was this server)
-    struct fos_attributes attributes;  // zero if not
+                              // 0: they are zeros. 2: they are left out (FOS_READDIR_SHORT)
+    struct fos_attributes attributes;
 };
 static_assert(offsetof(struct fos_directory_entry, attributes) == 24, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, record_length) == 16 && offsetof(struct fos_directory_entry, name_length) == 20, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, type) == 22 && offsetof(struct fos_directory_entry, has_attributes) == 23, "entry layout");
 
 struct fos_fallocate_request { uint64_t offset, length; uint32_t mode, reserved; };  // mode as fallocate(2). Empty reply
 struct fos_lseek_request { uint64_t offset; uint32_t whence, reserved; };            // SEEK_DATA 3, SEEK_HOLE 4
@@ -195,7 +208,7 @@ struct fos_cancel_request { uint32_t channel, sequence; };          // CANCEL: e
 struct fos_forget_item { uint64_t inode, count; };
 
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
-    uint32_t open_flags, reserved;
+    uint32_t open_flags, reserved;  // with O_PATH the reference is for nothing, and needs no access
 };
 // RELEASE: `count` references. flags 1: also drops flocks of owner; 2, 4: all of these were open for reading, for writing,
 // so that what they granted ends with them. Without 2 and 4 it ends with the client's last reference to the inode.

@@ -1,0 +1,54 @@
+// The last listing that came whole, kept for who lists the directory again: rm looks into each directory before it goes into
+// it, and programs that watch directories list the same ones over and over.
+//
+// It is true while the directory's epoch stands (fos/channel.h). Only one is kept, of bounded size, in memory that listings use
+// over and over: to keep one costs little more than to pass it on.
+// Invariant: it is written under its sequence word, and what was read of it counts only if the word is the same afterwards. A
+// writer that never comes back leaves it to nobody.
+#define _GNU_SOURCE
+#include "calls.h"
+
+enum { MOST_BYTES = 65536 };
+
+static struct {
+    uint32_t sequence;  // odd while it is written
+    uint32_t owner;     // fos_connection_tag
+    uint64_t directory;
+    uint32_t epoch, bytes;
+} kept;
+static uint8_t kept_records[MOST_BYTES];
+
+void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const uint8_t *records, size_t bytes) {
+    if (!fos_cache_enabled() || bytes > MOST_BYTES) return;
+    uint32_t before = fos_load_relaxed_u32(&kept.sequence);
+    if ((before & 1) != 0 || !fos_compare_exchange_u32(&kept.sequence, before, before + 1)) return;
+    fos_fence();
+    kept.owner = fos_connection_tag(mount);
+    kept.directory = directory;
+    kept.epoch = epoch;
+    kept.bytes = (uint32_t)bytes;
+    memcpy(kept_records, records, bytes);
+    fos_store_release_u32(&kept.sequence, before + 2);
+}
+
+int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t cookie, struct fos_listing *listing) {
+    listing->sequence = fos_load_acquire_u32(&kept.sequence);
+    if ((listing->sequence & 1) != 0 || kept.directory != directory || kept.owner != fos_connection_tag(mount)) return 0;
+    listing->epoch = kept.epoch;
+    listing->bytes = kept.bytes;
+    listing->records = kept_records;
+    if (listing->bytes > MOST_BYTES || !fos_epoch_stands(mount, directory, listing->epoch)) return 0;
+    for (uint64_t passed = 0; passed != cookie;) {
+        struct fos_directory_entry record;
+        if (listing->bytes == 0 || fos_listed(listing->records, listing->bytes, &record) == NULL) return 0;
+        passed = record.next;
+        listing->records += record.record_length;
+        listing->bytes -= record.record_length;
+    }
+    return fos_listing_stands(listing);
+}
+
+int fos_listing_stands(const struct fos_listing *listing) {
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return fos_load_relaxed_u32(&kept.sequence) == listing->sequence;
+}
