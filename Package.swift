@@ -50,8 +50,8 @@ let package = Package(
         .target(
             name: "Simulation",
             dependencies: [
-                "Simulator", "NameService", "FileService", "FileStorage", "MemoryService", "Fleet", "Messaging", "FosCommand", "CFosWire",
-                "CPlatform", "CHwloc",
+                "Simulator", "NameService", "FileService", "FileStorage", "MemoryService", "PlacementService", "Fleet", "Messaging",
+                "FosCommand", "CFosWire", "CPlatform", "CHwloc",
             ], swiftSettings: strict),
         .target(
             name: "ScaleStudy",

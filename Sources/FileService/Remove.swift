@@ -184,7 +184,7 @@ extension FileServer {
     /// From here on the turn's notices are the coordinator's to await.
     mutating func participate(_ cookie: UInt64) {
         guard let letter = turn.letter else { return }
-        // Acknowledgements name a continuation, which a recovered transaction, without a client, has none of.
+        // The upper half counts the coordinator's lives (`cookie`); acknowledgements name its continuation alone.
         turn.cookie = cookie & UInt64(UInt32.max)
         turn.replyTo = Request(letter: letter).envelope.pointee.from
         turn.isCoordinator = false

@@ -23,7 +23,7 @@ extension NameServer {
         if let privilege, UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue {
             return ask(privilege, request, parsed, kernel)
         }
-        answer(request.envelope, apply(request, parsed), kernel)
+        commit(request, parsed, kernel)
     }
 
     private mutating func ask<K: Kernel>(_ privilege: MailboxAddress, _ request: Request, _ parsed: NameRequest, _ kernel: K) {
@@ -58,24 +58,26 @@ extension NameServer {
             if allowed, case .valid(let parsed) = NameRequest.parse(
                 request.payload, needsName: true, needsTarget: UInt32(request.operation) == FOS_OP_NAME_REDIRECT.rawValue)
             {
-                status = apply(request, parsed)
+                // The server that was asked may have been this one's predecessor when the question was sent.
+                let owner = owner(parsed.name.hash)
+                if owner == member { commit(request, parsed, kernel) } else { forward(request, to: owner, kernel) }
+                continuations.remove(id)
+                return
             }
         }
         answer(request.envelope, status, kernel)
         continuations.remove(id)
     }
 
-    /// The change itself. A status.
-    private mutating func apply(_ request: Request, _ parsed: NameRequest) -> Int32 {
+    /// The change itself, at either copy. A status.
+    mutating func apply(_ request: Request, _ parsed: NameRequest) -> Int32 {
         guard !isDead(request.envelope) else { return -ESTALE }
-        return UInt32(request.operation) == FOS_OP_NAME_REDIRECT.rawValue
-            ? redirect(request.envelope, parsed) : register(request.envelope, parsed)
-    }
-
-    /// The client that a change belongs to; none for the kernel's.
-    private func client(_ envelope: UnsafePointer<fos_envelope>) -> (UInt32, UInt32) {
-        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue
-            ? (envelope.pointee.client, envelope.pointee.client_generation) : (0, 0)
+        switch UInt32(request.operation) {
+        case FOS_OP_NAME_REDIRECT.rawValue: return redirect(request.envelope, parsed)
+        case FOS_OP_NAME_DEREGISTER.rawValue: return remove(request.envelope, parsed)
+        case FOS_OP_NAME_MEMBER_DEAD.rawValue: return removeDead(parsed)
+        default: return register(request.envelope, parsed)
+        }
     }
 
     private mutating func register(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest) -> Int32 {
@@ -138,11 +140,11 @@ extension NameServer {
         }
         let hash = parsed.name.hash
         guard owner(hash) == member else { return forward(request, to: owner(hash), kernel) }
-        answer(request.envelope, remove(request.envelope, parsed), kernel)
+        guard !parsed.name.isProtected || isKernel(request.envelope) else { return answer(request.envelope, -EACCES, kernel) }
+        commit(request, parsed, kernel)
     }
 
     private mutating func remove(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest) -> Int32 {
-        guard !parsed.name.isProtected || isKernel(envelope) else { return -EACCES }
         let entry = table.find(parsed.name, hash: parsed.name.hash)
         guard entry != NameTable.none else { return -ENOENT }
         guard parsed.fixed.member.mailbox != 0 else {
@@ -212,11 +214,7 @@ extension NameServer {
         guard parsed.name.count == 0 else {
             let hash = parsed.name.hash
             guard owner(hash) == member else { return forward(request, to: owner(hash), kernel) }
-            let entry = table.find(parsed.name, hash: hash)
-            let index = entry == NameTable.none ? NameTable.none : table.member(entry, mailbox: mailbox)
-            guard index != NameTable.none else { return answer(request.envelope, -ENOENT, kernel) }
-            table.removeMember(index)
-            return answer(request.envelope, 0, kernel)
+            return commit(request, parsed, kernel)
         }
         for index in 0..<table.membersUsed
         where table.members[Int(index)].entry != NameTable.none && table.members[Int(index)].member.mailbox == mailbox {
@@ -229,6 +227,14 @@ extension NameServer {
             return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
         }
         sendDead(id, from: 0, kernel)
+    }
+
+    private mutating func removeDead(_ parsed: NameRequest) -> Int32 {
+        let entry = table.find(parsed.name, hash: parsed.name.hash)
+        let index = entry == NameTable.none ? NameTable.none : table.member(entry, mailbox: parsed.fixed.member.mailbox)
+        guard index != NameTable.none else { return -ENOENT }
+        table.removeMember(index)
+        return 0
     }
 
     private mutating func sendDead<K: Kernel>(_ id: ContinuationID, from first: Int, _ kernel: K) {

@@ -108,7 +108,7 @@ extension NameServer {
         var index = first
         while index < table.entriesUsed {
             let entry = table.entries[Int(index)]
-            if entry.isUsed {
+            if entry.isUsed, owner(entry.hash) == self.member {
                 let fixed = MemoryLayout<fos_name_record>.size
                 let members = Int(entry.memberCount) * MemoryLayout<fos_name_member>.size
                 let length = (fixed + members + Int(entry.nameLength) + Int(entry.targetLength) + 7) & ~7

@@ -1,10 +1,11 @@
 // NameServer: a member of the name fleet, which leads from symbolic names to mailboxes (paper, section 3.2).
 //
-// Role: names are sharded over the fleet by hash; any member can be sent any request and forwards what it does not own.
+// Role: names are sharded over the fleet by hash, each at two members (NameServer+Copies); any member can be sent any request and
+// forwards what it does not serve.
 // Protocol: <fos/name.h>. LOOKUP, REGISTER, DEREGISTER, REDIRECT and LOAD of a name run at its owner in one
 // transaction. LIST and a MEMBER_DEAD without a name visit the whole fleet, one member after the other, with a
 // continuation. A client's REGISTER and REDIRECT wait for the privilege fleet's word if there is one.
-// Invariants: a name is kept by its owner only; names under /sys/ change by kernel messages only; what a client made
+// Invariants: a name is served by its owner only; names under /sys/ change by kernel messages only; what a client made
 // ends with it, also when its last request arrives after the news of its death; lookups allocate nothing.
 // Authority: a kernel may do all. Others register for themselves, and change what their own uid made, or, as root
 // or with FOS_RIGHT_ADMIN, anything outside /sys/.
@@ -43,6 +44,10 @@ enum NameWait: UInt8 {
     case check
     /// A removal from all shards: member `position` is at it.
     case dead
+    /// A change that the other copy is to take: `status` is the answer.
+    case copy
+    /// A copy of what was there before a server died; nobody is answered by it.
+    case piece
 }
 
 struct NameContinuation: BitwiseCopyable {
@@ -50,11 +55,12 @@ struct NameContinuation: BitwiseCopyable {
     var position: UInt32
     /// LIST: bytes written to the client's bulk so far.
     var bytes: UInt32
+    var status: Int32 = 0
 }
 
 public struct NameServer: Server, ~Copyable {
     let member: Int
-    let membership: Membership
+    var membership: Membership
     let matrix: DistanceMatrix
     let distances: DistanceView
     let privilege: MailboxAddress?
@@ -65,6 +71,10 @@ public struct NameServer: Server, ~Copyable {
     /// Clients known to be dead, by index modulo the size: (client, generation).
     let graves: UnsafeMutablePointer<(client: UInt32, generation: UInt32)>
     static var graveCount: UInt32 { 1_024 }
+    /// What is to be copied next; nil: nothing.
+    var copied: CopyCursor?
+    /// A piece is under way.
+    var isCopying = false
 
     /// - Parameters:
     ///   - member: this server's index in the fleet.
@@ -102,7 +112,8 @@ public struct NameServer: Server, ~Copyable {
             guard let base = buffer.baseAddress else { preconditionFailure("an initial name is empty") }
             let name = NameView(bytes: base, count: buffer.count)
             precondition(NameRequest.isWellFormed(name), "an initial name is malformed")
-            guard owner(name.hash) == member else { return }
+            let owner = owner(name.hash)
+            guard owner == member || follower(of: owner) == member else { return }
             precondition(table.find(name, hash: name.hash) == NameTable.none, "an initial name is given twice")
             let entry = table.insert(name, hash: name.hash, ownerUID: 0, isMany: initial.isMany)
             precondition(entry != NameTable.none && !initial.members.isEmpty, "an initial name has no room or no member")
@@ -112,24 +123,31 @@ public struct NameServer: Server, ~Copyable {
         }
     }
 
-    /// The member that owns names of a hash.
-    func owner(_ hash: UInt64) -> Int { Int((hash >> 32) % UInt64(membership.count)) }
-
     // MARK: Requests
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         switch UInt32(request.operation) {
+        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue, FOS_OP_NAME_DEREGISTER.rawValue, FOS_OP_NAME_MEMBER_DEAD.rawValue:
+            if UInt32(request.message.pointee.flags) & FOS_NAME_COPY.rawValue != 0 { takeCopy(request, kernel) } else { serveChange(request, kernel) }
         case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
-        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue: change(request, kernel)
-        case FOS_OP_NAME_DEREGISTER.rawValue: deregister(request, kernel)
         case FOS_OP_NAME_LIST.rawValue: list(request, kernel)
-        case FOS_OP_NAME_MEMBER_DEAD.rawValue: memberDead(request, kernel)
+        case FOS_OP_NAME_SHARD_PIECE.rawValue: takePiece(request, kernel)
+        case FOS_OP_SERVER_GONE.rawValue: serverGone(request, kernel)
+        case FOS_OP_SERVER_BACK.rawValue: break
         case FOS_OP_NAME_LOAD.rawValue: load(request, kernel)
         case FOS_OP_CLIENT_GONE.rawValue: clientGone(request.envelope)
-        case FOS_OP_TICK.rawValue: break
+        case FOS_OP_TICK.rawValue: copyNext(kernel)
         case FOS_OP_PING.rawValue: answer(request.envelope, 0, kernel)
         case FOS_OP_STATISTICS.rawValue: answerStatistics(request.envelope, kernel)
         default: answer(request.envelope, -ENOSYS, kernel)
+        }
+    }
+
+    private mutating func serveChange<K: Kernel>(_ request: Request, _ kernel: K) {
+        switch UInt32(request.operation) {
+        case FOS_OP_NAME_DEREGISTER.rawValue: deregister(request, kernel)
+        case FOS_OP_NAME_MEMBER_DEAD.rawValue: memberDead(request, kernel)
+        default: change(request, kernel)
         }
     }
 
@@ -140,6 +158,8 @@ public struct NameServer: Server, ~Copyable {
         case .check: finishCheck(response, id, kernel)
         case .list: continueList(response, id, kernel)
         case .dead: continueDead(response, id, kernel)
+        case .copy: finishCopy(id, kernel)
+        case .piece: finishPiece(id, kernel)
         }
     }
 
@@ -148,7 +168,8 @@ public struct NameServer: Server, ~Copyable {
         statistics.member = UInt32(member)
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
-        statistics.names = UInt64(table.count)
+        statistics.names = 0
+        for index in 0..<Int(table.entriesUsed) where table.entries[index].isUsed && owner(table.entries[index].hash) == member { statistics.names += 1 }
     }
 
     // MARK: Answers
@@ -184,7 +205,8 @@ public struct NameServer: Server, ~Copyable {
         switch kernel.forward(request.letter, to: membership[owner]) {
         case .sent: break
         case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
-        case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
+        // It is dead, and the news of it on its way here; its follower serves the name then.
+        case .stale: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
         }
     }
 
@@ -235,8 +257,16 @@ public struct NameServer: Server, ~Copyable {
     }
     /// The request is of a client whose death is known: it was forwarded, and the news was faster.
     func isDead(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
-        let grave = graves[Int(envelope.pointee.client % Self.graveCount)]
-        return UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue
-            && grave.client == envelope.pointee.client && grave.generation == envelope.pointee.client_generation
+        let (client, generation) = client(envelope)
+        return isDead(client: client, generation)
+    }
+    func isDead(client: UInt32, _ generation: UInt32) -> Bool {
+        let grave = graves[Int(client % Self.graveCount)]
+        return client != 0 && grave.client == client && grave.generation == generation
+    }
+    /// The client that a change belongs to, its own request or the copy of one; none for the kernel's.
+    func client(_ envelope: UnsafePointer<fos_envelope>) -> (UInt32, UInt32) {
+        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue || isPeer(envelope)
+            ? (envelope.pointee.client, envelope.pointee.client_generation) : (0, 0)
     }
 }

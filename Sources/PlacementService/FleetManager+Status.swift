@@ -1,6 +1,6 @@
 // FLEET_STATUS: how the fleet is, for `fos fleet` and `.fos/placement`.
 
-import CFosWire
+public import CFosWire
 import Glibc
 import Messaging
 
@@ -13,6 +13,16 @@ extension FleetManager {
             return answer(request, -EINVAL, kernel)
         }
         for index in 0..<count { room.storeBytes(of: status(of: index), toByteOffset: index * size, as: fos_fleet_member.self) }
+        let message = kernel.scratch()
+        message.setBody(summary(kernel.monotonic))
+        message.pointee.bulk_offset = request.message.pointee.bulk_offset
+        message.pointee.bulk_length = UInt32(count * size)
+        reply(request, message, kernel)
+    }
+
+    /// The fleet in one record: its size and bounds, and its last change or the one under way.
+    /// - Parameter now: monotonic ns.
+    public func summary(_ now: UInt64) -> fos_fleet_summary {
         var summary = fos_fleet_summary()
         summary.service = FOS_SERVICE_FILE.rawValue
         summary.members = UInt32(serving)
@@ -20,12 +30,8 @@ extension FleetManager {
         summary.minimum = UInt32(minimum)
         summary.maximum = UInt32(count)
         summary.is_automatic = wanted == 0 ? 1 : 0
-        change.describe(&summary, kernel.monotonic, servers: servers, count: count)
-        let message = kernel.scratch()
-        message.setBody(summary)
-        message.pointee.bulk_offset = request.message.pointee.bulk_offset
-        message.pointee.bulk_length = UInt32(count * size)
-        reply(request, message, kernel)
+        change.describe(&summary, now, servers: servers, count: count)
+        return summary
     }
 
     private func status(of index: Int) -> fos_fleet_member {

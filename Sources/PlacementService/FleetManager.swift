@@ -49,15 +49,18 @@ public struct FleetManager: Server, ~Copyable {
     /// Intervals without a report, while there is more than the least number of servers.
     var quietIntervals = 0
 
-    static var interval: UInt64 { 100_000_000 }
+    /// Between two looks at the fleet, ns.
+    let interval: UInt64
 
     /// - Parameters:
     ///   - places: mailboxes of all file servers that may serve, in order of member index.
     ///   - serving: how many of them serve from the start.
     ///   - minimum, automaticMaximum: bounds of what the policy chooses; `places` bounds what an administrator can.
     ///   - distances: between cores, for the choice of the next place.
+    ///   - interval: between two looks at the fleet, ns.
     public init(
-        places: [MailboxAddress], serving: Int, minimum: Int, automaticMaximum: Int, distances: DistanceMatrix, policy: FleetPolicy = FleetPolicy()
+        places: [MailboxAddress], serving: Int, minimum: Int, automaticMaximum: Int, distances: DistanceMatrix, policy: FleetPolicy = FleetPolicy(),
+        interval: UInt64 = 100_000_000
     ) {
         precondition(!places.isEmpty && places.count <= Int(FOS_FLEET_MEMBERS_MAX), "a managed fleet has 1 to 256 places")
         precondition((1...places.count).contains(serving) && (1...serving).contains(minimum), "a fleet begins within its bounds")
@@ -73,6 +76,7 @@ public struct FleetManager: Server, ~Copyable {
         self.minimum = minimum
         self.automaticMaximum = min(max(automaticMaximum, serving), count)
         self.policy = policy
+        self.interval = interval
     }
 
     deinit {
@@ -140,7 +144,7 @@ public struct FleetManager: Server, ~Copyable {
             conclude(kernel)
         }
         let now = kernel.monotonic
-        if now &- lastDecision >= Self.interval {
+        if now &- lastDecision >= interval {
             lastDecision = now
             decide(kernel)
         }

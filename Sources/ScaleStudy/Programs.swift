@@ -69,7 +69,7 @@ class Repeating: SimProgram {
     private static func isCall(_ step: SimStep) -> Bool {
         switch step {
         case .call, .callTo: true
-        case .pause, .end: false
+        case .callName, .pause, .end: false
         }
     }
     /// Whether setting up goes on although its last request was answered so.

@@ -11,6 +11,7 @@ import Fleet
 public import MemoryService
 public import Messaging
 public import NameService
+import PlacementService
 public import Simulator
 
 public struct FleetPlan: Sendable {
@@ -20,6 +21,8 @@ public struct FleetPlan: Sendable {
     public var memoryCores: [Int] = []
     /// What each memory server is told.
     public var memory = MemoryOptions(limitBytes: 1 << 30, reserveBytes: 0)
+    /// Where the fleet manager is, and what it goes by; nil: the file fleet keeps its size.
+    public var manager: (core: Int, plan: ManagerPlan)?
     /// Pages of 4 KiB that each file server may take.
     public var pagesPerServer = 4096
     public var rootMode: UInt32 = 0o777
@@ -37,6 +40,8 @@ public final class SimulatedFleets {
     public let files: [MailboxAddress]
     public let names: [MailboxAddress]
     public let memory: [MailboxAddress]
+    /// The fleet manager's.
+    public let placement: MailboxAddress?
 
     /// Puts the fleets on a machine, and runs until they are ready.
     /// - Parameters:
@@ -55,11 +60,13 @@ public final class SimulatedFleets {
         names = plan.nameCores.map(place)
         files = plan.fileCores.map(place)
         memory = plan.memoryCores.map(place)
+        placement = plan.manager.map { place($0.core) }
         for member in names.indices { host.add(NameMember(nameServer(member)), at: names[member]) }
         for member in files.indices { host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member]) }
         for member in memory.indices {
             host.add(wrapMemory?(self, member) ?? MemoryMember(memoryServer(member)), at: memory[member])
         }
+        if let placement, let manager = plan.manager { host.add(fleetManager(manager.plan), at: placement) }
         host.fallback = files
         host.tickAll()
         host.run(until: host.time + 1_000_000_000)
@@ -71,9 +78,21 @@ public final class SimulatedFleets {
     ) -> FileServer<Store> {
         FileServer(
             member: member, members: files, credits: plan.pagesPerServer,
-            root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, sharding: plan.sharding, store: store,
-            incarnation: incarnation, hasRoot: hasRoot, isJoining: isJoining)
+            root: RootAttributes(uid: 0, gid: 0, mode: plan.rootMode, born: host.now), seed: host.options.seed, sharding: plan.sharding,
+            store: store,
+            incarnation: incarnation, hasRoot: hasRoot, serving: plan.manager?.plan.serving,
+            isJoining: isJoining || member >= plan.manager?.plan.serving ?? files.count, manager: placement)
     }
+
+    private func fleetManager(_ plan: ManagerPlan) -> ManagerMember {
+        ManagerMember(
+            FleetManager(
+                places: files, serving: plan.serving, minimum: plan.serving, automaticMaximum: files.count, distances: distances,
+                policy: plan.policy, interval: UInt64(plan.intervalNanoseconds)),
+            serving: plan.serving)
+    }
+    /// Changes of the file fleet's size that are over.
+    public var changes: [FleetChangeRecord] { placement.flatMap { host.server(at: $0) as? ManagerMember }?.changes ?? [] }
 
     public func memoryServer(_ member: Int) -> MemoryServer { MemoryServer(member: member, members: memory, options: plan.memory) }
 

@@ -20,7 +20,11 @@ public final class SimClient {
     public internal(set) var isAlive = true
     public private(set) var threads: [SimThread] = []
     /// Mailboxes of name servers, which a client is given when it connects. Empty: it learns epochs from its microkernel.
-    public var nameServers: [MailboxAddress] = []
+    public var nameServers: [MailboxAddress] = [] {
+        didSet { nameServers.sort { distance($0) != distance($1) ? distance($0) < distance($1) : $0.rawValue < $1.rawValue } }
+    }
+    /// Name servers that have stopped answering.
+    private var avoided: [MailboxAddress] = []
     /// Called with each notice; afterwards it is acknowledged.
     public var onNotice: ((fos_notice) -> Void)?
     /// Regions it was sent, by token.
@@ -80,6 +84,15 @@ public final class SimClient {
     }
 
     // MARK: Names
+
+    private func distance(_ mailbox: MailboxAddress) -> Int { host.topology.distance(from: core, to: mailbox.core) }
+    /// The nearest name server that answers, as far as this client knows; nil if it was given none.
+    var nameServer: MailboxAddress? { nameServers.first { !avoided.contains($0) } ?? nameServers.first }
+    /// One is asked no more until none is left.
+    func steerAway(from mailbox: MailboxAddress) {
+        avoided.append(mailbox)
+        if avoided.count >= nameServers.count { avoided = [] }
+    }
 
     /// The epoch of a mailbox as this client has it.
     func epoch(of mailbox: MailboxAddress) -> UInt32 {

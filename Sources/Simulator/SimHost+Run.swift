@@ -146,7 +146,7 @@ extension SimHost {
         let letter = letters[number]
         guard let server = mailbox.server else { preconditionFailure("a letter waits for a server that has crashed") }
         totals.queueing += time - letter.pointee.envelope.arrived
-        letter.pointee.envelope.arrived = time / 1000
+        letter.pointee.envelope.arrived /= 1000
         if Mark(rawValue: letter.pointee.envelope.reserved1).way == .remote { mailbox.remote -= 1 }
         letter.pointee.envelope.reserved1 = 0
         onDeliver?(letter, mailbox.address)
@@ -188,7 +188,7 @@ extension SimHost {
     private func planTick(_ mailbox: SimMailbox) {
         guard mailbox.workedSinceTick || mailbox.wantsTick, !mailbox.tickIsPlanned else { return }
         mailbox.tickIsPlanned = true
-        events.schedule(.tick, at: time + 10_000_000_000, target: mailbox.number)
+        events.schedule(.tick, at: time + options.tickInterval, target: mailbox.number)
     }
 
     private func tick(_ mailbox: SimMailbox) {

@@ -27,6 +27,8 @@ public struct SimOptions: Sendable {
     public var bulkBytes = 65536
     /// Records kept of each server's trace; 0: none, which is faster.
     public var traceRecords = 0
+    /// Between two ticks of a server that works or asks for them.
+    public var tickInterval: VirtualTime = 10_000_000_000
     /// Sends of one request until it counts as stuck.
     public var retriesMax = 5_000
     /// Mailboxes a core may have, with its microkernel's own.

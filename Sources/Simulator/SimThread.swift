@@ -14,6 +14,8 @@ public enum SimStep {
     case call
     case callTo(MailboxAddress)
     /// Work of the program's own.
+    /// To the nearest name server that has not stopped answering.
+    case callName
     case pause(VirtualTime)
     case end
 }
@@ -44,7 +46,10 @@ public final class SimThread {
     /// How often the present request met a mailbox that has changed.
     private var stales = 0
     private var destination = MailboxAddress(rawValue: 0)
-    private var isOwnerRoute = true
+    private enum Route { case owner, mailbox, names }
+    private var route = Route.owner
+    /// Whom the client's own look-up was sent to.
+    private var lookedUpAt = MailboxAddress(rawValue: 0)
     /// The mailbox whose server has the request.
     var holder = SimHost.underWay
     var sentEnvelope = fos_envelope()
@@ -131,7 +136,11 @@ public final class SimThread {
         switch state {
         case .pausing: advance()
         case .resending:
-            if isOwnerRoute { destination = owner }
+            switch route {
+            case .owner: destination = owner
+            case .names: destination = client.nameServer ?? destination
+            case .mailbox: break
+            }
             send()
         default: break
         }
@@ -147,12 +156,16 @@ public final class SimThread {
     private func advance() {
         switch program.step(self) {
         case .call:
-            isOwnerRoute = true
+            route = .owner
             destination = owner
             beginCall()
         case .callTo(let mailbox):
-            isOwnerRoute = false
+            route = .mailbox
             destination = mailbox
+            beginCall()
+        case .callName:
+            route = .names
+            destination = client.nameServer ?? MailboxAddress(rawValue: 0)
             beginCall()
         case .pause(let time):
             state = .pausing
@@ -273,7 +286,9 @@ public final class SimThread {
     private func lookUp() {
         stales += 1
         client.learn(destination, epoch: host.epoch(of: destination))
-        guard let server = client.nameServers.first(where: { host.server(at: $0) != nil }), isOwnerRoute else { return backOff() }
+        if route == .names { client.steerAway(from: destination) }
+        guard route == .owner, let server = client.nameServer else { return backOff() }
+        lookedUpAt = server
         let name = "/sys/file"
         let letter = replyLetter
         letter.pointee.message = fos_message()
@@ -291,6 +306,7 @@ public final class SimThread {
     }
 
     private func lookedUp(_ letter: UnsafeMutablePointer<fos_letter>) {
+        if letter.pointee.message.status == Int32(FOS_TRANSPORT_STALE.rawValue) { client.steerAway(from: lookedUpAt) }
         let payload = Request(letter: letter).payload
         let head = MemoryLayout<fos_name_reply>.size
         if letter.pointee.message.status == 0, payload.count >= head {

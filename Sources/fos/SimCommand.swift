@@ -136,6 +136,11 @@ struct SimCommand: ParsableCommand {
         print("hops         \(grouped(result.totals.hops))")
         let totals = result.totals
         print("faults       \(totals.delayed) delayed, \(totals.refused) refused, \(totals.stale) stale, \(totals.retried) sent again, \(totals.answeredForTheDead) answered for the dead")
+        for change in result.fleetChanges {
+            print(
+                "fleet        \(change.from) to \(change.to) servers at \(microseconds(change.at * 1000)), in \(microseconds(change.nanoseconds * 1000)): "
+                    + "\(grouped(change.slots)) slots, \(grouped(change.inodes)) inodes moved; \(grouped(change.forwarded)) requests forwarded, \(grouped(change.delayed)) delayed")
+        }
         print("checks       " + (result.isCorrect ? "passed" : "\(result.violations.count) failed"))
         if !result.isCorrect { printFailure(result) }
     }
@@ -159,6 +164,14 @@ struct SimCommand: ParsableCommand {
         }
     }
 
+    private func report(_ change: FleetChangeRecord) -> JSON {
+        .object([
+            ("from", .number(UInt64(change.from))), ("to", .number(UInt64(change.to))), ("endedNanoseconds", .number(change.at)),
+            ("nanoseconds", .number(change.nanoseconds)), ("slots", .number(change.slots)), ("inodes", .number(change.inodes)),
+            ("forwarded", .number(change.forwarded)), ("delayed", .number(change.delayed)),
+        ])
+    }
+
     private func report(_ result: RunResult) -> JSON {
         let totals = result.totals
         return .object([
@@ -167,6 +180,7 @@ struct SimCommand: ParsableCommand {
             ("messages", .number(totals.messages)), ("serverMessages", .number(totals.serverMessages)), ("hops", .number(totals.hops)),
             ("delayed", .number(totals.delayed)), ("refused", .number(totals.refused)), ("stale", .number(totals.stale)),
             ("sentAgain", .number(totals.retried)), ("answeredForTheDead", .number(totals.answeredForTheDead)),
+            ("fleetChanges", .array(result.fleetChanges.map(report))),
             ("violations", .array(result.violations.map { .string("\($0)") })),
         ])
     }

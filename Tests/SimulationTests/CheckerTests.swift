@@ -69,6 +69,21 @@ import Testing
         #expect(!verdict([born, (.append(word: 1, value: 8, status: 0), 3, 4)]))
     }
 
+    @Test func namesLeadToWhoRegisteredThem() {
+        func verdict(_ history: [(NameOperation, UInt64, UInt64)]) -> Bool {
+            let timed = history.map { Timed($0.0, invoked: $0.1, returned: $0.2, thread: 0) }
+            if case .linearizable = LinearizabilityChecker<NameModel>().check(timed, from: 0) { return true }
+            return false
+        }
+        let born = (NameOperation.register(mailbox: 7, status: 0), UInt64(1), UInt64(2))
+        #expect(verdict([born, (.lookup(mailbox: 7, status: 0), 3, 4), (.register(mailbox: 8, status: -EEXIST), 5, 6), (.deregister(status: 0), 7, 8)]))
+        // Lost with its server, and from before.
+        #expect(!verdict([born, (.lookup(mailbox: 0, status: -ENOENT), 3, 4)]))
+        #expect(!verdict([born, (.deregister(status: 0), 3, 4), (.lookup(mailbox: 7, status: 0), 5, 6)]))
+        #expect(!verdict([born, (.register(mailbox: 8, status: 0), 3, 4)]))
+        #expect(verdict([born, (.uncertain(.deregister(status: 0)), 3, .max), (.lookup(mailbox: 0, status: -ENOENT), 5, 6)]))
+    }
+
     @Test func locksExclude() {
         func verdict(_ history: [(LockOperation, UInt64, UInt64)]) -> Bool {
             let timed = history.map { Timed($0.0, invoked: $0.1, returned: $0.2, thread: 0) }

@@ -48,6 +48,18 @@ import Testing
           "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 }, { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
         """
 
+    static let nameLosses = """
+        { "cores": 24, "fileServers": 3, "nameServers": 4,
+          "workload": { "clients": 3, "nameClients": 10, "operations": 50, "serviceNames": 12, "newcomersNanoseconds": 200000 },
+          "faults": [ { "kind": "coreLost", "fleet": "names", "withinNanoseconds": 100000 },
+                      { "kind": "delay", "per65536": 8192, "nanoseconds": 2000 }, { "kind": "refuse", "per65536": 2048 } ] }
+        """
+    static let elastic = """
+        { "cores": 48, "fileServers": 4, "manager": { "serving": 1 },
+          "load": { "clients": 24, "nanoseconds": 24000000 },
+          "workload": { "clients": 3, "operations": 60, "directories": 8, "thinkNanoseconds": 600000 },
+          "faults": [ { "kind": "delay", "per65536": 4096, "nanoseconds": 1000 } ] }
+        """
     static let stores = """
         { "cores": 16, "fileServers": 5, "nameServers": 2,
           "workload": { "clients": 6, "operations": 60, "directories": 5, "names": 3, "namespace": 20, "locks": 0, "thinkNanoseconds": 500 },
@@ -55,7 +67,7 @@ import Testing
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
+    @Test(arguments: [messages, deaths, losses, nameLosses, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")
@@ -83,12 +95,27 @@ import Testing
         }
     }
 
+    @Test func aManagedFleetFollowsItsLoad() throws {
+        let result = try ScenarioTests.run(ScenarioTests.elastic, seed: 1)
+        #expect(result.isCorrect, "\(result.violations)")
+        let changes = result.fleetChanges
+        #expect(changes.first?.from == 1 && changes.last?.to == 1 && changes.contains { $0.to >= 2 }, "\(changes)")
+        #expect(changes.allSatisfy { $0.nanoseconds > 0 && $0.slots > 0 })
+        // It grows while the load is high, and shrinks when it is not: no swinging.
+        let turn = changes.firstIndex { $0.to < $0.from } ?? 0
+        #expect(changes[..<turn].allSatisfy { $0.to > $0.from } && changes[turn...].allSatisfy { $0.to < $0.from }, "\(changes)")
+        let again = try ScenarioTests.run(ScenarioTests.elastic, seed: 1)
+        #expect(again.hash == result.hash && again.fleetChanges == changes)
+    }
+
     @Test func badFilesAreRefusedByName() {
         for (text, part) in [
             ("[]", "is no object"), ("{", "line 1"), (#"{ "cores": 5000 }"#, "1 to 4096"), (#"{ "corse": 5 }"#, "corse"),
             (#"{ "workload": { "clients": "five" } }"#, "clients"), (#"{ "faults": [ { "kind": "crash", "restart": "soon" } ] }"#, "soon"),
             (#"{ "faults": [ { "kind": "slotsMove" }, { "kind": "crash", "restart": "store" } ] }"#, "slotsMove"),
             (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
+            (#"{ "manager": { "serving": 9 } }"#, "serving"), (#"{ "faults": [ { "kind": "coreLost", "fleet": "memory" } ] }"#, "memory"),
+            (#"{ "nameServers": 1, "faults": [ { "kind": "coreLost", "fleet": "names" } ] }"#, "nameServers"),
         ] {
             do {
                 _ = try Scenario(text: text)

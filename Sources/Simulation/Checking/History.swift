@@ -21,6 +21,8 @@ public struct Violation: Sendable, CustomStringConvertible {
 public final class History {
     public private(set) var tree: [Timed<TreeOperation>] = []
     public private(set) var files: [UInt64: [Timed<FileOperation>]] = [:]
+    /// Of each name of the name service.
+    private var services: [Int: [Timed<NameOperation>]] = [:]
     public private(set) var locks: [UInt64: [Timed<LockOperation>]] = [:]
     /// Names that something may have changed, and when: what a cache or a listing says of them meanwhile is not one moment's.
     private var changes: [TreeState.Key: [(from: UInt64, to: UInt64)]] = [:]
@@ -51,6 +53,12 @@ public final class History {
         operations += 1
         locks[inode, default: []].append(Timed(operation, invoked: invoked, returned: returned, thread: thread))
     }
+    public func record(_ operation: NameOperation, ofName name: Int, invoked: UInt64, returned: UInt64, thread: Int) {
+        operations += 1
+        services[name, default: []].append(Timed(operation, invoked: invoked, returned: returned, thread: thread))
+    }
+    /// What no order excuses.
+    public func recordWrong(_ subject: String, _ text: String) { plain.append(Violation(subject, text)) }
     /// A name's meaning from a cache or a listing, which counts if nothing was changing the name.
     public func recordMeaning(directory: UInt64, name: Int, inode: UInt64, invoked: UInt64, returned: UInt64, thread: Int) {
         meanings.append(Timed(.meant(directory: directory, name: name, inode: inode), invoked: invoked, returned: returned, thread: thread))
@@ -114,6 +122,9 @@ public final class History {
         }
         for inode in files.keys.sorted() {
             report(LinearizabilityChecker<FileModel>().check(files[inode] ?? [], from: FileState()), "file \(inode)", &violations)
+        }
+        for name in services.keys.sorted() {
+            report(LinearizabilityChecker<NameModel>().check(services[name] ?? [], from: 0), "service name \(name)", &violations)
         }
         for inode in locks.keys.sorted() {
             report(LinearizabilityChecker<LockModel>().check(locks[inode] ?? [], from: LockState()), "locks of \(inode)", &violations)

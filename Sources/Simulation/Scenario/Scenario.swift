@@ -3,6 +3,7 @@
 // Role: what `fos sim --scenario FILE` reads; docs/simulation.md has the format. With a seed it is a run.
 // Invariants: an unknown member, or a number out of range, is refused with its name: a misspelt fault is no absent one.
 
+import CFosWire
 import FosCommand
 import Simulator
 
@@ -20,6 +21,9 @@ public struct FaultPlan: Sendable, Equatable {
     public var times = 1
     public var restart = Restart.empty
     public var withinNanoseconds = 200_000
+    /// coreLost: whose core.
+    public enum Fleet: String, Sendable { case files, names }
+    public var fleet = Fleet.files
     public init(kind: Kind) { self.kind = kind }
 }
 
@@ -55,12 +59,15 @@ public struct Scenario: Sendable {
     public var mailboxCapacity = 512
     /// Entries from which on a directory is spread over the servers; 0: never.
     public var shards = 0
+    /// The fleet manager runs, and says how many of the file servers serve.
+    public var manager: ManagerPlan?
     public var workload = WorkloadMix()
+    public var load = LoadPlan()
     public var faults: [FaultPlan] = []
     public init() {}
 
     /// Whether servers may lose what they had.
-    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store) || $0.kind == .coreLost } }
+    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store) || ($0.kind == .coreLost && $0.fleet == .files) } }
     /// Whether servers die.
     public var hasDeaths: Bool { faults.contains { $0.kind == .crash || $0.kind == .coreLost } }
     /// Whether slots go from server to server.
@@ -99,15 +106,23 @@ extension Scenario {
             placement = plan
         }
         if let text = try reader.string("topology") { topology = try TopologyPlan(text: text) }
+        if let json = reader.take("manager") { manager = try ManagerPlan(json: json) }
+        guard manager?.serving ?? 1 <= min(fileServers, Int(FOS_FLEET_MEMBERS_MAX)) else { throw ScenarioError("\"serving\" of manager is more than \"fileServers\"") }
+        if let json = reader.take("load") { load = try LoadPlan(json: json) }
         if let json = reader.take("workload") { workload = try WorkloadMix(json: json) }
         guard workload.memoryClients == 0 || memoryServers > 0 else { throw ScenarioError("\"memoryClients\" of workload without \"memoryServers\"") }
+        guard workload.nameClients == 0 || nameServers > 0 else { throw ScenarioError("\"nameClients\" of workload without \"nameServers\"") }
         if let json = reader.take("faults") {
             guard case .array(let list) = json else { throw ScenarioError("\"faults\" is no list") }
             for each in list { faults.append(try FaultPlan(json: each)) }
         }
         try reader.finish()
         guard shards == 0 || !hasDeaths else { throw ScenarioError("with \"shards\" servers do not die") }
+        guard nameServers > 1 || !faults.contains(where: { $0.fleet == .names }) else {
+            throw ScenarioError("a name server's core is lost, and \"nameServers\" are not two")
+        }
         // A server's store has what the server had; who owns which slot is not in it.
+        guard manager == nil || !hasDeaths else { throw ScenarioError("\"manager\" goes with no fault that ends a server") }
         guard !movesSlots || !hasStore else { throw ScenarioError("\"slotsMove\" goes with no crash whose \"restart\" is \"store\"") }
     }
 }
@@ -129,6 +144,9 @@ extension WorkloadMix {
         clients = try reader.number("clients", 1...4096) ?? clients
         threadsPerClient = try reader.number("threadsPerClient", 1...64) ?? threadsPerClient
         memoryClients = try reader.number("memoryClients", 0...4096) ?? memoryClients
+        nameClients = try reader.number("nameClients", 0...4096) ?? nameClients
+        newcomersNanoseconds = try reader.number("newcomersNanoseconds", 1...10_000_000_000) ?? newcomersNanoseconds
+        serviceNames = try reader.number("serviceNames", 1...1024) ?? serviceNames
         operations = try reader.number("operations", 1...1_000_000) ?? operations
         directories = try reader.number("directories", 0...1000) ?? directories
         names = try reader.number("names", 1...64) ?? names
@@ -141,6 +159,34 @@ extension WorkloadMix {
         thinkNanoseconds = try reader.number("thinkNanoseconds", 0...1_000_000_000) ?? thinkNanoseconds
         try reader.finish()
         guard namespace + data + locks + listings > 0 else { throw ScenarioError("the workload has no operations: all its weights are 0") }
+    }
+}
+
+extension ManagerPlan {
+    init(json: JSON) throws(ScenarioError) {
+        self.init()
+        var reader = try MemberReader(json, of: "manager")
+        serving = try reader.number("serving", 1...256) ?? serving
+        intervalNanoseconds = try reader.number("intervalNanoseconds", 1000...10_000_000_000) ?? intervalNanoseconds
+        tickNanoseconds = try reader.number("tickNanoseconds", 1000...10_000_000_000) ?? tickNanoseconds
+        policy.growDelay = UInt64(try reader.number("growNanoseconds", 1...10_000_000_000) ?? Int(policy.growDelay))
+        policy.shrinkDelay = UInt64(try reader.number("shrinkNanoseconds", 0...10_000_000_000) ?? Int(policy.shrinkDelay))
+        policy.growIntervals = try reader.number("growIntervals", 1...1000) ?? policy.growIntervals
+        policy.shrinkIntervals = try reader.number("shrinkIntervals", 1...1000) ?? policy.shrinkIntervals
+        try reader.finish()
+        guard policy.shrinkDelay < policy.growDelay else { throw ScenarioError("\"shrinkNanoseconds\" of manager is not below \"growNanoseconds\"") }
+    }
+}
+
+extension LoadPlan {
+    init(json: JSON) throws(ScenarioError) {
+        self.init()
+        var reader = try MemberReader(json, of: "load")
+        clients = try reader.number("clients", 0...4096) ?? clients
+        nanoseconds = try reader.number("nanoseconds", 3...10_000_000_000) ?? nanoseconds
+        calmPause = try reader.number("calmPause", 1...1_000_000_000) ?? calmPause
+        busyPause = try reader.number("busyPause", 1...1_000_000_000) ?? busyPause
+        try reader.finish()
     }
 }
 
@@ -159,6 +205,11 @@ extension FaultPlan {
         if let text = try reader.string("restart") {
             guard let restart = Restart(rawValue: text) else { throw ScenarioError("restart \"\(text)\" is none of empty, store, never") }
             self.restart = restart
+        }
+        if let text = try reader.string("fleet") {
+            guard let fleet = Fleet(rawValue: text) else { throw ScenarioError("fleet \"\(text)\" is neither files nor names") }
+            guard kind == .coreLost else { throw ScenarioError("\"fleet\" belongs to coreLost alone") }
+            self.fleet = fleet
         }
         try reader.finish()
     }

@@ -17,6 +17,8 @@ public struct RunResult: Sendable {
     public var virtualTime: VirtualTime
     public var totals: SimTotals
     public var violations: [Violation]
+    /// Of a managed fleet, its changes of size.
+    public var fleetChanges: [FleetChangeRecord] = []
     public var isCorrect: Bool { violations.isEmpty }
 }
 
@@ -31,6 +33,8 @@ public final class ScenarioRun {
     private var memoryPrograms: [(program: MemoryProgram, client: SimClient)] = []
     private let ledger = FrameLedger()
     private var clients: [SimClient] = []
+    /// Clients that come while the others work.
+    private var newcomers: [SimClient] = []
     /// Members whose inodes are lost.
     private var lost = Set<Int>()
     /// Slots whose inodes a crash may have taken.
@@ -55,6 +59,7 @@ public final class ScenarioRun {
         options.remoteMailboxCapacity = max(scenario.mailboxCapacity / 4, 1)
         options.traceRecords = traceRecords
         options.bulkBytes = 16384
+        if let manager = scenario.manager { options.tickInterval = VirtualTime(manager.tickNanoseconds) * 1000 }
         host = SimHost(topology: topology, costs: costs, options: options)
         world = World(mix: scenario.workload)
         world.losesFiles = scenario.losesFiles
@@ -65,6 +70,7 @@ public final class ScenarioRun {
         plan.memory = .miniature(limitBytes: scenario.memoryBytes, reserveBytes: scenario.memoryBytes / 8)
         plan.pagesPerServer = scenario.pagesPerServer
         plan.sharding = Sharding(threshold: scenario.shards)
+        if let manager = scenario.manager { plan.manager = (places.manager, manager) }
         let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
         self.stores = stores
         let wrap = wrap ?? { fleets, member in
@@ -91,6 +97,17 @@ public final class ScenarioRun {
             memoryPrograms.append((program, client))
             clients.append(client)
         }
+        for index in 0..<scenario.load.clients {
+            let client = host.addClient(core: places.clients[(scenario.workload.clients + index) % places.clients.count])
+            client.addThread(LoadProgram(world: world, plan: scenario.load, identity: index, begin: host.time))
+            clients.append(client)
+        }
+        for index in 0..<scenario.workload.nameClients {
+            let client = host.addClient(core: places.clients[(scenario.workload.clients + scenario.workload.memoryClients + index) % places.clients.count])
+            client.nameServers = fleets.names
+            client.addThread(NameProgram(world: world, identity: programs.count + index))
+            if index % 2 == 0 { clients.append(client) } else { newcomers.append(client) }
+        }
     }
 
     /// Which cores do what.
@@ -98,6 +115,8 @@ public final class ScenarioRun {
         var files: [Int] = []
         var names: [Int] = []
         var memory: [Int] = []
+        /// The fleet manager's.
+        var manager = 0
         var clients: [Int] = []
 
         init(_ scenario: Scenario, cores: Int, _ random: inout SeededRandom) {
@@ -117,6 +136,7 @@ public final class ScenarioRun {
             for member in 0..<scenario.memoryServers { memory.append(order[(scenario.fileServers + scenario.nameServers + member) % cores]) }
             clients = servers < cores ? Array(order[servers...]) : order
             if scenario.placement == .far { clients.reverse() }
+            if scenario.manager != nil, clients.count > 1 { manager = clients.removeLast() }
         }
     }
 
@@ -145,6 +165,7 @@ public final class ScenarioRun {
         let begin = host.time
         planFaults()
         for client in clients { client.start(within: 2000) }
+        for client in newcomers { client.start(within: scenario.workload.newcomersNanoseconds) }
         // A run that has not ended after 200 s of virtual time is stuck: somebody asks again for ever.
         host.run(until: begin + 200_000_000_000_000)
         var violations = endingViolations()
@@ -162,7 +183,7 @@ public final class ScenarioRun {
         violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
         return RunResult(
             seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin, totals: host.totals,
-            violations: violations)
+            violations: violations, fleetChanges: fleets.changes)
     }
 
     /// The workload without faults and without the checker: for measurements.
@@ -191,6 +212,12 @@ public final class ScenarioRun {
         }
         for file in world.files { script += [.attributes(file), .read(file)] }
         follow(script, on: programs[0].thread.client.core)
+        guard scenario.workload.nameClients > 0 else { return }
+        let client = host.addClient(core: programs[0].thread.client.core)
+        client.nameServers = fleets.names
+        client.addThread(NameProgram(survey: world))
+        client.start()
+        host.run(until: host.time + 200_000_000_000_000)
     }
 
     /// All memory is the fleet's again: whoever had some has given it back, or is dead.
@@ -248,12 +275,12 @@ public final class ScenarioRun {
             guard let member = victim() else { return }
             host.at(moment) { [unowned self] host in crash(member, fault.restart, after: length, host) }
         case .coreLost:
-            guard let member = victim() else { return }
+            guard let core = fault.fleet == .names ? nameVictim() : victim().map({ fleets.files[$0].core }) else { return }
             host.at(moment) { [unowned self] host in
                 world.deaths.append(host.time)
-                for other in fleets.files.indices where fleets.files[other].core == fleets.files[member].core { lose(other) }
-                host.loseCore(fleets.files[member].core)
-                forgetNames(ofCore: fleets.files[member].core)
+                for other in fleets.files.indices where fleets.files[other].core == core { lose(other) }
+                host.loseCore(core)
+                forgetNames(ofCore: core)
             }
         case .clientDies:
             let client = clients[random.below(clients.count)]
@@ -300,6 +327,12 @@ public final class ScenarioRun {
         let root = host.board.owner(ofInode: 1)
         let candidates = fleets.files.indices.filter { fleets.files[$0] != root && fleets.files[$0].core != root.core }
         return candidates.isEmpty ? nil : candidates[random.below(candidates.count)]
+    }
+
+    /// The core of a name server that has it for itself, and is not the only one left.
+    private func nameVictim() -> Int? {
+        let cores = fleets.names.map(\.core).filter { core in !fleets.files.contains { $0.core == core } }
+        return fleets.names.count < 2 || cores.isEmpty ? nil : cores[random.below(cores.count)]
     }
 
     /// A microkernel registers a mailbox under its new epoch.

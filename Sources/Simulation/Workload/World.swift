@@ -12,6 +12,11 @@ public struct WorkloadMix: Sendable, Equatable {
     public var threadsPerClient = 1
     /// Clients of the memory fleet, beside those of files.
     public var memoryClients = 0
+    /// Clients of the name fleet. Every other one comes later, within so long.
+    public var nameClients = 0
+    public var newcomersNanoseconds = 300_000
+    /// Names that they register.
+    public var serviceNames = 24
     /// Operations of each thread.
     public var operations = 60
     /// Directories made before the clients begin.

@@ -29,6 +29,7 @@ struct fos_name_request {
 };
 enum fos_name_flag {
     FOS_NAME_MANY = 1,       // REGISTER: join a one-to-many name, do not demand to be its only member
+    FOS_NAME_COPY = 0x8000,  // in message.flags, see below
 };
 struct fos_name_reply {
     uint32_t members;
@@ -44,19 +45,12 @@ struct fos_name_record {
     uint32_t members;        // fos_name_member each, directly after this struct; then name, then target
     uint32_t owner_uid;
 };
-// Shards: names are kept by hash in FOS_NAME_SHARDS parts, each by one member of the name fleet, and a part moves whole: the
-// giver sends one PIECE for each member of each name (one-way, in order), then END, whose answer makes the taker the owner.
-// Requests for a shard on its way are answered RETRY; NEWS tells all members the new owner.
-enum { FOS_NAME_SHARDS = 64 };
-struct fos_name_shard {      // SHARD_END, SHARD_NEWS
-    uint32_t shard;
-    uint32_t owner;          // member of the name fleet
-    uint32_t version;        // counts the shard's moves
-    uint32_t pieces;         // END: how many were sent
-};
+// Copies: each name is at two name servers. FOS_NAME_COPY in message.flags: a REGISTER, REDIRECT, DEREGISTER or MEMBER_DEAD that a
+// name's server has made, for the one that has the other copy. SHARD_PIECE: a member of a name, or a redirect, of before a server's
+// death, for who is to have the copy now; the reply is empty. Both between name servers only.
 enum fos_name_piece_flag { FOS_NAME_PIECE_MANY = 1, FOS_NAME_PIECE_REDIRECT = 2 };
 struct fos_name_piece {      // SHARD_PIECE; the name follows, then its target
-    uint32_t shard, flags;
+    uint32_t reserved, flags;
     uint64_t version;        // of the name
     uint32_t name_length, target_length;
     uint32_t owner_uid;      // of the name
@@ -64,7 +58,6 @@ struct fos_name_piece {      // SHARD_PIECE; the name follows, then its target
     uint32_t client, client_generation;  // whose death ends it; 0: nobody's
     struct fos_name_member member;
 };
-static_assert(sizeof(struct fos_name_shard) == 16, "shard layout");
 static_assert(sizeof(struct fos_name_piece) == 64, "piece layout");
 // Distance on a machine: 0 same core, 10 same cache, 20 same package, 40 another package (from hwloc in the live system).
 

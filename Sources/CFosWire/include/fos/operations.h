@@ -21,7 +21,7 @@ enum fos_operation {
     FOS_OP_NAME_LIST = 104,
     FOS_OP_NAME_MEMBER_DEAD = 105,
     FOS_OP_NAME_LOAD = 106,
-    FOS_OP_NAME_SHARD_PIECE = 110,  // 110 to 119: between name servers only, shards of the namespace that move (fos/name.h)
+    FOS_OP_NAME_SHARD_PIECE = 110,  // 110 to 119: between name servers only: copies of names (fos/name.h)
     FOS_OP_NAME_SHARD_END = 111,
     FOS_OP_NAME_SHARD_NEWS = 112,
     FOS_OP_NAME_SHARD_LAST = 119,
