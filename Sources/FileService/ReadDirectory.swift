@@ -51,8 +51,9 @@ extension FileServer {
         }
         if isFull, writer.used == 0 { return answer(-EINVAL, kernel) }
         if turn.isKernel { directory.pointee.leases.insert(.listing) }
-        if wanted.flags & FOS_READDIR_AHEAD.rawValue == 0 { markAccessed(directory, kernel) }
+        let isMarked = wanted.flags & FOS_READDIR_AHEAD.rawValue == 0 && markAccessed(directory, kernel)
         let message = kernel.scratch()
+        if isMarked { add(attributesOf: directory, to: message, kernel) }
         if !isFull { message.pointee.flags = UInt16(FOS_REPLY_END.rawValue) }
         message.pointee.bulk_length = UInt32(writer.used)
         deliver(message, kernel)

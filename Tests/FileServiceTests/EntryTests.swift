@@ -145,6 +145,7 @@ import Testing
         #expect(files.entries(d, cookie: UInt64.max).1.isEmpty)
         let (_, plus) = files.entries(1, plus: true)
         #expect(plus.first { $0.name == "d" }?.attributes == (members == 1 || fleet.member(of: d) == fleet.member(of: 1) ? d : nil))
+        #expect(files.entries(1, plus: true, short: true).1.map(\.attributes) == plus.map(\.attributes))
         fleet.check()
     }
 

@@ -127,6 +127,7 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
+int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
 const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
 // At the start: takes the word that says what an earlier program of this process has left out of the environment.
 void fos_mounts_start(char **environment);
@@ -372,8 +373,10 @@ void fos_cache_after_fork(void);
 int fos_cache_enabled(void);
 // Copies attributes out of a reply, and keeps them. 0 or -EIO.
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
-// Keeps a directory's attributes, which the reply to a change of its entries may have after `before` bytes.
-void fos_take_directory(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
+// Keeps what the reply to a change of a name says: what was made, the directory as it is now, and that the name is there or not.
+void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place);
+// Keeps the attributes of what was read, which a reply may have after `before` bytes.
+void fos_take_told(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
 // The entry `name` of a directory: 0 with attributes, or -errno.
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes);
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);

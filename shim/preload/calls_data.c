@@ -151,6 +151,7 @@ static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t o
     const struct fos_message *reply = fos_answer(use->context, use->mount);
     uint32_t got = reply->bulk_length, epoch = reply->epoch;
     if (got > room) return -EIO;
+    fos_take_told(use->mount, reply, sizeof(struct fos_io_reply));
     uint8_t *bulk = fos_bulk_of(use->context, use->mount);
     // The answer is the server's word; what a page holds beyond the end is not kept.
     if ((reply->flags & FOS_REPLY_VOLATILE) == 0) {
@@ -199,6 +200,7 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
         uint32_t got = fos_answer(use->context, use->mount)->bulk_length;
         if (got > now) return -EIO;
         uint64_t size = size_in(fos_answer(use->context, use->mount));
+        fos_take_told(use->mount, fos_answer(use->context, use->mount), sizeof(struct fos_io_reply));
         copy_pieces(pieces, fos_bulk_of(use->context, use->mount), got, 1);
         done += got;
         fos_used_by_message(use->context, use->mount, use->file, size, got, 0);

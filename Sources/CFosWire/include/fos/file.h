@@ -131,7 +131,7 @@ enum fos_io_flag {
 // the inode, on the same channel. The lengths add up to bulk_length.
 struct fos_page_place { uint64_t address, length; };
 static_assert(sizeof(struct fos_page_place) == 16, "place layout");
-struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file)
+struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file). fos_attributes follow if a READ moved the access time
     uint64_t offset;    // where it happened (APPEND)
     uint64_t size;      // of the file afterwards
 };
@@ -152,7 +152,8 @@ struct fos_xattr_request {  // SETXATTR (value in bulk), GETXATTR, REMOVEXATTR; 
 };
 struct fos_xattr_reply { uint64_t bytes; };  // GETXATTR, LISTXATTR: size of the value; value or list in bulk if room > 0
 
-struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them
+struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them; fos_attributes of the
+                              // directory if that moved its access time
     uint64_t cookie;          // 0 = from the start; else the `next` of the last record taken
     uint32_t flags;           // enum fos_readdir_flag
     uint32_t reserved;
