@@ -11,17 +11,14 @@ static const uint64_t BYTES_MAX = 0x7ffff000;  // the most that one call moves (
 
 // ---- a call on a descriptor -----------------------------------------------------------------------------------------
 
-long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
-    if (__builtin_expect(fos_is_name((int)fd), 0)) {
+static long begin(struct fos_call *call, long fd, struct fos_use *use, int by_name) {
+    use->file = fos_file_get((int)fd);
+    if (use->file == NULL) return FOS_PASS;
+    if (__builtin_expect(fos_names_only(use->file), 0) && !by_name) {
+        fos_file_put(NULL, use->file);
         long made = fos_materialise(NULL, fd);
         return made < 0 ? made : FOS_PASS;
     }
-    return fos_begin_by_name(call, fd, use);
-}
-
-long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) {
-    use->file = fos_file_get((int)fd);
-    if (use->file == NULL) return FOS_PASS;
     use->mount = fos_file_reach(use->file);
     use->context = NULL;
     use->fd = fd;
@@ -33,6 +30,8 @@ long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) {
     }
     return 0;
 }
+long fos_begin(struct fos_call *call, long fd, struct fos_use *use) { return begin(call, fd, use, 0); }
+long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) { return begin(call, fd, use, 1); }
 
 long fos_end(struct fos_use *use, long result) {
     fos_file_put(use->context, use->file);
