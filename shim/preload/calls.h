@@ -213,6 +213,7 @@ struct fos_file {
     uint32_t ended_epoch;
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
+    uint64_t size;           // of a file, as it was opened and as its last WRITE said; UINT64_MAX: not known
     uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
@@ -418,8 +419,11 @@ int fos_listing_stands(const struct fos_listing *listing);
 int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags);
 // 1: a reference that was kept is the caller's.
 int fos_reference_take(const struct fos_mount *mount, uint64_t inode);
-// For a request about an inode: the inode of a reference that it takes along to the same server, as its `given`; 0: none.
-uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode);
+// Of what is not kept: leaves the reference of a file of this size to the next request. 0: it must be given back.
+int fos_reference_give(const struct fos_mount *mount, uint64_t inode, uint32_t open_flags, uint64_t size);
+// For a request about an inode: the inode of a reference that it takes along to the same server, as its `given`, and what it was
+// opened with; 0: none.
+uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode, uint32_t *open_flags);
 // Gives back what was kept of inodes that have changed since, or all.
 void fos_references_settle(struct fos_context *context, int all);
 void fos_references_after_fork(void);

@@ -232,6 +232,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         memcpy(&where, fos_payload_const(reply), sizeof where);
         fos_show_if_due(use);
         *end = where.offset + got;
+        use->file->size = where.size;
         done += got;
         if (!append) fos_used_by_message(use->context, use->mount, use->file, where.size, got, 1);
         if (got < now) break;
@@ -403,6 +404,7 @@ long fos_ftruncate(struct fos_call *call) {
     long result = fos_begin(call, call->arguments[0], &use);
     if (result != 0) return result;
     struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
+    use.file->size = UINT64_MAX;
     if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
     else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
     if (result == 0) fos_show_if_due(&use);
@@ -445,6 +447,7 @@ long fos_fallocate(struct fos_call *call) {
     struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FALLOCATE, use.file->inode);
     struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
     fos_put_fixed(request, &wanted, sizeof wanted);
+    use.file->size = UINT64_MAX;
     result = fos_send(use.context, use.mount);
     if (result == 0) fos_show_if_due(&use);
     return fos_end(&use, result);
@@ -516,6 +519,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
         struct fos_copy_request copy = {
             .source = in->inode, .source_offset = (uint64_t)from, .offset = (uint64_t)to, .length = length < BYTES_MAX ? length : BYTES_MAX};
         fos_put_fixed(request, &copy, sizeof copy);
+        out->size = UINT64_MAX;
         result = fos_send(use->context, use->mount);
         struct fos_copy_reply done;
         if (result == 0) {

@@ -118,6 +118,7 @@ static struct fos_file *describe(struct opening *open) {
     file->generation = open->place.mount->generation;
     file->inode = open->place.attributes.inode;
     file->is_directory = (open->place.attributes.mode & S_IFMT) == S_IFDIR;
+    file->size = open->place.attributes.size;
     file->flags = (uint32_t)open->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
     if ((open->flags & O_PATH) == 0) file->flags |= LARGE_FILE;
     file->path_length = fos_absolute_path(open->directory, open->path, file->path, sizeof file->path);

@@ -208,8 +208,12 @@ struct fos_forget_item { uint64_t inode, count; };
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
     uint32_t open_flags, reserved;  // with O_PATH the reference is for nothing, and needs no access
 };
-// RELEASE: `count` references. flags 1: also drops flocks of owner; 2, 4: all of these were open for reading, for writing,
-// so that what they granted ends with them. Without 2 and 4 it ends with the client's last reference to the inode.
+// RELEASE: `count` references. What they granted ends with them if the flags say what all of these were open for; without READING
+// and WRITING it ends with the client's last reference to the inode.
+enum fos_release_flag {
+    FOS_RELEASE_LOCKS = 1,  // also drops flocks of owner
+    FOS_RELEASE_READING = 2, FOS_RELEASE_WRITING = 4,
+};
 // LOOKUP_OPEN, from the kernel-cache client only: the inode of the header, if a client connection of process `pid` holds a
 // reference of it by OPEN, CREATE or TMPFILE; -ENOENT if not, or for a directory. Counts a kernel reference, as LOOKUP.
 // Reply: fos_attributes.
