@@ -86,14 +86,17 @@ extension FileServer {
         inode.pointee.version &+= 1
     }
     /// Something was read. By another client than the kernel this costs a notice at most once after each change.
-    @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+    /// - Returns: the access time moved.
+    @discardableResult
+    @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) -> Bool {
         let accessed = inode.pointee.accessed
         let now = time(kernel)
         guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
-        else { return }
+        else { return false }
         inode.pointee.accessed = now
         committed(.inode(inode), kernel)
         if mayRevoke(inode.pointee.leases, kernel) { revokeAttributes(inode, kernel) }
+        return true
     }
 
     // MARK: Operations

@@ -31,6 +31,14 @@ extension FileServer {
         deliver(message, kernel)
     }
 
+    /// Adds to the answer of a reading that moved the access time what the inode is like now: the reader's own request has voided
+    /// what it knew. The kernel counts access times itself.
+    mutating func add<K: Kernel>(attributesOf inode: InodePointer, to message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
+        if turn.isKernel { return }
+        let now = attributes(of: inode, kernel)
+        withUnsafeBytes(of: now) { message.append($0) }
+    }
+
     /// The answer of a participant: how many notices it sent, and what the coordinator needs to know.
     mutating func answerPeer<K: Kernel>(_ status: Int32, attributes: fos_attributes, _ kernel: K) {
         var reply = fos_peer_reply()

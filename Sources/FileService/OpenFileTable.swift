@@ -55,6 +55,11 @@ struct OpenFileTable: ~Copyable {
         }
     }
 
+    /// The access that a client says its references were for, as it gives them back.
+    static func granted(release flags: UInt32) -> UInt32 {
+        (flags & FOS_RELEASE_READING.rawValue != 0 ? Access.read : 0) | (flags & FOS_RELEASE_WRITING.rawValue != 0 ? Access.write : 0)
+    }
+
     @inline(__always) private func home(_ inode: UInt64, _ client: UInt32) -> Int {
         var hash = (inode ^ UInt64(client) << 40) &* 0x9e37_79b9_7f4a_7c15
         hash ^= hash >> 29

@@ -41,11 +41,12 @@ extension FileServer {
         }
         // A removed directory shows nothing but itself; it has no entries.
         isFull = !putEntries(of: directory, after: &cookie, below: .max, plus: plus, &writer, kernel) { $0 }
+        var isMarked = false
         if !isFull || writer.used > 0 {
             if turn.isKernel { directory.pointee.leases.insert(.listing) }
-            if wanted.flags & FOS_READDIR_AHEAD.rawValue == 0 { markAccessed(directory, kernel) }
+            isMarked = wanted.flags & FOS_READDIR_AHEAD.rawValue == 0 && markAccessed(directory, kernel)
         }
-        endListing(writer, isFull: isFull, isEnd: !isFull, kernel)
+        endListing(writer, isFull: isFull, isEnd: !isFull, marking: isMarked ? directory : nil, kernel)
     }
 
     /// SHARD_LIST: a READDIR that the owner of a sharded directory has passed on.
@@ -123,10 +124,14 @@ extension FileServer {
         if record.pointee.accessed != before { record.pointee.shardEvents.insert(.accessed) }
     }
 
-    /// `isEnd`: no entry follows, as far as the epoch of the whole directory tells.
-    private mutating func endListing<K: Kernel>(_ writer: RecordWriter, isFull: Bool, isEnd: Bool = false, _ kernel: K) {
+    /// - isEnd: no entry follows, as far as the epoch of the whole directory tells.
+    /// - marked: the directory, if its access time has changed by it; the answer then tells its attributes.
+    private mutating func endListing<K: Kernel>(
+        _ writer: RecordWriter, isFull: Bool, isEnd: Bool = false, marking marked: InodePointer? = nil, _ kernel: K
+    ) {
         if isFull, writer.used == 0 { return answer(-EINVAL, kernel) }
         let message = kernel.scratch()
+        if let marked { add(attributesOf: marked, to: message, kernel) }
         if isEnd { message.pointee.flags = UInt16(FOS_REPLY_END.rawValue) }
         message.pointee.bulk_length = UInt32(writer.used)
         deliver(message, kernel)

@@ -29,10 +29,11 @@ extension FileServer {
             if !isLent { readBytes(inode, at: io.offset, into: room) }
         }
         if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
-        if io.open_flags & OpenFlag.noAccessTime == 0 { markAccessed(inode, kernel) }
+        let isMarked = io.open_flags & OpenFlag.noAccessTime == 0 && markAccessed(inode, kernel)
         renewGrant(inode)
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: io.offset, size: size))
+        if isMarked { add(attributesOf: inode, to: message, kernel) }
         if mayChangeUnseen(inode) { message.pointee.flags = UInt16(FOS_REPLY_VOLATILE.rawValue) }
         if isLent { message.pointee.flags |= UInt16(FOS_REPLY_PLACES.rawValue) }
         message.pointee.bulk_length = UInt32(count)

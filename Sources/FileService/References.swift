@@ -181,27 +181,27 @@ extension FileServer {
         guard let release = request.fixed(fos_release_request.self) else { return answer(-EINVAL, kernel) }
         let client = request.envelope.pointee.client
         answer(0, kernel)
-        if release.flags & 1 != 0 {
+        if release.flags & FOS_RELEASE_LOCKS.rawValue != 0 {
             locks.releaseFlock(inode, owner: LockOwner(id: release.owner, client: client), &arena, &pool)
             // Locks of open file descriptions go with their description.
             locks.release(inode, owner: LockOwner(id: release.owner, client: client, isDescription: true), &arena, &pool)
             answerLocks(kernel)
         }
         if !turn.isKernel {
-            let granted = (release.flags & 2 != 0 ? Access.read : 0) | (release.flags & 4 != 0 ? Access.write : 0)
-            openFiles.remove(client, inode, release.count, granted: granted)
+            openFiles.remove(client, inode, release.count, granted: OpenFileTable.granted(release: release.flags))
         }
         releaseIfUnused(inode, kernel)
     }
 
-    /// The reference for reading that a client's request brings along (fos/message.h). A server that passed the request on, and
+    /// The reference that a client's request brings along (fos/message.h). A server that passed the request on, and
     /// does not own this inode either, leaves it to the next.
     mutating func releaseGiven<K: Kernel>(_ request: Request, _ kernel: K) {
         let number = request.message.pointee.given
         guard request.envelope.pointee.sender_kind == UInt8(FOS_SENDER_CLIENT.rawValue),
             request.envelope.pointee.rights & UInt16(FOS_RIGHT_KERNEL_CACHE.rawValue) == 0, isHere(number), let inode = inodes.find(number)
         else { return }
-        openFiles.remove(request.envelope.pointee.client, inode, 1, granted: Access.read)
+        let granted = OpenFileTable.granted(release: UInt32(request.message.pointee.given_for))
+        openFiles.remove(request.envelope.pointee.client, inode, 1, granted: granted)
         releaseIfUnused(inode, kernel)
     }
 

@@ -145,6 +145,7 @@ import Testing
         #expect(files.entries(d, cookie: UInt64.max).1.isEmpty)
         let (_, plus) = files.entries(1, plus: true)
         #expect(plus.first { $0.name == "d" }?.attributes == (members == 1 || fleet.member(of: d) == fleet.member(of: 1) ? d : nil))
+        #expect(files.entries(1, plus: true, short: true).1.map(\.attributes) == plus.map(\.attributes))
         fleet.check()
     }
 
@@ -213,9 +214,10 @@ import Testing
         func release(_ flags: UInt32) -> Int32 {
             other.call(LoopCall(FOS_OP_RELEASE, inode: f, fos_release_request(owner: 0, flags: flags, count: 1))).status
         }
-        #expect(other.open(f, 0).status == 0 && other.open(f, 2).status == 0)
+        #expect(other.open(f, 0).status == 0 && other.open(f, 2).status == 0 && other.open(f, 1).status == 0)
         #expect(owner.setattr(f, FOS_SET_MODE.rawValue, mode: 0o600).status == 0)
         #expect(other.write(f, 0, [1]) == 1 && other.read(f, 0, 1).status == 0)
+        #expect(other.call(LoopCall(FOS_OP_GETATTR, inode: f).giving(f, for: FOS_RELEASE_WRITING)).status == 0 && other.write(f, 0, [1]) == 1)
         #expect(release(2 | 4) == 0)
         #expect(other.write(f, 0, [1]) == Int(-EACCES) && other.read(f, 0, 1).status == 0)
         #expect(release(2) == 0 && other.read(f, 0, 1).status == -EACCES)

@@ -338,16 +338,17 @@ struct Files {
         var attributes: UInt64?  // inode number in the attributes
     }
     /// One READDIR.
-    func entries(_ inode: UInt64, cookie: UInt64 = 0, plus: Bool = false, room: Int = 65536) -> (Int32, [Entry]) {
-        let reply = call(
-            LoopCall(FOS_OP_READDIR, inode: inode, fos_readdir_request(cookie: cookie, flags: plus ? 1 : 0, filled: 0), room: room))
+    func entries(_ inode: UInt64, cookie: UInt64 = 0, plus: Bool = false, short: Bool = false, room: Int = 65536) -> (Int32, [Entry]) {
+        let flags = (plus ? FOS_READDIR_PLUS.rawValue : 0) | (short ? FOS_READDIR_SHORT.rawValue : 0)
+        let reply = call(LoopCall(FOS_OP_READDIR, inode: inode, fos_readdir_request(cookie: cookie, flags: flags, filled: 0), room: room))
         var list: [Entry] = []
         var offset = 0
-        while reply.status == 0, offset + MemoryLayout<fos_directory_entry>.size <= reply.bulk.count {
+        while reply.status == 0, offset + 24 <= reply.bulk.count {
             let record: fos_directory_entry = loopFixed(reply.bulk, at: offset)
-            let start = offset + MemoryLayout<fos_directory_entry>.size
+            #expect(record.has_attributes != (short ? 0 : 2))
+            let start = offset + (record.has_attributes == 2 ? 24 : MemoryLayout<fos_directory_entry>.size)
             let name = String(decoding: reply.bulk[start..<start + Int(record.name_length)], as: UTF8.self)
-            list.append(Entry(name: name, inode: record.inode, next: record.next, type: record.type, attributes: record.has_attributes != 0 ? record.attributes.inode : nil))
+            list.append(Entry(name: name, inode: record.inode, next: record.next, type: record.type, attributes: record.has_attributes == 1 ? record.attributes.inode : nil))
             offset += Int(record.record_length)
         }
         return (reply.status, list)
@@ -357,7 +358,7 @@ struct Files {
         var all: [String] = []
         var cookie: UInt64 = 0
         while true {
-            let (status, part) = entries(inode, cookie: cookie, room: 1024)
+            let (status, part) = entries(inode, cookie: cookie, short: true, room: 1024)
             guard status == 0, let last = part.last else { break }
             all += part.map(\.name)
             cookie = last.next

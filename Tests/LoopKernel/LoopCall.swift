@@ -13,8 +13,9 @@ public struct LoopCall {
     public var bulkOffset: UInt32 = 0
     /// `bulk_length` of the header: bytes offered, or wanted.
     public var bulkLength: UInt32
-    /// An inode whose reference for reading is given back with the call; 0: none.
+    /// An inode whose reference is given back with the call, 0: none; and what it was for (enum fos_release_flag).
     public var given: UInt64 = 0
+    public var givenFor: UInt16 = 0
     /// Acting user, for clients that may name one; nil: the client's own.
     public var actingAs: (uid: UInt32, gid: UInt32, pid: UInt32)?
 
@@ -43,9 +44,10 @@ public struct LoopCall {
         copy.actingAs = (uid, gid, pid)
         return copy
     }
-    public func giving(_ inode: UInt64) -> LoopCall {
+    public func giving(_ inode: UInt64, for flags: fos_release_flag = FOS_RELEASE_READING) -> LoopCall {
         var copy = self
         copy.given = inode
+        copy.givenFor = UInt16(flags.rawValue)
         return copy
     }
     public func flags(_ flags: Int) -> LoopCall {

@@ -314,6 +314,7 @@ public final class LoopHost {
         message.bulk_offset = call.bulkOffset
         message.bulk_length = call.bulkLength
         message.given = call.given
+        message.given_for = call.givenFor
         message.inode = call.inode
         var envelope = fos_envelope()
         envelope.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)

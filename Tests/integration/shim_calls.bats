@@ -261,6 +261,51 @@ PY
     [ "$messages" -lt 20000 ] || { cat "$BASE/figures"; return 1; }
 }
 
+@test "a name just made or removed, and a listing, are known without a message, and are what others make of them" {
+    only_fos
+    cat > "$BASE/changes.py" <<'PY'
+import os, random, subprocess, sys
+top, seed = sys.argv[1], int(sys.argv[2])
+random.seed(seed)
+os.mkdir(top)
+# Another program, by the mount, there from the beginning.
+other = subprocess.Popen(['env', '-u', 'LD_PRELOAD', 'sh'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=top)
+os.chdir(top)
+def others(command):
+    other.stdin.write((command + ' && echo done\n').encode())
+    other.stdin.flush()
+    assert other.stdout.readline() == b'done\n', command
+there = set()
+def make(name):
+    kind = random.randrange(4)
+    if kind == 0: os.mkdir(name)
+    elif kind == 1: os.symlink('nowhere', name)
+    elif kind == 2: os.mknod(name)
+    else: os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    there.add(name)
+def remove(name):
+    os.rmdir(name) if not os.path.islink(name) and os.path.isdir(name) else os.unlink(name)
+    there.discard(name)
+names = ['n%d' % i for i in range(12)]
+for turn in range(1500):
+    name = random.choice(names)
+    (remove if name in there else make)(name)
+    if random.randrange(20) == 0:
+        theirs = random.choice(names)
+        others('rm -r ' + theirs if theirs in there else 'touch ' + theirs)
+        there ^= {theirs}
+        assert os.path.lexists(theirs) == (theirs in there), (seed, turn, theirs)
+    assert os.path.lexists(name) == (name in there), (seed, turn, name)
+    if random.randrange(3) == 0:
+        for again in range(3): assert set(os.listdir('.')) == there, (seed, turn, again)
+PY
+    cd "$BASE"
+    "$FOS" run --strict --stats -- /usr/bin/python3 "$BASE/changes.py" "$MOUNT/changes" "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    # 3,000 looks at names and 1,500 listings, beside 1,500 changes.
+    messages=$(sed -n 's/^messages *\([0-9,]*\) over.*/\1/p' "$BASE/figures" | tr -d ,)
+    [ "$messages" -lt 5500 ] || { cat "$BASE/figures"; return 1; }
+}
+
 @test "a file that is opened, read and closed again and again needs no message, and is what it is now" {
     only_fos
     cat > "$BASE/reopen.py" <<'PY'

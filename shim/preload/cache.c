@@ -168,11 +168,16 @@ int fos_take_attributes(const struct fos_mount *mount, const struct fos_message 
     return 0;
 }
 
-void fos_take_directory(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before) {
+// What a reply has after `before` bytes. 0: nothing.
+static int told(const struct fos_message *reply, uint32_t before, struct fos_attributes *attributes) {
+    if (reply->length < before + sizeof *attributes) return 0;
+    memcpy(attributes, (const uint8_t *)fos_payload_const(reply) + before, sizeof *attributes);
+    return 1;
+}
+
+void fos_take_told(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before) {
     struct fos_attributes attributes;
-    if (reply->length < before + sizeof attributes) return;
-    memcpy(&attributes, (const uint8_t *)fos_payload_const(reply) + before, sizeof attributes);
-    fos_keep_attributes(mount, &attributes);
+    if (told(reply, before, &attributes)) fos_keep_attributes(mount, &attributes);
 }
 
 static void count(int hit) { fos_tally_add(hit ? &fos_tally->cache_hits : &fos_tally->cache_misses, 1); }
@@ -267,6 +272,20 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64
     slot->length = length;
     memcpy(slot->name, name, length);
     end_write(&slot->sequence);
+}
+
+void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place) {
+    struct fos_attributes made, directory;
+    int removes = operation == FOS_OP_UNLINK || operation == FOS_OP_RMDIR;
+    if (!removes) {
+        if (!told(reply, 0, &made)) return;
+        // Who opens what it creates has taken them already.
+        if (operation != FOS_OP_CREATE) fos_keep_attributes(mount, &made);
+    }
+    if (!told(reply, removes ? 0 : sizeof made, &directory) || directory.inode != place->parent) return;
+    fos_keep_attributes(mount, &directory);
+    // So it was when the owner read this epoch of the directory, after the change.
+    keep_entry(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
 }
 
 // ---- looking ahead --------------------------------------------------------------------------------------------------

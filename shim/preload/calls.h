@@ -127,6 +127,7 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
+int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
 const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
 // At the start: takes the word that says what an earlier program of this process has left out of the environment.
 void fos_mounts_start(char **environment);
@@ -212,6 +213,7 @@ struct fos_file {
     uint32_t ended_epoch;
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
+    uint64_t size;           // of a file, as it was opened and as its last WRITE said; UINT64_MAX: not known
     uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
@@ -372,8 +374,10 @@ void fos_cache_after_fork(void);
 int fos_cache_enabled(void);
 // Copies attributes out of a reply, and keeps them. 0 or -EIO.
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
-// Keeps a directory's attributes, which the reply to a change of its entries may have after `before` bytes.
-void fos_take_directory(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
+// Keeps what the reply to a change of a name says: what was made, the directory as it is now, and that the name is there or not.
+void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place);
+// Keeps the attributes of what was read, which a reply may have after `before` bytes.
+void fos_take_told(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
 // The entry `name` of a directory: 0 with attributes, or -errno.
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes);
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);
@@ -415,8 +419,11 @@ int fos_listing_stands(const struct fos_listing *listing);
 int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags);
 // 1: a reference that was kept is the caller's.
 int fos_reference_take(const struct fos_mount *mount, uint64_t inode);
-// For a request about an inode: the inode of a reference that it takes along to the same server, as its `given`; 0: none.
-uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode);
+// Of what is not kept: leaves the reference of a file of this size to the next request. 0: it must be given back.
+int fos_reference_give(const struct fos_mount *mount, uint64_t inode, uint32_t open_flags, uint64_t size);
+// For a request about an inode: the inode of a reference that it takes along to the same server, as its `given`, and what it was
+// opened with; 0: none.
+uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode, uint32_t *open_flags);
 // Gives back what was kept of inodes that have changed since, or all.
 void fos_references_settle(struct fos_context *context, int all);
 void fos_references_after_fork(void);

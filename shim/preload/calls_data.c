@@ -11,17 +11,14 @@ static const uint64_t BYTES_MAX = 0x7ffff000;  // the most that one call moves (
 
 // ---- a call on a descriptor -----------------------------------------------------------------------------------------
 
-long fos_begin(struct fos_call *call, long fd, struct fos_use *use) {
-    if (__builtin_expect(fos_is_name((int)fd), 0)) {
+static long begin(struct fos_call *call, long fd, struct fos_use *use, int by_name) {
+    use->file = fos_file_get((int)fd);
+    if (use->file == NULL) return FOS_PASS;
+    if (__builtin_expect(fos_names_only(use->file), 0) && !by_name) {
+        fos_file_put(NULL, use->file);
         long made = fos_materialise(NULL, fd);
         return made < 0 ? made : FOS_PASS;
     }
-    return fos_begin_by_name(call, fd, use);
-}
-
-long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) {
-    use->file = fos_file_get((int)fd);
-    if (use->file == NULL) return FOS_PASS;
     use->mount = fos_file_reach(use->file);
     use->context = NULL;
     use->fd = fd;
@@ -33,6 +30,8 @@ long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) {
     }
     return 0;
 }
+long fos_begin(struct fos_call *call, long fd, struct fos_use *use) { return begin(call, fd, use, 0); }
+long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use) { return begin(call, fd, use, 1); }
 
 long fos_end(struct fos_use *use, long result) {
     fos_file_put(use->context, use->file);
@@ -151,6 +150,7 @@ static long read_and_keep(struct fos_use *use, struct pieces *pieces, uint64_t o
     const struct fos_message *reply = fos_answer(use->context, use->mount);
     uint32_t got = reply->bulk_length, epoch = reply->epoch;
     if (got > room) return -EIO;
+    fos_take_told(use->mount, reply, sizeof(struct fos_io_reply));
     uint8_t *bulk = fos_bulk_of(use->context, use->mount);
     // The answer is the server's word; what a page holds beyond the end is not kept.
     if ((reply->flags & FOS_REPLY_VOLATILE) == 0) {
@@ -199,6 +199,7 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
         uint32_t got = fos_answer(use->context, use->mount)->bulk_length;
         if (got > now) return -EIO;
         uint64_t size = size_in(fos_answer(use->context, use->mount));
+        fos_take_told(use->mount, fos_answer(use->context, use->mount), sizeof(struct fos_io_reply));
         copy_pieces(pieces, fos_bulk_of(use->context, use->mount), got, 1);
         done += got;
         fos_used_by_message(use->context, use->mount, use->file, size, got, 0);
@@ -231,6 +232,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         memcpy(&where, fos_payload_const(reply), sizeof where);
         fos_show_if_due(use);
         *end = where.offset + got;
+        use->file->size = where.size;
         done += got;
         if (!append) fos_used_by_message(use->context, use->mount, use->file, where.size, got, 1);
         if (got < now) break;
@@ -402,6 +404,7 @@ long fos_ftruncate(struct fos_call *call) {
     long result = fos_begin(call, call->arguments[0], &use);
     if (result != 0) return result;
     struct fos_setattr_request set = {.valid = FOS_SET_SIZE | FOS_SET_MODIFIED_NOW, .size = (uint64_t)call->arguments[1]};
+    use.file->size = UINT64_MAX;
     if (call->arguments[1] < 0 || use.file->is_directory || !writable(use.file)) result = -EINVAL;
     else result = fos_set_attributes(use.context, use.mount, use.file->inode, &set);
     if (result == 0) fos_show_if_due(&use);
@@ -444,6 +447,7 @@ long fos_fallocate(struct fos_call *call) {
     struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FALLOCATE, use.file->inode);
     struct fos_fallocate_request wanted = {.offset = (uint64_t)offset, .length = (uint64_t)length, .mode = (uint32_t)call->arguments[1]};
     fos_put_fixed(request, &wanted, sizeof wanted);
+    use.file->size = UINT64_MAX;
     result = fos_send(use.context, use.mount);
     if (result == 0) fos_show_if_due(&use);
     return fos_end(&use, result);
@@ -515,6 +519,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
         struct fos_copy_request copy = {
             .source = in->inode, .source_offset = (uint64_t)from, .offset = (uint64_t)to, .length = length < BYTES_MAX ? length : BYTES_MAX};
         fos_put_fixed(request, &copy, sizeof copy);
+        out->size = UINT64_MAX;
         result = fos_send(use->context, use->mount);
         struct fos_copy_reply done;
         if (result == 0) {

@@ -92,6 +92,7 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     if (status < 0) return status;
     const struct fos_message *reply = fos_answer(use->context, use->mount);
     int ends = (reply->flags & FOS_REPLY_END) != 0;
+    fos_take_told(use->mount, reply, 0);
     listing = (struct fos_listing){.records = fos_bulk_of(use->context, use->mount), .bytes = reply->bulk_length, .epoch = reply->epoch};
     if (offset == 0 && ends && !plus) fos_keep_listing(use->mount, file->inode, listing.epoch, listing.records, listing.bytes);
     return show(use, to, room, old, &listing, ends);
@@ -121,8 +122,21 @@ long fos_chdir(struct fos_call *call) {
     return result;
 }
 
+// 1: a directory of ours that this process stands in already, and may enter. find goes back to where it was in this way.
+static int is_here(int fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 0;
+    struct fos_mount *mount = fos_file_usable(file);
+    struct fos_attributes attributes;
+    int is = mount != NULL && file->is_directory && fos_cwd_is(mount, file->inode) &&
+        (fos_identity.uid == 0 || (fos_identity.group_count >= 0 && fos_cached_attributes(mount, file->inode, &attributes) && fos_may(1, &attributes)));
+    fos_file_put(NULL, file);
+    return is;
+}
+
 long fos_fchdir(struct fos_call *call) {
     int fd = (int)call->arguments[0];
+    if (is_here(fd)) return 0;
     if (fos_ours(fd)) {
         long made = fos_materialise(NULL, fd);
         if (made < 0) return made;

@@ -22,8 +22,7 @@ static long send_name(struct fos_context *context, const struct fos_place *place
     struct fos_message *request = fos_build(context, place->mount, operation, place->parent);
     fos_put_named(request, fixed, fixed_length, place->name, place->name_length);
     int status = fos_send(context, place->mount);
-    uint32_t before = operation == FOS_OP_UNLINK || operation == FOS_OP_RMDIR ? 0 : sizeof(struct fos_attributes);
-    if (status == 0) fos_take_directory(place->mount, fos_answer(context, place->mount), before);
+    if (status == 0) fos_take_change(place->mount, fos_answer(context, place->mount), operation, place);
     // The directory went after the walk.
     return status == -ESTALE ? -ENOENT : status;
 }
@@ -70,7 +69,7 @@ static long make_symlink(struct fos_call *call, const char *target, long directo
         request->bulk_offset = 0;
         request->bulk_length = (uint32_t)length;
         result = fos_send(context, place.mount);
-        if (result == 0) fos_take_directory(place.mount, fos_answer(context, place.mount), sizeof(struct fos_attributes));
+        if (result == 0) fos_take_change(place.mount, fos_answer(context, place.mount), FOS_OP_SYMLINK, &place);
         if (result == -ESTALE) result = -ENOENT;
     }
     fos_leave(context);

@@ -83,7 +83,7 @@ static long create(struct opening *open) {
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
-    fos_take_directory(mount, fos_answer(open->context, mount), sizeof(struct fos_attributes));
+    fos_take_change(mount, fos_answer(open->context, mount), FOS_OP_CREATE, place);
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
     fos_give_back(open->context, mount, place->attributes.inode, (uint32_t)open->flags);
     return fos_hand_over(open->context, open->directory, FOS_BYPASS_KIND);
@@ -118,6 +118,7 @@ static struct fos_file *describe(struct opening *open) {
     file->generation = open->place.mount->generation;
     file->inode = open->place.attributes.inode;
     file->is_directory = (open->place.attributes.mode & S_IFMT) == S_IFDIR;
+    file->size = open->place.attributes.size;
     file->flags = (uint32_t)open->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC);
     if ((open->flags & O_PATH) == 0) file->flags |= LARGE_FILE;
     file->path_length = fos_absolute_path(open->directory, open->path, file->path, sizeof file->path);

@@ -98,10 +98,21 @@ uint32_t fos_contexts_settle(struct fos_context *context) {
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
+// What RELEASE calls the access that a file was opened for.
+static uint32_t opened_for(uint32_t open_flags) {
+    uint32_t access = open_flags & O_ACCMODE;
+    if ((open_flags & O_PATH) != 0) return 0;
+    return (access != O_WRONLY ? FOS_RELEASE_READING : 0) | (access != O_RDONLY ? FOS_RELEASE_WRITING : 0);
+}
+
 struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode) {
     if (context->posted >> mount->index & 1) drain(context, mount);
     struct fos_message *request = fos_request(&mount->client, (int)context->index, operation, inode);
-    if (operation >= FOS_OP_LOOKUP && operation < FOS_OP_PEER_FIRST) request->given = fos_reference_given(mount, inode);
+    if (operation >= FOS_OP_LOOKUP && operation < FOS_OP_PEER_FIRST) {
+        uint32_t open_flags = 0;
+        request->given = fos_reference_given(mount, inode, &open_flags);
+        request->given_for = request->given == 0 ? 0 : (uint16_t)opened_for(open_flags);
+    }
     return request;
 }
 
@@ -142,8 +153,7 @@ int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char
 }
 
 void fos_give_back(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint32_t open_flags) {
-    uint32_t access = open_flags & O_ACCMODE, only_names = open_flags & O_PATH;
-    struct fos_release_request give = {.count = 1, .flags = only_names ? 0 : (access != O_WRONLY ? 2 : 0) | (access != O_RDONLY ? 4 : 0)};
+    struct fos_release_request give = {.count = 1, .flags = opened_for(open_flags)};
     fos_put_fixed(fos_build(context, mount, FOS_OP_RELEASE, inode), &give, sizeof give);
     fos_send_and_forget(context, mount);
 }

@@ -47,6 +47,7 @@ struct fos_file *fos_file_new(void) {
     file->message_bytes = 0;
     file->backing = FOS_BACKING_NONE;
     file->left_behind = 0;
+    file->size = UINT64_MAX;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
 }
@@ -103,7 +104,9 @@ static void release(struct fos_context *context, struct fos_file *file) {
     if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
-    if (!fos_reference_keep(own, mount, file->inode, file->flags)) fos_give_back(own, mount, file->inode, file->flags);
+    if (!fos_reference_keep(own, mount, file->inode, file->flags) && !fos_reference_give(mount, file->inode, file->flags, file->size)) {
+        fos_give_back(own, mount, file->inode, file->flags);
+    }
     if (context == NULL) fos_leave(own);
 }
 

@@ -145,10 +145,11 @@ int fos_identity_is_plain(void) {
 
 // ---- connections ----------------------------------------------------------------------------------------------------
 
-// The mount point as it is reached now must be this very mount: that also proves that this user may come to it.
+// The mount point as it is reached now must be this very mount: that also proves that this user may come to it. What is asked for
+// never changes: the kernel need not ask the daemon, which would cost more than the connection.
 int fos_mount_verify(struct fos_mount *mount) {
     struct statx seen;
-    if (fos_raw(SYS_statx, AT_FDCWD, mount->path, AT_NO_AUTOMOUNT, STATX_INO | STATX_MNT_ID, &seen) != 0) return 0;
+    if (fos_raw(SYS_statx, AT_FDCWD, mount->path, AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, &seen) != 0) return 0;
     if (seen.stx_mnt_id != mount->mount_id) return 0;
     mount->device_major = seen.stx_dev_major;
     mount->device_minor = seen.stx_dev_minor;
@@ -258,7 +259,7 @@ static void learn_cwd(void) {
     if (!any) return;
     long length = fos_raw(SYS_getcwd, cwd_path, sizeof cwd_path);
     if (length <= 0 || cwd_path[0] != '/') cwd_path[0] = 0;
-    if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &seen) != 0) return;
+    if (fos_raw(SYS_statx, AT_FDCWD, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, &seen) != 0) return;
     for (uint32_t i = 0; i < fos_mounts_used; i++) {
         if (fos_mounts[i].listed && fos_mounts[i].mount_id == seen.stx_mnt_id) cwd_mount = &fos_mounts[i];
     }
@@ -294,6 +295,12 @@ struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uin
     if (!cwd_mount->listed) return NULL;
     *inode = cwd_inode;
     return connected(cwd_mount);
+}
+
+int fos_cwd_is(const struct fos_mount *mount, uint64_t inode) {
+    look_at_table();
+    if (!fos_cwd_known) learn_cwd();
+    return cwd_mount == mount && cwd_inode == inode;
 }
 
 const char *fos_cwd_path(void) { return fos_cwd_known ? cwd_path : ""; }

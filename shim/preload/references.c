@@ -5,8 +5,8 @@
 // does not give back makes the next open one without a message.
 // Only references for reading are kept, which keep nobody from anything, and only of directories and small files: if the file
 // is removed meanwhile, its memory waits for the reference. It is given back when others need the place, when this process
-// removes something, before an exec, and with the connection. One that others need the place of costs no message of its own:
-// the next request to its server takes it along (`given` in fos/message.h).
+// removes something, before an exec, and with the connection. One that others need the place of, and that of a small file that was
+// written, cost no message of their own: the next request to the same server takes it along (`given` in fos/message.h).
 // Invariant: a place changes hands with one compare-and-swap of its state, so threads and signal handlers do not wait for
 // each other; who finds a place taken does without.
 #define _GNU_SOURCE
@@ -27,6 +27,8 @@ static struct {
     uint32_t state;  // as of a place
     uint32_t owner;
     uint64_t inode;
+    uint32_t open_flags;
+    uint32_t reserved;
 } given;  // what the next request takes along
 
 // 1: the place is this call's until `leave`.
@@ -36,9 +38,9 @@ static void leave(uint32_t place, uint32_t state) {
     fos_store_release_u32(&references[place].state, state);
 }
 
-static void give_back_now(struct fos_context *context, uint32_t owner, uint64_t inode) {
+static void give_back_now(struct fos_context *context, uint32_t owner, uint64_t inode, uint32_t open_flags) {
     struct fos_mount *mount = &fos_mounts[(owner - 1) & 15];
-    if (mount->state == FOS_MOUNT_CONNECTED && fos_connection_tag(mount) == owner) fos_give_back(context, mount, inode, O_RDONLY);
+    if (mount->state == FOS_MOUNT_CONNECTED && fos_connection_tag(mount) == owner) fos_give_back(context, mount, inode, open_flags);
 }
 
 // Gives what a seized place holds back, if its connection still stands, and frees it.
@@ -46,22 +48,34 @@ static void give_back(struct fos_context *context, uint32_t place) {
     uint32_t owner = references[place].owner;
     uint64_t inode = references[place].inode;
     leave(place, FREE);
-    give_back_now(context, owner, inode);
+    give_back_now(context, owner, inode, O_RDONLY);
 }
 
-// The same, but without a message if there is room for it in the next one.
-static void give_along(struct fos_context *context, uint32_t place) {
-    if (!fos_compare_exchange_u32(&given.state, FREE, TAKEN)) return give_back(context, place);
-    given.owner = references[place].owner;
-    given.inode = references[place].inode;
-    leave(place, FREE);
+// 1: the next request takes it along.
+static int note_given(uint32_t owner, uint64_t inode, uint32_t open_flags) {
+    if (!fos_compare_exchange_u32(&given.state, FREE, TAKEN)) return 0;
+    given.owner = owner;
+    given.inode = inode;
+    given.open_flags = open_flags;
     fos_store_release_u32(&given.state, KEPT);
+    return 1;
 }
 
-uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode) {
+// As give_back, but without a message if there is room for it in the next one.
+static void give_along(struct fos_context *context, uint32_t place) {
+    if (note_given(references[place].owner, references[place].inode, O_RDONLY)) leave(place, FREE);
+    else give_back(context, place);
+}
+
+int fos_reference_give(const struct fos_mount *mount, uint64_t inode, uint32_t open_flags, uint64_t size) {
+    return fos_cache_enabled() && size <= LARGEST_BYTES && (open_flags & O_PATH) == 0 && note_given(fos_connection_tag(mount), inode, open_flags);
+}
+
+uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode, uint32_t *open_flags) {
     if (__builtin_expect(fos_load_relaxed_u32(&given.state) != KEPT, 1)) return 0;
     if (!fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) return 0;
     uint64_t taken = given.inode;
+    *open_flags = given.open_flags;
     int is_its = given.owner == fos_connection_tag(mount);
     int fits = is_its && fos_owner(&mount->client, taken) == fos_owner(&mount->client, inode);
     // What is of an older connection went with it.
@@ -101,8 +115,9 @@ void fos_references_settle(struct fos_context *context, int all) {
     if (all && fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) {
         uint32_t owner = given.owner;
         uint64_t inode = given.inode;
+        uint32_t open_flags = given.open_flags;
         fos_store_release_u32(&given.state, FREE);
-        give_back_now(context, owner, inode);
+        give_back_now(context, owner, inode, open_flags);
     }
     if (fos_load_relaxed_u32(&kept) == 0) return;
     for (uint32_t place = 0; place < REFERENCES; place++) {

@@ -133,7 +133,7 @@ enum fos_io_flag {
 // the inode, on the same channel. The lengths add up to bulk_length.
 struct fos_page_place { uint64_t address, length; };
 static_assert(sizeof(struct fos_page_place) == 16, "place layout");
-struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file)
+struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file). fos_attributes follow if a READ moved the access time
     uint64_t offset;    // where it happened (APPEND)
     uint64_t size;      // of the file afterwards
 };
@@ -154,7 +154,8 @@ struct fos_xattr_request {  // SETXATTR (value in bulk), GETXATTR, REMOVEXATTR; 
 };
 struct fos_xattr_reply { uint64_t bytes; };  // GETXATTR, LISTXATTR: size of the value; value or list in bulk if room > 0
 
-struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them
+struct fos_readdir_request {  // READDIR: bulk_length = room. Reply: records in bulk, bulk_length bytes of them; fos_attributes of the
+                              // directory if that moved its access time
     uint64_t cookie;          // 0 = from the start; else the `next` of the last record taken
     uint32_t flags;           // enum fos_readdir_flag
     uint32_t filled;          // between servers: bytes of the room that shards before this one have filled. 0 from clients
@@ -210,8 +211,12 @@ struct fos_forget_item { uint64_t inode, count; };
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
     uint32_t open_flags, reserved;  // with O_PATH the reference is for nothing, and needs no access
 };
-// RELEASE: `count` references. flags 1: also drops flocks of owner; 2, 4: all of these were open for reading, for writing,
-// so that what they granted ends with them. Without 2 and 4 it ends with the client's last reference to the inode.
+// RELEASE: `count` references. What they granted ends with them if the flags say what all of these were open for; without READING
+// and WRITING it ends with the client's last reference to the inode.
+enum fos_release_flag {
+    FOS_RELEASE_LOCKS = 1,  // also drops flocks of owner
+    FOS_RELEASE_READING = 2, FOS_RELEASE_WRITING = 4,
+};
 // LOOKUP_OPEN, from the kernel-cache client only: the inode of the header, if a client connection of process `pid` holds a
 // reference of it by OPEN, CREATE or TMPFILE; -ENOENT if not, or for a directory. Counts a kernel reference, as LOOKUP.
 // Reply: fos_attributes.

@@ -28,12 +28,14 @@ struct fos_message {
     uint64_t inode;        // the inode the operation is routed by; 0 if none
     uint32_t uid, gid;     // acting user, honoured from clients with FOS_RIGHT_ACT_AS only (the FUSE front end)
     uint32_t pid;          // acting process, for lock owners and traces; same rule
-    uint32_t timed;        // 1: the microkernel notes when it did what to this request (struct fos_request_times)
-    uint64_t given;        // file operations: the inode of a reference for reading that the client gives back along with this
+    uint16_t timed;        // 1: the microkernel notes when it did what to this request (struct fos_request_times)
+    uint16_t given_for;    // with `given`: what it was opened for, as the flags of RELEASE (enum fos_release_flag)
+    uint64_t given;        // file operations: the inode of a reference that the client gives back along with this
                            // request, to the same server, as RELEASE does; 0: none. Sent again after RETRY it is 0
 };
 static_assert(sizeof(struct fos_message) == FOS_MESSAGE_HEADER_BYTES, "a header is one cache line");
 static_assert(offsetof(struct fos_message, inode) == 32, "header layout");
+static_assert(offsetof(struct fos_message, given_for) == 54, "header layout");
 static_assert(offsetof(struct fos_message, given) == 56, "header layout");
 
 static inline void *fos_payload(struct fos_message *message) { return message + 1; }
