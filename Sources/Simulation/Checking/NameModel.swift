@@ -17,6 +17,14 @@ public enum NameOperation: Sendable {
 public enum NameModel: SequentialModel {
     public static func fingerprint(_ mailbox: UInt32) -> UInt64 { SeededMark(UInt64(mailbox)).next() }
 
+    public static func onlyLooks(_ operation: NameOperation) -> Bool {
+        switch operation {
+        case .register(_, let status), .deregister(let status): status != 0
+        case .lookup: true
+        case .uncertain: false
+        }
+    }
+
     /// The state is the mailbox; 0: there is no such name.
     public static func apply(_ operation: NameOperation, to mailbox: UInt32) -> UInt32? {
         switch operation {
