@@ -220,6 +220,9 @@ struct fos_file {
 
 // 1: opened with O_PATH. What needs more than a name finds that the kernel has it (fos_begin), and says so.
 static inline int fos_names_only(const struct fos_file *file) { return (file->flags & O_PATH) != 0; }
+static inline int fos_readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY && !fos_names_only(file); }
+static inline int fos_writable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_RDONLY; }
+#define FOS_CALL_BYTES_MAX UINT64_C(0x7ffff000)  // the most that one call moves (MAX_RW_COUNT)
 
 extern uint32_t fos_table[FOS_DESCRIPTORS_MAX];  // index + 1 of the description; 0: not ours
 static inline int fos_ours(long fd) { return (uint32_t)fd < FOS_DESCRIPTORS_MAX && __atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_RELAXED) != 0; }
@@ -337,7 +340,7 @@ struct fos_use {
 long fos_begin(struct fos_call *call, long fd, struct fos_use *use);
 // The same for a call that a name is enough for.
 long fos_begin_by_name(struct fos_call *call, long fd, struct fos_use *use);
-// The same if the last reply asks for it.
+// After a reply that asks for it (FOS_REPLY_LOOK_AGAIN): has the kernel look at the file.
 void fos_show_if_due(struct fos_use *use);
 // Gives all back and returns `result`.
 long fos_end(struct fos_use *use, long result);
