@@ -274,6 +274,12 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64
     end_write(&slot->sequence);
 }
 
+// The same with the epoch of a directory, which speaks for its entries as long as it is not sharded.
+static void keep_entry_of_whole(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const char *name, uint32_t length, uint64_t child) {
+    if (is_sharded(mount, directory)) return;
+    keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, length, child);
+}
+
 void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place) {
     struct fos_attributes made, directory;
     int removes = operation == FOS_OP_UNLINK || operation == FOS_OP_RMDIR;
@@ -285,7 +291,7 @@ void fos_take_change(const struct fos_mount *mount, const struct fos_message *re
     if (!told(reply, removes ? 0 : sizeof made, &directory) || directory.inode != place->parent) return;
     fos_keep_attributes(mount, &directory);
     // So it was when the owner read this epoch of the directory, after the change.
-    keep_entry(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
+    keep_entry_of_whole(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
 }
 
 // ---- looking ahead --------------------------------------------------------------------------------------------------
@@ -424,9 +430,7 @@ int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epo
 void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name) {
     if (is_dots(name, record->name_length)) return;
     fos_keep_attributes(mount, &record->attributes);
-    // Its shards have words of their own, which were not looked at before the listing.
-    if (is_sharded(mount, directory)) return;
-    keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, record->name_length, record->attributes.inode);
+    keep_entry_of_whole(mount, directory, epoch, name, record->name_length, record->attributes.inode);
 }
 
 // ---- pages ----------------------------------------------------------------------------------------------------------
