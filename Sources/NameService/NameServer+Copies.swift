@@ -18,7 +18,7 @@ extension NameServer {
     // MARK: Who has what
 
     /// The member that a hash leads to.
-    private func place(_ hash: UInt64) -> Int { Int((hash >> 32) % UInt64(membership.count)) }
+    private func place(_ hash: UInt64) -> Int { Int(fos_name_place(hash, UInt32(membership.count))) }
     /// The first live member from a place on.
     private func firstAlive(from start: Int) -> Int {
         var candidate = start

@@ -12,14 +12,7 @@ struct NameView {
     let bytes: UnsafePointer<UInt8>
     let count: Int
 
-    /// FNV-1a, then mixed so that both halves are good: the high one picks the server, the low one the bucket.
-    var hash: UInt64 {
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for index in 0..<count { hash = (hash ^ UInt64(bytes[index])) &* 0x0000_0100_0000_01b3 }
-        hash ^= hash >> 29
-        hash = hash &* 0xbf58_476d_1ce4_e5b9
-        return hash ^ (hash >> 32)
-    }
+    var hash: UInt64 { fos_name_hash(bytes, count) }
 
     func hasPrefix(_ prefix: StaticString) -> Bool {
         guard count >= prefix.utf8CodeUnitCount else { return false }

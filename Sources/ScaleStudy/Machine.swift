@@ -154,7 +154,7 @@ struct Machine {
         switch point.workload {
         case .stat, .createPrivate, .readPrivate, .rename, .compile: return [(own, 1)]
         case .createShared, .readShared, .readFirst: return [(common, 1)]
-        case .nameLookup: return [(member(fleets.names, of: client).core, 1)]
+        case .nameLookup: return [(fleets.names[NameProgram.place(client, servers: fleets.names.count)].core, 1)]
         case .pages: return [(member(fleets.memory, of: client).core, 1)]
         case .compileShared:
             return [(core: own, messages: UInt64(CompileMix.own)), (core: common, messages: UInt64(CompileMix.total - CompileMix.own))]
@@ -185,7 +185,9 @@ struct Machine {
         case .readFirst: program = FirstReadProgram(recorder, number: number)
         case .pages: program = PageProgram(recorder, number: number, server: member(fleets.memory, of: number))
         case .rename: program = RenameProgram(recorder, number: number)
-        case .nameLookup: program = NameProgram(recorder, number: number, server: member(fleets.names, of: number), core: core)
+        case .nameLookup:
+            let server = fleets.names[NameProgram.place(number, servers: fleets.names.count)]
+            program = NameProgram(recorder, number: number, server: server, core: core)
         case .compile: program = CompileProgram(recorder, number: number, headers: place.directory, header: place.file)
         case .compileShared: program = CompileProgram(recorder, number: number, headers: shared.directory, header: shared.file)
         }

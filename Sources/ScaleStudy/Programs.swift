@@ -105,6 +105,11 @@ final class NameProgram: Repeating {
     private let server: MailboxAddress
     private let core: Int
     static func name(_ number: Int) -> String { "/tmp/client\(number)" }
+    /// The name server that has a client's name, as the proxy finds it (shim/proxy/names.c).
+    static func place(_ number: Int, servers: Int) -> Int {
+        let name = Array(name(number).utf8)
+        return Int(fos_name_place(fos_name_hash(name, name.count), UInt32(servers)))
+    }
     /// Registers a client's name, for `member`.
     static func register(_ number: Int, member: MailboxAddress, _ thread: SimThread) {
         let name = name(number)

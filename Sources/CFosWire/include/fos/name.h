@@ -3,6 +3,7 @@
 #define FOS_NAME_H
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <fos/limits.h>
 #include <fos/message.h>
@@ -16,6 +17,17 @@ struct fos_name_member {
     uint32_t alive;      // 0: being steered away from
 };
 static_assert(sizeof(struct fos_name_member) == 24, "member layout");
+
+// FNV-1a, then mixed so that both halves are good: the high one picks the server, the low one is for tables.
+static inline uint64_t fos_name_hash(const uint8_t *name, size_t bytes) {
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ name[i]) * UINT64_C(0x100000001b3);
+    hash ^= hash >> 29;
+    hash *= UINT64_C(0xbf58476d1ce4e5b9);
+    return hash ^ (hash >> 32);
+}
+// Which of so many name servers has a name while all live. Any other passes a request on, so whoever asks may be wrong about it.
+static inline uint32_t fos_name_place(uint64_t hash, uint32_t servers) { return (uint32_t)((hash >> 32) % servers); }
 
 // LOOKUP: payload = fos_name_request + name. Reply: fos_name_reply, then up to 32 members, best first.
 // -ENOENT: no such name. A redirected name is followed; `redirects` counts how often (at most 8, then -ELOOP).
