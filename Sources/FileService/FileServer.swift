@@ -73,6 +73,8 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     let rootAttributes: RootAttributes
     /// Continuations with something in `owed`.
     var owing = 0
+    /// The size limit of the mount, pages.
+    let size: Int?
     /// Continuations that ask peers for credits.
     var asking = 0
     /// Member 0 only: whose rename is moving a directory.
@@ -94,6 +96,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - member: this server's index in `members`.
     ///   - members: mailboxes of all file servers; slots are spread evenly over them.
     ///   - credits: pages of 4 KiB that this server may take; the shares of all members are the mount's size.
+    ///   - size: all members' pages, for STATFS; without it, what they say together, less what is on its way between them.
     ///   - memory: the memory server that pages come from; nil: from Linux, for tests of the file service alone.
     ///   - sharding: when a directory is spread over members.
     ///   - seed: for the hashing of names, which clients must not be able to guess.
@@ -104,7 +107,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - isJoining: the fleet runs already; this member asks the others who owns what, and answers for nothing before.
     ///   - manager: the mailbox that may say who the members are and order slots to be given.
     public init(
-        member: Int, members: some Collection<MailboxAddress>, credits: Int, memory: MailboxAddress? = nil, root: RootAttributes,
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, size: Int? = nil, memory: MailboxAddress? = nil, root: RootAttributes,
         seed: UInt64, sharding: Sharding = .never, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true,
         serving: Int? = nil, isJoining: Bool = false, manager: MailboxAddress? = nil
     ) {
@@ -113,6 +116,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         self.manager = manager
         self.members = Membership(members, alive: serving)
         self.sharding = sharding
+        self.size = size
         motion = SlotMotion(members: members.count)
         ways = .allocate(capacity: SlotTable.slots)
         ways.initialize(repeating: SlotWay(), count: SlotTable.slots)

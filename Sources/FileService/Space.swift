@@ -135,13 +135,16 @@ extension FileServer {
 
     private mutating func concludeSpace<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id), state.pointee.responses == 0 else { return }
-        let (free, used, files, isIncomplete) = state.pointee.numbers
+        let (credits, used, files, isIncomplete) = state.pointee.numbers
         if isIncomplete != 0 { return decide(id, Status.retry, kernel) }
+        // Credits that follow moved inodes are for a moment nobody's, so the limit itself is asked where it is known.
+        let total = size.map { max(UInt64($0), used) } ?? credits &+ used
+        let free = total &- used
         let filesFree = free &* Limits.inodesOfPage
         let message = kernel.scratch()
         message.setBody(
             fos_statfs_reply(
-                blocks: free &+ used, blocks_free: free, blocks_available: free, files: files &+ filesFree, files_free: filesFree,
+                blocks: total, blocks_free: free, blocks_available: free, files: files &+ filesFree, files_free: filesFree,
                 name_max: UInt32(FOS_NAME_BYTES_MAX), block_bytes: UInt32(Limits.pageBytes)))
         deliver(message, kernel)
     }

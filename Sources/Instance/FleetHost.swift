@@ -161,7 +161,7 @@ private struct FleetPlan: Sendable {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return FileServer(
-            member: place.member, members: members, credits: share, memory: layout.nearest(FOS_SERVICE_MEMORY, to: place.mailbox),
+            member: place.member, members: members, credits: share, size: pages, memory: layout.nearest(FOS_SERVICE_MEMORY, to: place.mailbox),
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),

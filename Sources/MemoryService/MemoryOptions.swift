@@ -14,7 +14,7 @@ public struct MemoryOptions: Sendable {
     public var returnAfter: UInt64 = 1_000_000_000
     /// The reserve is filled again when nothing was asked for so long, ns; at once if it ran dry. New memory of Linux costs the
     /// machine as much as ten times its zeroing, and who has just taken much is about to use it.
-    public var refillAfter: UInt64 = 5_000_000
+    public var refillAfter: UInt64 = 50_000_000
     /// Bytes of a region, powers of two of at least 2 MiB if there are huge frames. Clients that have little get small ones.
     public var smallRegionBytes = 4 << 20
     public var largeRegionBytes = Int(FOS_MEMORY_REGION_BYTES_MAX)

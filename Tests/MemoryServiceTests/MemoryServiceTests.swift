@@ -123,7 +123,7 @@ import Testing
         #expect(person.extents.allSatisfy { $0.offset % (2 << 20) == 0 })
         #expect(try person.free([fos_memory_extent(token: person.extents[0].token, offset: 0, bytes: 4096)]).status == -EINVAL)
         try person.freePart(0, from: 0, count: 1, frame: 2 << 20)
-        fleet.rest(milliseconds: 20)
+        fleet.rest(milliseconds: 100)
         #expect(fleet.statistics(0).frames.1.unbound == 8 << 20, "the reserve is whole")
         fleet.check()
     }
