@@ -121,7 +121,8 @@ public final class PageStudy {
             guard fos_platform_monotonic_ns() < deadline else {
                 throw StudyError("the reserve stays at \(unbound >> 20) of \(wanted >> 20) MiB for 30 s; is the machine short of memory?")
             }
-            usleep(2_000)
+            // A core that a client shares its CPU with steps aside for it, and puts off what it does while idle: zeroing.
+            usleep(50_000)
         }
     }
 }
