@@ -52,7 +52,6 @@ struct StudyPagesMountCommand: ParsableCommand {
     /// Nobody may be there any more to hear it, which changes nothing.
     private func say(_ line: String) {
         signal(SIGPIPE, SIG_IGN)
-        let text = line + "\n"
-        _ = write(STDOUT_FILENO, text, text.utf8.count)
+        _ = writeAll(line + "\n", to: STDOUT_FILENO)
     }
 }

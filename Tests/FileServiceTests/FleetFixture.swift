@@ -75,41 +75,47 @@ final class FileFleet {
         var entries: [(name: String, bytes: [UInt8], inode: UInt64, kind: UInt8)]
     }
 
-    /// Every inode of the fleet; what the shards of a directory have is the directory's.
-    func snapshot() -> [UInt64: Found] {
-        var all: [UInt64: Found] = [:]
-        var shards: [(directory: UInt64, Found)] = []
+    private func forEachInode(_ body: (inout MemoryFileServer, InodePointer) -> Void) {
         for member in servers.indices {
             look(member) { server in
                 for slot in 0..<SlotTable.slots {
                     var index: UInt64 = 0
                     while let inode = server.inodes.next(slot: slot, from: index) {
                         index = inode.pointee.number / 4096 + 1
-                        var found = Found(
-                            mode: inode.pointee.mode, links: inode.pointee.links, parent: inode.pointee.parent,
-                            subdirectories: inode.pointee.subdirectories,
-                            references: inode.pointee.kernelReferences + UInt64(inode.pointee.references),
-                            isDead: inode.pointee.flags.contains(.dead), entries: [])
-                        if inode.isDirectory {
-                            var cookie: UInt64 = 0
-                            while let dentry = inode.directory.pointee.next(after: cookie) {
-                                cookie = dentry.pointee.cookie
-                                if dentry.pointee.flags.contains(.locked) { Issue.record("a locked entry is left in \(inode.pointee.number)") }
-                                found.entries.append((String(decoding: dentry.name, as: UTF8.self), Array(dentry.name), dentry.pointee.inode, dentry.pointee.kind))
-                            }
-                            if inode.pointee.busy != 0 { Issue.record("directory \(inode.pointee.number) is busy \(inode.pointee.busy)") }
-                            if found.entries.count != inode.directory.pointee.count { Issue.record("a directory counts its entries wrongly") }
-                        }
-                        if inode.pointee.isShard {
-                            checkShard(inode, &server)
-                            shards.append((inode.pointee.parent, found))
-                            continue
-                        }
-                        if all[inode.pointee.number] != nil { Issue.record("inode \(inode.pointee.number) has two owners") }
-                        all[inode.pointee.number] = found
+                        body(&server, inode)
                     }
                 }
             }
+        }
+    }
+
+    /// Every inode of the fleet; what the shards of a directory have is the directory's.
+    func snapshot() -> [UInt64: Found] {
+        var all: [UInt64: Found] = [:]
+        var shards: [(directory: UInt64, Found)] = []
+        forEachInode { server, inode in
+            var found = Found(
+                mode: inode.pointee.mode, links: inode.pointee.links, parent: inode.pointee.parent,
+                subdirectories: inode.pointee.subdirectories,
+                references: inode.pointee.kernelReferences + UInt64(inode.pointee.references),
+                isDead: inode.pointee.flags.contains(.dead), entries: [])
+            if inode.isDirectory {
+                var cookie: UInt64 = 0
+                while let dentry = inode.directory.pointee.next(after: cookie) {
+                    cookie = dentry.pointee.cookie
+                    if dentry.pointee.flags.contains(.locked) { Issue.record("a locked entry is left in \(inode.pointee.number)") }
+                    found.entries.append((String(decoding: dentry.name, as: UTF8.self), Array(dentry.name), dentry.pointee.inode, dentry.pointee.kind))
+                }
+                if inode.pointee.busy != 0 { Issue.record("directory \(inode.pointee.number) is busy \(inode.pointee.busy)") }
+                if found.entries.count != inode.directory.pointee.count { Issue.record("a directory counts its entries wrongly") }
+            }
+            if inode.pointee.isShard {
+                checkShard(inode, &server)
+                shards.append((inode.pointee.parent, found))
+                return
+            }
+            if all[inode.pointee.number] != nil { Issue.record("inode \(inode.pointee.number) has two owners") }
+            all[inode.pointee.number] = found
         }
         for (directory, shard) in shards {
             guard let whole = all[directory] else {
@@ -140,16 +146,8 @@ final class FileFleet {
     /// Sharded directories of the fleet, and how many shards each has in use.
     func shardedDirectories() -> [UInt64: Int] {
         var all: [UInt64: Int] = [:]
-        for member in servers.indices {
-            look(member) { server in
-                for slot in 0..<SlotTable.slots {
-                    var index: UInt64 = 0
-                    while let inode = server.inodes.next(slot: slot, from: index) {
-                        index = inode.pointee.number / 4096 + 1
-                        if inode.pointee.isSharded { all[inode.pointee.number] = inode.pointee.activeShards }
-                    }
-                }
-            }
+        forEachInode { _, inode in
+            if inode.pointee.isSharded { all[inode.pointee.number] = inode.pointee.activeShards }
         }
         return all
     }

@@ -14,7 +14,7 @@ private final class Machine {
     let host: SimHost
     let fleets: SimulatedFleets
     private var stores: [StoredState] = []
-    private let script = ScriptProgram()
+    private let script = FileScript(.call)
     let thread: SimThread
 
     init(hasStores: Bool = false) {
@@ -83,22 +83,9 @@ private final class Machine {
     }
 }
 
-private final class ScriptProgram: SimProgram {
-    var build: ((SimThread) -> Void)?
-    var isDone = false
-    var status: Int32 = 0
-    var inode: UInt64 = 0
-    override func step(_ thread: SimThread) -> SimStep {
-        if let build {
-            build(thread)
-            self.build = nil
-            return .call
-        }
-        status = thread.status
-        inode = thread.attributes.inode
-        isDone = true
-        return .end
-    }
+private final class FileScript: ScriptProgram {
+    private(set) var inode: UInt64 = 0
+    override func heard(_ thread: SimThread) { inode = thread.attributes.inode }
 }
 
 @Suite struct DeathTests {

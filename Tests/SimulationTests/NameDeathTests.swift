@@ -11,7 +11,7 @@ import Testing
 private final class NamedMachine {
     let host: SimHost
     let fleets: SimulatedFleets
-    private let script = QuestionProgram()
+    private let script = NameScript(.callName)
     private let thread: SimThread
 
     init() {
@@ -50,23 +50,12 @@ private final class NamedMachine {
     var names: UInt64 { fleets.names.filter { host.server(at: $0) != nil }.reduce(0) { $0 + host.statistics(of: $1).names } }
 }
 
-private final class QuestionProgram: SimProgram {
-    var build: ((SimThread) -> Void)?
-    var isDone = false
-    var status: Int32 = 0
-    var mailbox: UInt32 = 0
-    override func step(_ thread: SimThread) -> SimStep {
-        if let build {
-            build(thread)
-            self.build = nil
-            return .callName
-        }
-        status = thread.status
+private final class NameScript: ScriptProgram {
+    private(set) var mailbox: UInt32 = 0
+    override func heard(_ thread: SimThread) {
         let head = MemoryLayout<fos_name_reply>.size
         let hasMember = status == 0 && thread.replyPayload.count >= head + MemoryLayout<fos_name_member>.size
         mailbox = hasMember ? thread.replyPayload.loadUnaligned(fromByteOffset: head, as: fos_name_member.self).mailbox : 0
-        isDone = true
-        return .end
     }
 }
 

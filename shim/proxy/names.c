@@ -100,7 +100,8 @@ static uint32_t nearest_core(const struct fos_client *client) {
     return best;
 }
 
-// Asks the name fleet: the server that has the name, if the client knows all of them; any other forwards. Returns the count of members stored, or -errno.
+// Asks the name fleet: the server that has the name, if the client knows all of them; any other forwards. Returns the count of
+// members stored, or -errno.
 static int ask(struct fos_client *client, int channel, const char *name, size_t length, struct fos_name_member members[FOS_LOOKUP_MEMBERS_MAX]) {
     int result = -EHOSTUNREACH;
     uint32_t first = client->name_servers > 0 ? fos_name_place(fos_name_hash((const uint8_t *)name, length), client->name_servers) : 0;
