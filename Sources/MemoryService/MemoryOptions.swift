@@ -13,8 +13,9 @@ public struct MemoryOptions: Sendable {
     /// What is free beyond the reserve goes back to Linux when nothing was asked for so long, ns.
     public var returnAfter: UInt64 = 1_000_000_000
     /// The reserve is filled again when nothing was asked for so long, ns; at once if it ran dry. New memory of Linux costs the
-    /// machine as much as ten times its zeroing, and who has just taken much is about to use it.
-    public var refillAfter: UInt64 = 50_000_000
+    /// machine as much as ten times its zeroing (a virtual one that gives free memory to its host, a hundred times), and who has
+    /// just taken much is about to use it, and often to give it back: what comes back meanwhile need not be had anew.
+    public var refillAfter: UInt64 = 2_000_000_000
     /// Bytes of a region, powers of two of at least 2 MiB if there are huge frames. Clients that have little get small ones.
     public var smallRegionBytes = 4 << 20
     public var largeRegionBytes = Int(FOS_MEMORY_REGION_BYTES_MAX)

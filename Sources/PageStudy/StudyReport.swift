@@ -50,11 +50,13 @@ public struct StudyReport {
         for exercise in [Exercise.reserve, .steady] {
             for processes in processCounts {
                 lines.append(Self.title(exercise, processes))
-                var table = TextTable(heading: ["ms per GiB and process", "call", "fault", "zeroing", "waiting", "total", "of Linux 4 KiB"], right: Set(1...6))
+                var table = TextTable(heading: ["ms per GiB and process", "call", "fault", "zeroing", "waiting", "total", "least", "most", "of Linux 4 KiB"], right: Set(1...8))
                 let base = result(.linuxSmall, exercise, processes)?.split.total ?? 0
                 for method in Method.allCases {
-                    guard let split = result(method, exercise, processes)?.split else { continue }
-                    let cells = [split.call, split.fault, split.zeroing, split.waiting, split.total].map { number($0 * 1000, 2) }
+                    guard let result = result(method, exercise, processes) else { continue }
+                    let split = result.split
+                    let times = [split.call, split.fault, split.zeroing, split.waiting, split.total, result.rounds.min() ?? 0, result.rounds.max() ?? 0]
+                    let cells = times.map { number($0 * 1000, 2) }
                     table.append([method.title] + cells + [base > 0 ? number(split.total / base, 3) : "-"])
                 }
                 lines += table.lines + [""]
@@ -73,6 +75,7 @@ public struct StudyReport {
                     ("processes", .number(UInt64(result.processes))), ("call_s", .decimal(number(result.split.call, 6))),
                     ("fault_s", .decimal(number(result.split.fault, 6))), ("zeroing_s", .decimal(number(result.split.zeroing, 6))),
                     ("waiting_s", .decimal(number(result.split.waiting, 6))), ("total_s", .decimal(number(result.split.total, 6))),
+                    ("rounds_s", .array(result.rounds.map { .decimal(number($0, 6)) })),
                 ])
             })),
             ("goals", .array(goals.map { goal in

@@ -1,7 +1,9 @@
 // One process of the study: does what it is told on standard input, and answers with the split of its time.
 //
 // Protocol: a line "METHOD EXERCISE BYTES CYCLES START" (START in ns of CLOCK_MONOTONIC, when all begin at once) is answered
-// by "call fault zeroing waiting", in seconds, or "error TEXT". For fos, "free" gives everything back.
+// by "call fault zeroing waiting", in seconds, or "error TEXT". For fos, "free" gives everything back. "warm METHOD BYTES" goes
+// before a run that is measured: Linux's memory is had once and given back at once, so that on a virtual machine the host has
+// backed it (a host that takes free pages back charges 0.5 to 3 ms for 2 MiB had anew); fos's worker connects and gets a little.
 // The parts: fault is the time of the touching loop, and of mappings that fault in; waiting is what was not spent on the
 // processor, and for fos the time from a message to its answer; zeroing is what the bytes would take this processor to zero
 // (measured at start, piece by piece) and is taken out of the part that it happened in, at most all of it.
@@ -45,10 +47,14 @@ public final class Worker {
             try frames?.retireAll()
             return "done"
         }
+        if words.count == 3, words[0] == "warm", let method = Method(rawValue: words[1]), let bytes = Int(words[2]), bytes > 0 {
+            try warm(method, bytes)
+            return "done"
+        }
         guard words.count == 5, let method = Method(rawValue: words[0]), let exercise = Exercise(rawValue: words[1]),
             let bytes = Int(words[2]), let cycles = Int(words[3]), let start = UInt64(words[4]), bytes > 0, cycles > 0
         else { throw StudyError("bad order \(words)") }
-        if method.isFos, frames == nil { frames = try FrameClient(uid: uid, name: instance) }
+        try connect(method)
         while fos_platform_monotonic_ns() < start { fos_spin_pause() }
         let frees = exercise == .steady
         func once() throws -> Split { try method.isFos ? runFos(method, bytes, frees: frees) : runLinux(method, bytes, frees: frees) }
@@ -64,6 +70,16 @@ public final class Worker {
             sum.waiting -= zeroing
         }
         return [sum.call, sum.fault, sum.zeroing, sum.waiting].map { String($0 / Double(n)) }.joined(separator: " ")
+    }
+
+    private func connect(_ method: Method) throws {
+        if method.isFos, frames == nil { frames = try FrameClient(uid: uid, name: instance) }
+    }
+
+    private func warm(_ method: Method, _ bytes: Int) throws {
+        try connect(method)
+        _ = try method.isFos ? runFos(method, min(bytes, 4 << 20), frees: true) : runLinux(method, bytes, frees: true)
+        try frames?.retireAll()
     }
 
     // MARK: Linux

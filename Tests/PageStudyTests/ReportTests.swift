@@ -13,7 +13,7 @@ import Testing
                     results.append(
                         StudyResult(
                             method: method, exercise: exercise, processes: processes,
-                            split: Split(call: total / 10, fault: total / 2, zeroing: total * 0.3, waiting: total / 10)))
+                            split: Split(call: total / 10, fault: total / 2, zeroing: total * 0.3, waiting: total / 10), rounds: [total / 2, total, 2 * total]))
                 }
             }
         }
@@ -39,7 +39,7 @@ import Testing
     @Test func tableNamesEveryMethodAndMissedGoals() {
         let text = report(fosHuge: 0.03).lines.joined(separator: "\n")
         for method in Method.allCases { #expect(text.contains(method.title)) }
-        #expect(text.contains("missed") && text.contains("400.00") && text.contains("2 processes at once"))
+        #expect(text.contains("missed") && text.contains("400.00") && text.contains("800.00") && text.contains("2 processes at once"))
     }
 
     @Test func figureIsWellFormed() throws {
