@@ -7,6 +7,7 @@
 #   FOS_SCRATCH=DIR    build folder (default .build)
 #   TMPDIR=DIR         where the mount and the local copy are made (default /tmp)
 set -eu
+self=$(realpath "$0")
 cd "$(dirname "$0")/.."
 ROOT=$PWD
 SCRATCH=${FOS_SCRATCH:-$ROOT/.build}
@@ -14,7 +15,8 @@ FOS=$SCRATCH/release/fos
 case ${1:-} in
     --no-install) ;;
     '') scripts/dependencies.sh all ;;
-    *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
+    -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
+    *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
 esac
 
 say() { printf '\n%s\n' "$*"; }

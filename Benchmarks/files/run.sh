@@ -13,6 +13,7 @@
 # Goals: a cached read within 1.2 times of tmpfs; each metadata operation and uncached read or write at least 1.5 times
 # faster than bindfs. Needs root (to mount a tmpfs); a peer that is not installed is left out.
 set -eu
+self=$(realpath "$0")
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
@@ -25,7 +26,8 @@ while [ $# -gt 0 ]; do
         -o) only+=(-o "$2") unpack_rounds=0; shift ;;
         --floor) floor=1 unpack_rounds=0 ;;
         --mount-option=*) mount_options+=("${1#*=}") ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
+        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
+        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
     esac
     shift
 done

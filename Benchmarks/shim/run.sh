@@ -15,6 +15,7 @@
 #
 # Needs root (to mount a tmpfs), and for all programs git, python3, sqlite3, gcc and make.
 set -eu
+self=$(realpath "$0")
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
@@ -25,7 +26,8 @@ while [ $# -gt 0 ]; do
         -r) rounds=$2; shift ;;
         --only) only=$2; shift ;;
         --operations | --programs | --two) parts="$parts ${1#--}" ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$0" >&2; exit 1 ;;
+        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
+        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
     esac
     shift
 done
