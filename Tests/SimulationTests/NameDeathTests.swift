@@ -1,4 +1,5 @@
-// Name servers whose cores are lost: every name is at two of them, so none goes, and the second copy is made anew.
+// Name servers whose cores are lost: every name is at two of them, so none goes, and the second copy is made anew. Those that
+// crash and are back with nothing take their places again.
 
 import CFosWire
 import Glibc

@@ -93,7 +93,7 @@ import Testing
         #expect(result.isCorrect, "seed \(seed): \(result.violations)")
     }
 
-    /// - Parameters: clients, operations, names, then of the crashes: times, restart, nanoseconds, within, and the delays.
+    /// File servers that crash so many times within so many ns, and come back after so many; `more`: faults before these.
     private static func crashes(
         _ workload: String, times: Int, _ restart: String, after: Int, within: Int, delays: (per65536: Int, nanoseconds: Int), more: String = ""
     ) -> String {
