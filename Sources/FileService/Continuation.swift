@@ -37,6 +37,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var shards: Owed { Owed(rawValue: 128) }
     /// A transaction of before a crash goes on.
     static var outcome: Owed { Owed(rawValue: 256) }
+    /// A directory that a dead server's rename was to move learns that it stays.
+    static var stays: Owed { Owed(rawValue: 512) }
 }
 
 struct Continuation: BitwiseCopyable {

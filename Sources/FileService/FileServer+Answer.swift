@@ -183,6 +183,8 @@ extension FileServer {
                 if state.pointee.phase == .start { resumeSpreading(id, kernel) } else { sendShards(id, kernel) }
             } else if owed.contains(.outcome) {
                 resumeRecovered(id, kernel)
+            } else if owed.contains(.stays) {
+                tellThatItStays(id, kernel)
             } else {
                 sendRenameMessages(id, owed, kernel)
             }

@@ -36,13 +36,15 @@ extension FileServer {
     }
 
     /// A name that a dead coordinator had prepared. A placeholder goes. What another name led to may have lost this name's link
-    /// before the coordinator died: its owner is asked, and the name goes with it.
+    /// before the coordinator died: its owner is asked, and the name goes with it. If it stays, and is a directory's, that one may have
+    /// been told of another parent: an exchange had begun.
     private mutating func settleOrphan<K: Kernel>(_ name: PreparedName, _ directory: InodePointer, _ kernel: K) {
         let victim = name.dentry.pointee.inode
         committed(.released(directory: name.directory, name: name.dentry.name), kernel)
         if name.dentry.pointee.flags.contains(.placeholder) { return unlock(name.dentry, in: directory) }
         if isHere(victim) {
             let isGone = hasTaken(victim, name.cookie, of: name.coordinator.rawValue)
+            if !isGone, let found = inodes.find(victim) { stays(found, in: directory, kernel) }
             return finishOrphan(name.dentry, in: directory, isGone: isGone, kernel)
         }
         var state = Continuation(.orphan)
@@ -80,10 +82,44 @@ extension FileServer {
 
     mutating func resumeOrphan<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        let hasHeard = state.pointee.phase == .moves
         let isGone = response.status == -ENOENT || (response.fixed(fos_peer_reply.self)?.flags ?? 0) & FOS_PEER_GONE.rawValue != 0
+        if !hasHeard, !isGone, response.status == 0, dentry.pointee.kind == Mode.directoryKind { return tellThatItStays(id, kernel) }
         continuations.remove(id)
         turn.cookie = 0
-        finishOrphan(dentry, in: directory, isGone: isGone, kernel)
+        finishOrphan(dentry, in: directory, isGone: isGone && !hasHeard, kernel)
+    }
+
+    /// The inode of a name that was to be exchanged is where it was.
+    mutating func tellThatItStays<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        let inode = dentry.pointee.inode
+        var sent = SendResult.stale
+        if isHere(inode) {
+            if let found = inodes.find(inode) { stays(found, in: directory, kernel) }
+        } else {
+            let message = kernel.scratch()
+            message.pointee.operation = UInt16(FOS_OP_PEER_MOVED.rawValue)
+            message.pointee.inode = inode
+            message.setBody(fos_peer_change(cookie: 0, parent: directory.pointee.directoryNumber, flags: 0, directory_uid: 0))
+            sent = kernel.send(message, to: owner(of: inode), expecting: id, onBehalfOf: nil)
+        }
+        switch sent {
+        case .sent:
+            state.pointee.phase = .moves
+            state.pointee.responses += 1
+        case .full:
+            owe(id, .stays)
+            kernel.tickAgain()
+        case .stale:
+            continuations.remove(id)
+            turn.cookie = 0
+            finishOrphan(dentry, in: directory, isGone: false, kernel)
+        }
+    }
+    private mutating func stays<K: Kernel>(_ inode: InodePointer, in directory: InodePointer, _ kernel: K) {
+        guard inode.isDirectory, inode.pointee.parent != directory.pointee.directoryNumber else { return }
+        moved(inode, to: directory.pointee.directoryNumber, kernel)
     }
 
     private mutating func finishOrphan<K: Kernel>(_ dentry: DentryPointer, in directory: InodePointer, isGone: Bool, _ kernel: K) {

@@ -127,13 +127,16 @@ extension FileServer {
     mutating func resumeOutcome<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         state.pointee.isAskingOutcome = false
-        let isGone = response.status == -ENOENT && state.pointee.kind != .insertion
+        let reply = response.fixed(fos_peer_reply.self)
+        // The name that is to go has been one of the inode's all along: if it has none, this transaction took the last.
+        let hasNoLinks = response.status == -ENOENT || (response.status == 0 && reply?.attributes.links == 0)
+        let isGone = hasNoLinks && state.pointee.kind != .insertion
         guard response.status == 0 || response.status == -ENOENT else {
             // Who was to answer has died: asked again when it is back.
             kernel.tickAgain()
             return owe(id, .outcome)
         }
-        let isDone = isGone || (response.fixed(fos_peer_reply.self)?.flags ?? 0) & FOS_PEER_DONE.rawValue != 0
+        let isDone = isGone || (reply?.flags ?? 0) & FOS_PEER_DONE.rawValue != 0
         conclude(recovered: id, isDone ? response : nil, kernel)
     }
 
@@ -159,8 +162,7 @@ extension FileServer {
         let done = number == 0 ? takenLinks.inode(question.cookie, of: coordinator) : takenLinks.contains(number, question.cookie, of: coordinator) ? number : nil
         guard let inode = inodes.find(done ?? number) else { return answerPeer(-ENOENT, kernel) }
         var reply = fos_peer_reply()
-        // A directory has one name, which the coordinator has locked: if it is dead, that one's transaction has killed it.
-        if done != nil || inode.pointee.links == 0 { reply.flags = FOS_PEER_DONE.rawValue }
+        if done != nil { reply.flags = FOS_PEER_DONE.rawValue }
         reply.attributes = attributes(of: inode, kernel)
         answerPeer(0, content: reply, kernel)
     }

@@ -157,6 +157,8 @@ extension FileServer {
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answerPeer(status, kernel) }
         let isGone = isLastName(of: inode)
+        // Its number may be another inode's before the coordinator, or who has the name, asks what became of it.
+        noteEffect(inode, change.cookie, kernel)
         killDirectory(inode, kernel)
         answerTaken(isGone, kernel)
     }

@@ -2,7 +2,8 @@
 //
 // Protocol: `FileServer(…, hasRoot: false)`, then `restore` before its first message. What was open only (no names left)
 // does not come back: those who had it open had it from the server that died.
-// Invariants: numbers, generations, versions and times are as they were, so clients see the same files; names that a rename
+// Invariants: numbers, generations, versions and times are as they were, so clients see the same files, and what is made next is
+// none of those that are gone; names that a rename
 // of another server had prepared are locked again, until that server commits or undoes it. Cookies of listings are new.
 
 import FileStorage
@@ -41,20 +42,21 @@ public struct StoredInode {
 }
 
 extension FileServer {
-    /// False: there are not enough pages for it all.
-    public mutating func restore(_ stored: [StoredInode]) -> Bool {
+    /// - Parameter generations: the highest that each slot has given, also to inodes that are gone, so that none is given twice.
+    /// - Returns: false if there are not enough pages for it all.
+    public mutating func restore(_ stored: [StoredInode], generations: [Int: UInt32]) -> Bool {
         var bySlot: [Int: [StoredInode]] = [:]
         for inode in stored where inode.record.links > 0 { bySlot[SlotTable.slot(ofInode: inode.record.number), default: []].append(inode) }
         for slot in bySlot.keys.sorted() {
             guard restore(slot: slot, bySlot[slot, default: []].sorted { $0.record.number < $1.record.number }) else { return false }
         }
+        for (slot, generation) in generations { inodes.skipGenerations(slot: slot, through: generation) }
         return true
     }
 
     /// A fresh table gives indices in rising order; those between are given back afterwards.
     private mutating func restore(slot: Int, _ stored: [StoredInode]) -> Bool {
         var between: [InodePointer] = []
-        var generation: UInt32 = 0
         for wanted in stored {
             var made: InodePointer?
             while made == nil {
@@ -63,10 +65,8 @@ extension FileServer {
                 if inode.pointee.number == wanted.record.number { made = inode } else { between.append(inode) }
             }
             guard let inode = made, fill(inode, wanted) else { return false }
-            generation = max(generation, wanted.record.generation)
         }
         for inode in between { inodes.remove(inode, &arena, &pool) }
-        inodes.skipGenerations(slot: slot, through: generation)
         return true
     }
 

@@ -31,7 +31,9 @@ extension FileServer {
     mutating func takeNews<K: Kernel>(_ request: Request, _ kernel: K) {
         guard let news = request.fixed(fos_peer_slot.self), news.slot < UInt32(FOS_SLOTS), news.owner < UInt32(members.count) else { return }
         let slot = Int(news.slot)
-        guard news.version > slots.version(ofSlot: slot), Int(news.owner) != member else { return }
+        guard news.version > slots.version(ofSlot: slot) else { return }
+        // It had the slot before it died, and began again without hearing of it: whoever says so knows better.
+        if Int(news.owner) == member { return takeBack(slot, news.version, kernel) }
         guard ways[slot].version < news.version else { return }
         noteWay(of: slot, through: slots.owner(ofSlot: slot), to: Int(news.owner), version: news.version)
         spreadNews(kernel)
@@ -47,12 +49,9 @@ extension FileServer {
             while left > 0, motion.tellMember < members.count {
                 let peer = motion.tellMember
                 if peer != member, members.isAlive(peer) || peer == ways[slot].through {
-                    let message = kernel.scratch()
-                    message.pointee.operation = UInt16(FOS_OP_PEER_SLOT_NEWS.rawValue)
-                    message.setBody(
-                        fos_peer_slot(
-                            slot: UInt32(slot), owner: UInt32(slots.owner(ofSlot: slot)), version: slots.version(ofSlot: slot), generation: 0))
-                    if kernel.send(message, to: members[peer], expecting: .none, onBehalfOf: nil) == .full { return kernel.tickAgain() }
+                    let news = fos_peer_slot(
+                        slot: UInt32(slot), owner: UInt32(slots.owner(ofSlot: slot)), version: slots.version(ofSlot: slot), generation: 0)
+                    if send(news: news, to: peer, kernel) == .full { return kernel.tickAgain() }
                     left -= 1
                 }
                 motion.tellMember += 1
@@ -63,6 +62,21 @@ extension FileServer {
             }
         }
         if motion.untold.count > 0 || motion.unsynced.count > 0 { kernel.tickAgain() }
+    }
+
+    @discardableResult
+    private func send<K: Kernel>(news: fos_peer_slot, to peer: Int, _ kernel: K) -> SendResult {
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_PEER_SLOT_NEWS.rawValue)
+        message.setBody(news)
+        return kernel.send(message, to: members[peer], expecting: .none, onBehalfOf: nil)
+    }
+
+    /// A slot is this server's, and what was in it is lost.
+    private mutating func takeBack<K: Kernel>(_ slot: Int, _ version: UInt32, _ kernel: K) {
+        guard motion.taking?.slot != slot, motion.giving?.slot != slot else { return }
+        own(slot, version: version, after: member, kernel)
+        spreadNews(kernel)
     }
 
     private mutating func askAlongOldWays<K: Kernel>(_ kernel: K) {
@@ -100,6 +114,8 @@ extension FileServer {
         guard let asked = request.fixed(fos_peer_slot.self), asked.slot < UInt32(FOS_SLOTS) else { return answer(-EINVAL, kernel) }
         let slot = Int(asked.slot)
         guard slots.owner(ofSlot: slot) == member else { return pass(request, to: slots.owner(ofSlot: slot), kernel) }
+        // Who joins knows nothing yet.
+        if motion.joining != nil, slots.version(ofSlot: slot) == 0 { return answer(Status.retry, kernel) }
         let message = kernel.scratch()
         message.setBody(fos_peer_slot(slot: asked.slot, owner: UInt32(member), version: slots.version(ofSlot: slot), generation: 0))
         deliver(message, kernel)
@@ -123,6 +139,13 @@ extension FileServer {
             return kernel.tickAgain()
         }
         slots.learn(slot, owner: Int(found.owner), version: found.version)
+        let way = ways[slot]
+        if way.version > found.version, way.version > slots.version(ofSlot: slot) {
+            // Who answered has begun again with nothing, and has not heard of the slot's last move.
+            motion.unsynced.insert(slot)
+            send(news: fos_peer_slot(slot: UInt32(slot), owner: UInt32(way.owner), version: way.version, generation: 0), to: Int(found.owner), kernel)
+            return kernel.tickAgain()
+        }
         // A question of an earlier move says nothing about what came over the last way.
         if ways[slot].version == version { motion.settling.remove(slot) }
         spreadNews(kernel)
@@ -219,15 +242,21 @@ extension FileServer {
         let count = min(Int(FOS_PEER_TABLE_SLOTS), SlotTable.slots - Int(table.first))
         table.count = UInt32(count)
         let first = Int(table.first)
+        // The newest that this server has heard: nothing of the asker's is on the old way, and the giver may be dead by now.
         withUnsafeMutableBytes(of: &table.owners) { owners in
-            for place in 0..<count { owners.storeBytes(of: UInt16(slots.owner(ofSlot: first + place)), toByteOffset: place * 2, as: UInt16.self) }
+            for place in 0..<count { owners.storeBytes(of: UInt16(newest(first + place).owner), toByteOffset: place * 2, as: UInt16.self) }
         }
         withUnsafeMutableBytes(of: &table.versions) { versions in
-            for place in 0..<count { versions.storeBytes(of: slots.version(ofSlot: first + place), toByteOffset: place * 4, as: UInt32.self) }
+            for place in 0..<count { versions.storeBytes(of: newest(first + place).version, toByteOffset: place * 4, as: UInt32.self) }
         }
         let message = kernel.scratch()
         message.setBody(table)
         deliver(message, kernel)
+    }
+
+    private func newest(_ slot: Int) -> (owner: Int, version: UInt32) {
+        let way = ways[slot]
+        return way.version > slots.version(ofSlot: slot) ? (Int(way.owner), way.version) : (slots.owner(ofSlot: slot), slots.version(ofSlot: slot))
     }
 
     mutating func resumeTable<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {

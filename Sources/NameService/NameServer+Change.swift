@@ -70,17 +70,17 @@ extension NameServer {
     }
 
     /// The change itself, at either copy. A status.
-    mutating func apply(_ request: Request, _ parsed: NameRequest) -> Int32 {
-        guard !isDead(request.envelope) else { return -ESTALE }
+    /// - Parameter isTrial: only says what the status would be. A change that its server refuses is none of the copy's.
+    mutating func apply(_ request: Request, _ parsed: NameRequest, isTrial: Bool = false) -> Int32 {
         switch UInt32(request.operation) {
-        case FOS_OP_NAME_REDIRECT.rawValue: return redirect(request.envelope, parsed)
-        case FOS_OP_NAME_DEREGISTER.rawValue: return remove(request.envelope, parsed)
-        case FOS_OP_NAME_MEMBER_DEAD.rawValue: return removeDead(parsed)
-        default: return register(request.envelope, parsed)
+        case FOS_OP_NAME_REDIRECT.rawValue: return redirect(request.envelope, parsed, isTrial)
+        case FOS_OP_NAME_DEREGISTER.rawValue: return remove(request.envelope, parsed, isTrial)
+        case FOS_OP_NAME_MEMBER_DEAD.rawValue: return removeDead(parsed, isTrial)
+        default: return register(request.envelope, parsed, isTrial)
         }
     }
 
-    private mutating func register(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest) -> Int32 {
+    private mutating func register(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest, _ isTrial: Bool) -> Int32 {
         let isMany = parsed.fixed.flags & FOS_NAME_MANY.rawValue != 0
         guard parsed.fixed.flags & ~FOS_NAME_MANY.rawValue == 0, parsed.fixed.member.mailbox != 0 else { return -EINVAL }
         var member = parsed.fixed.member
@@ -96,6 +96,7 @@ extension NameServer {
             if old != NameTable.none {
                 // The same mailbox again: a server that restarted says its new epoch.
                 guard mayChange(table.members[Int(old)].ownerUID, envelope) else { return -EACCES }
+                if isTrial { return 0 }
                 table.members[Int(old)].member = member
                 table.members[Int(old)].client = client
                 table.members[Int(old)].clientGeneration = generation
@@ -103,8 +104,10 @@ extension NameServer {
                 return 0
             }
             guard isMany, found.isMany, found.targetLength == 0 else { return -EEXIST }
+            if isTrial { return table.hasRoomForMember(of: entry) ? 0 : -ENOSPC }
             return table.addMember(entry, member, ownerUID: envelope.pointee.uid, client: client, generation: generation) ? 0 : -ENOSPC
         }
+        if isTrial { return table.hasRoomForName && table.hasRoomForMember ? 0 : -ENOSPC }
         entry = table.insert(parsed.name, hash: hash, ownerUID: envelope.pointee.uid, isMany: isMany)
         guard entry != NameTable.none else { return -ENOSPC }
         guard table.addMember(entry, member, ownerUID: envelope.pointee.uid, client: client, generation: generation) else {
@@ -114,14 +117,16 @@ extension NameServer {
         return 0
     }
 
-    private mutating func redirect(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest) -> Int32 {
+    private mutating func redirect(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest, _ isTrial: Bool) -> Int32 {
         let (client, generation) = client(envelope)
         let hash = parsed.name.hash
         var entry = table.find(parsed.name, hash: hash)
         if entry != NameTable.none {
             guard mayChange(table.entries[Int(entry)].ownerUID, envelope) else { return -EACCES }
             guard table.entries[Int(entry)].targetLength > 0 else { return -EEXIST }
+            if isTrial { return 0 }
         } else {
+            if isTrial { return table.hasRoomForName ? 0 : -ENOSPC }
             entry = table.insert(parsed.name, hash: hash, ownerUID: envelope.pointee.uid, isMany: false)
             guard entry != NameTable.none else { return -ENOSPC }
         }
@@ -144,17 +149,19 @@ extension NameServer {
         commit(request, parsed, kernel)
     }
 
-    private mutating func remove(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest) -> Int32 {
+    private mutating func remove(_ envelope: UnsafePointer<fos_envelope>, _ parsed: NameRequest, _ isTrial: Bool) -> Int32 {
         let entry = table.find(parsed.name, hash: parsed.name.hash)
         guard entry != NameTable.none else { return -ENOENT }
         guard parsed.fixed.member.mailbox != 0 else {
             guard mayChange(table.entries[Int(entry)].ownerUID, envelope) else { return -EACCES }
+            if isTrial { return 0 }
             table.remove(entry)
             return 0
         }
         let index = table.member(entry, mailbox: parsed.fixed.member.mailbox)
         guard index != NameTable.none else { return -ENOENT }
         guard mayChange(table.members[Int(index)].ownerUID, envelope) else { return -EACCES }
+        if isTrial { return 0 }
         table.removeMember(index)
         return 0
     }
@@ -218,6 +225,7 @@ extension NameServer {
         }
         for index in 0..<table.membersUsed
         where table.members[Int(index)].entry != NameTable.none && table.members[Int(index)].member.mailbox == mailbox {
+            tellRemoved(member: index, kernel)
             table.removeMember(index)
         }
         // A peer's word concerns this shard alone; the kernel's goes round the fleet. It can be repeated, so a full
@@ -229,10 +237,11 @@ extension NameServer {
         sendDead(id, from: 0, kernel)
     }
 
-    private mutating func removeDead(_ parsed: NameRequest) -> Int32 {
+    private mutating func removeDead(_ parsed: NameRequest, _ isTrial: Bool) -> Int32 {
         let entry = table.find(parsed.name, hash: parsed.name.hash)
         let index = entry == NameTable.none ? NameTable.none : table.member(entry, mailbox: parsed.fixed.member.mailbox)
         guard index != NameTable.none else { return -ENOENT }
+        if isTrial { return 0 }
         table.removeMember(index)
         return 0
     }

@@ -6,9 +6,9 @@
 // Protocol: a change is sent on to the follower, as it is and on behalf of who asked (FOS_NAME_COPY in message.flags), in the turn
 // that makes it, and answered when the follower has it. Copies of what was there before a death go as SHARD_PIECE, one at a time,
 // each with what is known as it is sent; between two servers messages keep their order, so a copy never goes back in time.
-// Invariants: both tables of a name take the same changes in the same order; the follower answers nobody but its predecessor; a
-// death while no other death is being repaired loses no name. Loads are best effort and are not copied. A name server that died
-// does not come back: its place is its follower's.
+// Invariants: both tables of a name take the same changes in the same order, and only changes that its server has made; the follower
+// answers nobody but its predecessor; a death while no other death is being repaired loses no name. Loads are best effort and are
+// not copied. A server that has died, and begins again with nothing, takes its place again by NameServer+Join.
 
 import CFosWire
 import Glibc
@@ -18,9 +18,9 @@ extension NameServer {
     // MARK: Who has what
 
     /// The member that a hash leads to.
-    private func place(_ hash: UInt64) -> Int { Int(fos_name_place(hash, UInt32(membership.count))) }
+    func place(_ hash: UInt64) -> Int { Int(fos_name_place(hash, UInt32(membership.count))) }
     /// The first live member from a place on.
-    private func firstAlive(from start: Int) -> Int {
+    func firstAlive(from start: Int) -> Int {
         var candidate = start
         for _ in 0..<membership.count {
             if membership.isAlive(candidate) { return candidate }
@@ -36,33 +36,54 @@ extension NameServer {
         return next == member ? nil : next
     }
 
+    /// Removes names by who serves them, and by who has the copies.
+    mutating func removeNames(where isOld: (_ owner: Int, _ follower: Int?) -> Bool) {
+        for index in 0..<table.entriesUsed where table.entries[Int(index)].isUsed {
+            let owner = owner(table.entries[Int(index)].hash)
+            if isOld(owner, follower(of: owner)) { table.remove(index) }
+        }
+    }
+
     // MARK: Changes
 
     /// Makes a change of a name that is here, and has the follower make it; answers when both have.
     mutating func commit<K: Kernel>(_ request: Request, _ parsed: NameRequest, _ kernel: K) {
-        guard let follower = follower(of: member) else { return answer(request.envelope, apply(request, parsed), kernel) }
+        let (client, generation) = client(request.envelope)
+        guard isAlive(client: client, generation, kernel) else { return answer(request.envelope, -ESTALE, kernel) }
+        let refusal = apply(request, parsed, isTrial: true)
+        guard refusal == 0 else { return answer(request.envelope, refusal, kernel) }
+        guard let follower = follower(of: member) else {
+            let status = apply(request, parsed)
+            tellJoiner(request, parsed.name.hash, kernel)
+            return answer(request.envelope, status, kernel)
+        }
         guard let id = suspend(request, NameContinuation(wait: .copy, position: 0, bytes: 0)) else {
             return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
         }
-        let length = request.payload.count
-        let message = kernel.scratch()
-        message.pointee.operation = request.operation
-        message.pointee.flags = UInt16(FOS_NAME_COPY.rawValue)
-        message.pointee.length = UInt32(length)
-        if let base = request.payload.baseAddress { payload(of: message).copyMemory(from: base, byteCount: length) }
-        let sent = kernel.send(message, to: membership[follower], expecting: id, onBehalfOf: request.envelope)
+        let sent = send(copyOf: request, to: follower, expecting: id, kernel)
         // Nothing has changed yet.
         if sent == .full {
             continuations.remove(id)
             return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
         }
         let status = apply(request, parsed)
+        continuations.state(id)?.pointee.status = status
+        tellJoiner(request, parsed.name.hash, kernel)
         // The follower is dead, and the news of it on its way here.
         guard sent == .sent else {
             continuations.remove(id)
             return answer(request.envelope, status, kernel)
         }
-        continuations.state(id)?.pointee.status = status
+    }
+
+    func send<K: Kernel>(copyOf request: Request, to peer: Int, expecting id: ContinuationID, _ kernel: K) -> SendResult {
+        let length = request.payload.count
+        let message = kernel.scratch()
+        message.pointee.operation = request.operation
+        message.pointee.flags = UInt16(FOS_NAME_COPY.rawValue)
+        message.pointee.length = UInt32(length)
+        if let base = request.payload.baseAddress { payload(of: message).copyMemory(from: base, byteCount: length) }
+        return kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: request.envelope)
     }
 
     /// The follower has it, or is dead: another one will be told.
@@ -76,54 +97,123 @@ extension NameServer {
     mutating func takeCopy<K: Kernel>(_ request: Request, _ kernel: K) {
         guard isPeer(request.envelope) else { return answer(request.envelope, -EACCES, kernel) }
         switch NameRequest.parse(request.payload, needsName: true, needsTarget: false) {
-        case .valid(let parsed): answer(request.envelope, apply(request, parsed), kernel)
+        case .valid(let parsed):
+            let status = apply(request, parsed)
+            dropIfDead(request, parsed)
+            answer(request.envelope, status, kernel)
         case .invalid(let status): answer(request.envelope, status, kernel)
         }
+    }
+
+    /// A change that a client's death has overtaken on its way here is made all the same, as its server has made it: it may take a name
+    /// from somebody else. What it gave the client goes.
+    private mutating func dropIfDead(_ request: Request, _ parsed: NameRequest) {
+        let (client, generation) = client(request.envelope)
+        guard isDead(client: client, generation) else { return }
+        let entry = table.find(parsed.name, hash: parsed.name.hash)
+        guard entry != NameTable.none else { return }
+        let found = table.entries[Int(entry)]
+        if found.targetLength > 0 {
+            if found.client == client, found.clientGeneration == generation { table.remove(entry) }
+            return
+        }
+        let member = table.member(entry, mailbox: parsed.fixed.member.mailbox)
+        guard member != NameTable.none, table.members[Int(member)].client == client, table.members[Int(member)].clientGeneration == generation else { return }
+        table.removeMember(member)
     }
 
     // MARK: Deaths of servers
 
     mutating func serverGone<K: Kernel>(_ request: Request, _ kernel: K) {
-        // News come from a microkernel's own mailbox, which no server can send from.
-        let kind = UInt32(request.envelope.pointee.sender_kind)
-        guard kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue,
-            MailboxAddress(rawValue: request.envelope.pointee.from).index == 0
-        else { return answer(request.envelope, -EPERM, kernel) }
+        guard isNews(request.envelope) else { return answer(request.envelope, -EPERM, kernel) }
         let mailbox = MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))
-        guard let peer = membership.index(of: mailbox), peer != member, membership.isAlive(peer) else { return }
+        guard let peer = membership.index(of: mailbox), peer != member else { return }
+        if let joiner, joiner.member == peer { dropJoiner() }
+        if let yielded, yielded.member == peer { dropYielded() }
+        guard membership.isAlive(peer) else { return }
         let wasFollower = follower(of: member) == peer
         membership.setDead(peer)
+        if joining != nil { return startJoining(kernel) }
+        // Whoever joins has another neighbour now.
+        refuseJoiner(kernel)
         // Its names are this server's, or this one's copies went with it.
         guard wasFollower || firstAlive(from: peer) == member else { return }
-        copied = CopyCursor()
-        copyNext(kernel)
+        copying = CopyRun()
+        copyNext(.follower, kernel)
     }
 
-    /// Sends the next member, or redirect, of what this server serves.
-    mutating func copyNext<K: Kernel>(_ kernel: K) {
-        guard !isCopying, var cursor = copied, let follower = follower(of: member) else { return }
-        while cursor.member < table.membersUsed {
-            let each = table.members[Int(cursor.member)]
-            if each.entry != NameTable.none, owner(table.entries[Int(each.entry)].hash) == member {
-                return send(piece: each.entry, each, cursor, to: follower, kernel)
+    // MARK: Copies of what is there
+
+    /// Sends the next member, or redirect, of what the receiver is to have.
+    mutating func copyNext<K: Kernel>(_ receiver: CopyRun.Receiver, _ kernel: K) {
+        guard var run = run(receiver), !run.isUnderWay else { return }
+        guard let peer = receiver == .joiner ? joiner?.member : follower(of: member) else { return set(receiver, nil) }
+        // What the receiver was told before the first piece, that one has it drop.
+        if run.isFirst { run = CopyRun() }
+        while run.member < table.membersUsed {
+            let each = table.members[Int(run.member)]
+            if each.entry != NameTable.none, isFor(receiver, table.entries[Int(each.entry)].hash) {
+                return send(piece: each.entry, each, run, receiver, to: peer, kernel)
             }
-            cursor.member += 1
+            run.member += 1
         }
-        while cursor.entry < table.entriesUsed {
-            let entry = table.entries[Int(cursor.entry)]
-            if entry.isUsed, entry.targetLength > 0, owner(entry.hash) == member {
-                return send(piece: cursor.entry, nil, cursor, to: follower, kernel)
+        while run.entry < table.entriesUsed {
+            let entry = table.entries[Int(run.entry)]
+            if entry.isUsed, entry.targetLength > 0, isFor(receiver, entry.hash) {
+                return send(piece: run.entry, nil, run, receiver, to: peer, kernel)
             }
-            cursor.entry += 1
+            run.entry += 1
         }
-        copied = nil
+        // There is nothing; but the receiver may have something old.
+        if run.isFirst, receiver == .follower { return send(piece: NameTable.none, nil, run, receiver, to: peer, kernel) }
+        set(receiver, nil)
+        if receiver == .joiner { joinerHasAll(kernel) }
     }
 
-    private mutating func send<K: Kernel>(piece index: UInt32, _ member: NameMemberEntry?, _ cursor: CopyCursor, to follower: Int, _ kernel: K) {
+    private func isFor(_ receiver: CopyRun.Receiver, _ hash: UInt64) -> Bool {
+        owner(hash) == member && (receiver == .follower || concernsJoiner(hash))
+    }
+    private func run(_ receiver: CopyRun.Receiver) -> CopyRun? { receiver == .joiner ? joiner?.run : copying }
+    private mutating func set(_ receiver: CopyRun.Receiver, _ run: CopyRun?) {
+        if receiver == .joiner { joiner?.run = run } else { copying = run }
+    }
+
+    private mutating func send<K: Kernel>(
+        piece index: UInt32, _ member: NameMemberEntry?, _ run: CopyRun, _ receiver: CopyRun.Receiver, to peer: Int, _ kernel: K
+    ) {
+        guard let id = continuations.insert(NameContinuation(wait: receiver == .joiner ? .joinerPiece : .piece, position: UInt32(peer), bytes: 0)) else {
+            set(receiver, run)
+            return kernel.tickAgain()
+        }
+        var next = run
+        if index != NameTable.none { if member == nil { next.entry += 1 } else { next.member += 1 } }
+        guard kernel.send(message(piece: index, member, isFirst: run.isFirst, kernel), to: membership[peer], expecting: id, onBehalfOf: nil) == .sent else {
+            continuations.remove(id)
+            set(receiver, run)
+            return kernel.tickAgain()
+        }
+        next.isFirst = false
+        next.isUnderWay = true
+        next.piece = id
+        set(receiver, next)
+    }
+
+    /// `index` none: a first piece with nothing in it.
+    private func message<K: Kernel>(piece index: UInt32, _ member: NameMemberEntry?, isFirst: Bool, _ kernel: K) -> UnsafeMutablePointer<fos_message> {
+        let message = kernel.scratch()
+        message.pointee.operation = UInt16(FOS_OP_NAME_SHARD_PIECE.rawValue)
+        let room = payload(of: message)
+        let fixed = MemoryLayout<fos_name_piece>.size
+        var piece = fos_name_piece()
+        piece.flags = isFirst ? FOS_NAME_PIECE_FIRST.rawValue : 0
+        message.pointee.length = UInt32(fixed)
+        guard index != NameTable.none else {
+            room.storeBytes(of: piece, as: fos_name_piece.self)
+            return message
+        }
         let entry = table.entries[Int(index)]
         let name = table.name(index), target = table.target(index)
-        var piece = fos_name_piece()
-        piece.flags = (entry.isMany ? FOS_NAME_PIECE_MANY.rawValue : 0) | (member == nil ? FOS_NAME_PIECE_REDIRECT.rawValue : 0)
+        piece.flags |= (entry.isMany ? FOS_NAME_PIECE_MANY.rawValue : 0) | (member == nil ? FOS_NAME_PIECE_REDIRECT.rawValue : 0)
         piece.version = entry.version
         piece.name_length = UInt32(name.count)
         piece.target_length = member == nil ? UInt32(target.count) : 0
@@ -132,30 +222,21 @@ extension NameServer {
         piece.client = member?.client ?? entry.client
         piece.client_generation = member?.clientGeneration ?? entry.clientGeneration
         if let member { piece.member = member.member }
-        var next = cursor
-        if member == nil { next.entry += 1 } else { next.member += 1 }
-        copied = cursor
-        guard let id = continuations.insert(NameContinuation(wait: .piece, position: 0, bytes: 0)) else { return kernel.tickAgain() }
-        let message = kernel.scratch()
-        message.pointee.operation = UInt16(FOS_OP_NAME_SHARD_PIECE.rawValue)
-        let room = payload(of: message)
-        let fixed = MemoryLayout<fos_name_piece>.size
-        withUnsafeBytes(of: piece) { room.copyMemory(from: $0.baseAddress!, byteCount: fixed) }
+        room.storeBytes(of: piece, as: fos_name_piece.self)
         (room + fixed).copyMemory(from: name.bytes, byteCount: name.count)
         if member == nil { (room + fixed + name.count).copyMemory(from: target.bytes, byteCount: target.count) }
-        message.pointee.length = UInt32(fixed + name.count) + piece.target_length
-        guard kernel.send(message, to: membership[follower], expecting: id, onBehalfOf: nil) == .sent else {
-            continuations.remove(id)
-            return kernel.tickAgain()
-        }
-        copied = next
-        isCopying = true
+        message.pointee.length += UInt32(name.count) + piece.target_length
+        return message
     }
 
-    mutating func finishPiece<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+    /// `receiver`: whose piece it was that has been answered.
+    mutating func finishPiece<K: Kernel>(_ id: ContinuationID, _ receiver: CopyRun.Receiver, _ kernel: K) {
         continuations.remove(id)
-        isCopying = false
-        copyNext(kernel)
+        // That of an earlier run says nothing of this one.
+        guard var run = run(receiver), run.isUnderWay, run.piece == id else { return }
+        run.isUnderWay = false
+        set(receiver, run)
+        copyNext(receiver, kernel)
     }
 
     /// As the new follower: something that was there before the death.
@@ -169,18 +250,36 @@ extension NameServer {
         let bytes = UnsafePointer((base + fixed).assumingMemoryBound(to: UInt8.self))
         let name = NameView(bytes: bytes, count: Int(piece.name_length))
         let target = NameView(bytes: bytes + name.count, count: Int(piece.target_length))
+        if piece.flags & FOS_NAME_PIECE_FIRST.rawValue != 0, let sender = membership.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) {
+            dropOld(before: sender)
+            if name.count == 0 { return answer(request.envelope, 0, kernel) }
+        }
         guard NameRequest.isWellFormed(name), target.count == 0 || NameRequest.isWellFormed(target) else { return answer(request.envelope, -EINVAL, kernel) }
+        // The news of its client's death was faster.
+        guard isAlive(client: piece.client, piece.client_generation, kernel) else { return answer(request.envelope, 0, kernel) }
         answer(request.envelope, keep(piece, name, target), kernel)
     }
 
+    /// Copies that are here and will come again: of all names but this server's own, and those of servers between the sender and this one,
+    /// of whose death this one may not have heard yet.
+    private mutating func dropOld(before sender: Int) {
+        guard joining == nil else { return }
+        let count = membership.count, own = (member + count - sender) % count
+        removeNames { owner, _ in
+            let place = (owner + count - sender) % count
+            return place == 0 || place > own
+        }
+    }
+
     private mutating func keep(_ piece: fos_name_piece, _ name: NameView, _ target: NameView) -> Int32 {
-        // The news of its death was faster.
-        if isDead(client: piece.client, piece.client_generation) { return 0 }
         let hash = name.hash
         var entry = table.find(name, hash: hash)
         let isNew = entry == NameTable.none
         if isNew { entry = table.insert(name, hash: hash, ownerUID: piece.owner_uid, isMany: piece.flags & FOS_NAME_PIECE_MANY.rawValue != 0) }
         guard entry != NameTable.none else { return -ENOSPC }
+        // A change may have come before, from who has made the name not.
+        table.entries[Int(entry)].ownerUID = piece.owner_uid
+        table.entries[Int(entry)].isMany = piece.flags & FOS_NAME_PIECE_MANY.rawValue != 0
         if piece.flags & FOS_NAME_PIECE_REDIRECT.rawValue != 0 {
             table.setTarget(entry, target, client: piece.client, generation: piece.client_generation)
             return 0
@@ -193,8 +292,15 @@ extension NameServer {
     }
 }
 
-/// How far the copying of what was there before a death has come: members first, then redirects.
-struct CopyCursor: BitwiseCopyable {
+/// How far the copying of what is there has come: members first, then redirects.
+struct CopyRun: BitwiseCopyable {
+    /// Who is to have it: the follower that has lost its copies, or a server that takes its place again.
+    enum Receiver: UInt8 { case follower, joiner }
     var member: UInt32 = 0
     var entry: UInt32 = 0
+    /// Nothing has been sent yet.
+    var isFirst = true
+    /// A piece is under way, and which.
+    var isUnderWay = false
+    var piece = ContinuationID.none
 }

@@ -46,8 +46,14 @@ enum NameWait: UInt8 {
     case dead
     /// A change that the other copy is to take: `status` is the answer.
     case copy
-    /// A copy of what was there before a server died; nobody is answered by it.
-    case piece
+    /// A copy of what was there before a server died; nobody is answered by it. Or one for who joins.
+    case piece, joinerPiece
+    /// A change that who joins is told of; nobody is answered by it.
+    case told
+    /// Who joins waits for what it has asked for.
+    case joiner
+    /// This server joins: the member `position` makes copies for it, or yields.
+    case join, yield
 }
 
 struct NameContinuation: BitwiseCopyable {
@@ -71,10 +77,16 @@ public struct NameServer: Server, ~Copyable {
     /// Clients known to be dead, by index modulo the size: (client, generation).
     let graves: UnsafeMutablePointer<(client: UInt32, generation: UInt32)>
     static var graveCount: UInt32 { 1_024 }
-    /// What is to be copied next; nil: nothing.
-    var copied: CopyCursor?
-    /// A piece is under way.
-    var isCopying = false
+    /// What is being copied to the follower; nil: it has all.
+    var copying: CopyRun?
+    /// A server that takes its place again, with this one's help.
+    var joiner: Joiner?
+    var joiners: UInt32 = 0
+    var yielded: Yielded?
+    /// This server takes its place again; nil: it serves.
+    var joining: Joining?
+    /// Members that are still to be told that this server serves, from this one on; nil: all know.
+    var untold: Int?
 
     /// - Parameters:
     ///   - member: this server's index in the fleet.
@@ -82,9 +94,10 @@ public struct NameServer: Server, ~Copyable {
     ///   - distances: between the cores, for the order of members in lookup replies.
     ///   - privilege: a member of the privilege fleet to ask before a client's registration; nil: only the rules above.
     ///   - initial: names that exist from the start; each server takes those it owns, so all get the same list.
+    ///   - isJoining: it begins with nothing in a fleet that has names, and asks for its part of them.
     public init(
         member: Int, members: [MailboxAddress], distances: DistanceMatrix, privilege: MailboxAddress? = nil,
-        initial: [InitialName] = [], limits: NameLimits = NameLimits()
+        initial: [InitialName] = [], limits: NameLimits = NameLimits(), isJoining: Bool = false
     ) {
         precondition(member >= 0 && member < members.count, "a name server is not in its own fleet")
         self.member = member
@@ -97,7 +110,12 @@ public struct NameServer: Server, ~Copyable {
         letters = .allocate(capacity: limits.continuations)
         graves = .allocate(capacity: Int(Self.graveCount))
         graves.initialize(repeating: (0, 0), count: Int(Self.graveCount))
-        for name in initial { insert(name) }
+        if isJoining {
+            joining = Joining()
+            membership.set(member, alive: false)
+        } else {
+            for name in initial { insert(name) }
+        }
     }
 
     deinit {
@@ -132,11 +150,15 @@ public struct NameServer: Server, ~Copyable {
         case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
         case FOS_OP_NAME_LIST.rawValue: list(request, kernel)
         case FOS_OP_NAME_SHARD_PIECE.rawValue: takePiece(request, kernel)
+        case FOS_OP_NAME_JOIN.rawValue: helpJoining(request, kernel)
+        case FOS_OP_NAME_YIELD.rawValue: yieldPlace(request, kernel)
+        case FOS_OP_NAME_SHARD_NEWS.rawValue: takeNews(request, kernel)
+        case FOS_OP_NAME_SHARD_END.rawValue: if isOfPeer(request.envelope) { dropSurplus() }
         case FOS_OP_SERVER_GONE.rawValue: serverGone(request, kernel)
-        case FOS_OP_SERVER_BACK.rawValue: break
+        case FOS_OP_SERVER_BACK.rawValue: serverBack(request, kernel)
         case FOS_OP_NAME_LOAD.rawValue: load(request, kernel)
-        case FOS_OP_CLIENT_GONE.rawValue: clientGone(request.envelope)
-        case FOS_OP_TICK.rawValue: copyNext(kernel)
+        case FOS_OP_CLIENT_GONE.rawValue: clientGone(request.envelope, kernel)
+        case FOS_OP_TICK.rawValue: tick(kernel)
         case FOS_OP_PING.rawValue: answer(request.envelope, 0, kernel)
         case FOS_OP_STATISTICS.rawValue: answerStatistics(request.envelope, kernel)
         default: answer(request.envelope, -ENOSYS, kernel)
@@ -159,7 +181,14 @@ public struct NameServer: Server, ~Copyable {
         case .list: continueList(response, id, kernel)
         case .dead: continueDead(response, id, kernel)
         case .copy: finishCopy(id, kernel)
-        case .piece: finishPiece(id, kernel)
+        case .piece: finishPiece(id, .follower, kernel)
+        case .joinerPiece where response.status < 0:
+            continuations.remove(id)
+            refuseJoiner(kernel)
+        case .joinerPiece: finishPiece(id, .joiner, kernel)
+        case .told: finishTold(id, kernel)
+        case .join, .yield: continueJoining(response, id, kernel)
+        case .joiner: break
         }
     }
 
@@ -200,6 +229,8 @@ public struct NameServer: Server, ~Copyable {
 
     /// Passes a request on to the member that owns its name.
     mutating func forward<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
+        // Whoever served in this one's place may have yielded it, and the answer is on its way.
+        if joining?.isAskingToYield == true { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
         // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
         guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
         switch kernel.forward(request.letter, to: membership[owner]) {
@@ -223,10 +254,19 @@ public struct NameServer: Server, ~Copyable {
     func isKernel(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
         UInt32(envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue
     }
+    /// News come from a microkernel's own mailbox, which no server can send from.
+    func isNews(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        let kind = UInt32(envelope.pointee.sender_kind)
+        return (kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue) && MailboxAddress(rawValue: envelope.pointee.from).index == 0
+    }
     /// Another name server, asking in the fleet's own business.
     func isPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
         let kind = UInt32(envelope.pointee.sender_kind)
         return kind == FOS_SENDER_SERVER.rawValue && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
+    }
+    /// The same, of one-way messages.
+    func isOfPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
+        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
     }
     /// May change a name or member that `uid` made.
     func mayChange(_ uid: UInt32, _ envelope: UnsafePointer<fos_envelope>) -> Bool {
@@ -236,7 +276,7 @@ public struct NameServer: Server, ~Copyable {
 
     // MARK: Deaths of clients
 
-    private mutating func clientGone(_ envelope: UnsafePointer<fos_envelope>) {
+    private mutating func clientGone<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         // Only microkernels say so; one-way sends come from servers and microkernels only.
         let kind = UInt32(envelope.pointee.sender_kind)
         guard kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue else { return }
@@ -246,19 +286,21 @@ public struct NameServer: Server, ~Copyable {
         where table.members[Int(index)].entry != NameTable.none && table.members[Int(index)].client == client
             && table.members[Int(index)].clientGeneration == generation
         {
+            tellRemoved(member: index, kernel)
             table.removeMember(index)
         }
         for index in 0..<table.entriesUsed
         where table.entries[Int(index)].isUsed && table.entries[Int(index)].targetLength > 0
             && table.entries[Int(index)].client == client && table.entries[Int(index)].clientGeneration == generation
         {
+            tellRemoved(redirect: index, kernel)
             table.remove(index)
         }
     }
-    /// The request is of a client whose death is known: it was forwarded, and the news was faster.
-    func isDead(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
-        let (client, generation) = client(envelope)
-        return isDead(client: client, generation)
+    /// Whether a client's death is not known, here or to the microkernel: a request that was forwarded may come after the news of it,
+    /// and this server may not have been there when the news came.
+    func isAlive<K: Kernel>(client: UInt32, _ generation: UInt32, _ kernel: K) -> Bool {
+        client == 0 || (!isDead(client: client, generation) && kernel.generation(ofClient: client) == generation)
     }
     func isDead(client: UInt32, _ generation: UInt32) -> Bool {
         let grave = graves[Int(client % Self.graveCount)]

@@ -111,12 +111,12 @@ struct NameTable: ~Copyable {
 
     /// A new entry without members; `none` when the table is full. The name is at most FOS_SERVICE_NAME_BYTES_MAX.
     mutating func insert(_ name: NameView, hash: UInt64, ownerUID: UInt32, isMany: Bool) -> UInt32 {
+        guard hasRoomForName else { return Self.none }
         let index: UInt32
         if freeEntry != Self.none {
             index = freeEntry
             freeEntry = entries[Int(index)].next
         } else {
-            guard entriesUsed < UInt32(limits.names) else { return Self.none }
             index = entriesUsed
             entriesUsed += 1
         }
@@ -157,6 +157,10 @@ struct NameTable: ~Copyable {
         version &+= 1
     }
 
+    var hasRoomForName: Bool { freeEntry != Self.none || entriesUsed < UInt32(limits.names) }
+    func hasRoomForMember(of entry: UInt32) -> Bool { entries[Int(entry)].memberCount < NameLimits.membersOfName && hasRoomForMember }
+    var hasRoomForMember: Bool { freeMember != Self.none || membersUsed < UInt32(limits.members) }
+
     /// The member of an entry with a mailbox, or `none`.
     func member(_ entry: UInt32, mailbox: fos_mailbox) -> UInt32 {
         var index = entries[Int(entry)].firstMember
@@ -169,13 +173,12 @@ struct NameTable: ~Copyable {
 
     /// Adds a member. False when the name or the table is full.
     mutating func addMember(_ entry: UInt32, _ member: fos_name_member, ownerUID: UInt32, client: UInt32, generation: UInt32) -> Bool {
-        guard entries[Int(entry)].memberCount < NameLimits.membersOfName else { return false }
+        guard hasRoomForMember(of: entry) else { return false }
         let index: UInt32
         if freeMember != Self.none {
             index = freeMember
             freeMember = members[Int(index)].next
         } else {
-            guard membersUsed < UInt32(limits.members) else { return false }
             index = membersUsed
             membersUsed += 1
         }

@@ -20,6 +20,8 @@ struct ManagedServer: BitwiseCopyable {
     /// The counts of `report` at the beginning of the interval.
     var samplesBefore: UInt64 = 0
     var delayBefore: UInt64 = 0
+    /// Requests that it was measured with over the last interval that had any: what it gives a new server a part of.
+    var traffic: UInt64 = 0
     /// Over the last interval, ns.
     var delayMean: UInt64 = 0
     var delayMax: UInt64 = 0
@@ -56,7 +58,7 @@ public struct FleetManager: Server, ~Copyable {
     ///   - places: mailboxes of all file servers that may serve, in order of member index.
     ///   - serving: how many of them serve from the start.
     ///   - minimum, automaticMaximum: bounds of what the policy chooses; `places` bounds what an administrator can.
-    ///   - distances: between cores, for the choice of the next place.
+    ///   - distances: between cores, for the choice of places.
     ///   - interval: between two looks at the fleet, ns.
     public init(
         places: [MailboxAddress], serving: Int, minimum: Int, automaticMaximum: Int, distances: DistanceMatrix, policy: FleetPolicy = FleetPolicy(),
@@ -161,6 +163,7 @@ public struct FleetManager: Server, ~Copyable {
             servers[index].samplesBefore = report.samples
             servers[index].delayBefore = report.delay_sum
             if hasReports {
+                servers[index].traffic = more
                 servers[index].delayMean = more > 0 ? delay / more : 0
                 servers[index].delayMax = servers[index].longest
                 servers[index].longest = 0
@@ -200,7 +203,7 @@ public struct FleetManager: Server, ~Copyable {
     private mutating func resize<K: Kernel>(to target: Int, _ kernel: K) {
         change.begin(kernel.monotonic, servers: servers, count: count)
         let before = serving
-        while serving < target, let next = nextPlace() { servers[next].state = FOS_FLEET_STARTING.rawValue; admit(next) }
+        for next in newPlaces(target - before) { admit(next) }
         for index in stride(from: count - 1, to: 0, by: -1) where serving > target && servers[index].state == FOS_FLEET_SERVING.rawValue {
             servers[index].state = FOS_FLEET_LEAVING.rawValue
         }
@@ -216,22 +219,6 @@ public struct FleetManager: Server, ~Copyable {
         servers[index].report.slots = 0
         servers[index].report.orders = 0
         change.noteJoined(index)
-    }
-
-    /// The place that is nearest to the servers that there are, on the core with fewest of them.
-    private func nextPlace() -> Int? {
-        var load = Array(repeating: 0, count: matrix.cores)
-        var partners: [(core: Int, messages: UInt64)] = []
-        for index in 0..<count where servers[index].state == FOS_FLEET_SERVING.rawValue {
-            load[servers[index].mailbox.core] += 1
-            partners.append((servers[index].mailbox.core, 1))
-        }
-        let free = (0..<count).filter { servers[$0].state == FOS_FLEET_ABSENT.rawValue }
-        // Space, not time: an empty core before a near one that is in use.
-        guard let least = free.map({ load[servers[$0].mailbox.core] }).min() else { return nil }
-        let candidates = free.filter { load[servers[$0].mailbox.core] == least }
-        let core = Placement.core(near: partners, candidates: candidates.map { servers[$0].mailbox.core }, load: load, distances: matrix.view)
-        return candidates.first { servers[$0].mailbox.core == core }
     }
 
     /// Each server that was there gives each new one an equal part of its slots.

@@ -7,6 +7,7 @@
 import CFosWire
 public import FileService
 import FileStorage
+import Fleet
 import Messaging
 public import Simulator
 
@@ -15,13 +16,15 @@ public final class StoredState {
     private var inodes: [UInt64: StoredInode] = [:]
     private var open: [UInt64: StoredDecision] = [:]
     private var done: [StoredEffect] = []
+    /// The highest generation that each slot has given, also to inodes that are gone.
+    private var generations: [Int: UInt32] = [:]
     private var lives: UInt32 = 0
     public init() {}
 
     /// Fills a server that has just been made without a root; false: there is no room for it all.
     public func restore(_ server: inout FileServer<RecordingStore>) -> Bool {
         lives += 1
-        return server.restore(all) && server.recover(open.values.sorted { $0.record.cookie < $1.record.cookie }, effects: done, life: lives)
+        return server.restore(all, generations: generations) && server.recover(open.values.sorted { $0.record.cookie < $1.record.cookie }, effects: done, life: lives)
     }
     /// Transactions that the member could not take back, and has not finished.
     public var openDecisions: Int { open.count }
@@ -63,6 +66,8 @@ public final class StoredState {
 
     private func note(_ inode: InodePointer) {
         let number = inode.pointee.number
+        let slot = SlotTable.slot(ofInode: number)
+        generations[slot] = max(generations[slot, default: 0], inode.pointee.generation)
         var stored = inodes[number] ?? StoredInode(record: inode.pointee)
         let shrank = inode.pointee.size < stored.record.size
         stored.record = inode.pointee
@@ -92,15 +97,22 @@ public final class StoredState {
 
 public struct RecordingStore: StateStore {
     let state: StoredState
-    public init(_ state: StoredState) { self.state = state }
+    let births: BirthLog?
+    public init(_ state: StoredState, births: BirthLog? = nil) {
+        self.state = state
+        self.births = births
+    }
     public static var outlivesServer: Bool { true }
-    public mutating func committed(_ change: Change) { state.apply(change) }
+    public mutating func committed(_ change: Change) {
+        state.apply(change)
+        births?.note(change)
+    }
 }
 
-/// A member of the file fleet whose store survives it.
-public final class StoredFileMember: SimServer, InspectableFileServer {
-    public var server: FileServer<RecordingStore>
-    public init(_ server: consuming FileServer<RecordingStore>) {
+/// A member of the file fleet whose store is the simulation's: it survives the member, or looks on.
+public final class StoredFileMember<Store: StateStore>: SimServer, InspectableFileServer {
+    public var server: FileServer<Store>
+    public init(_ server: consuming FileServer<Store>) {
         self.server = server
         super.init()
     }

@@ -96,13 +96,14 @@ public final class SimulatedFleets {
 
     public func memoryServer(_ member: Int) -> MemoryServer { MemoryServer(member: member, members: memory, options: plan.memory) }
 
-    public func nameServer(_ member: Int) -> NameServer {
+    /// - Parameter isJoining: as of `NameServer`.
+    public func nameServer(_ member: Int, isJoining: Bool = false) -> NameServer {
         let matrix = distances
         // A name has at most so many members (`NameLimits`): of larger fleets it names the first ones, who know the others.
         func many(_ name: String, _ fleet: [MailboxAddress]) -> InitialName { InitialName(name, isMany: true, mailboxes: Array(fleet.prefix(1024))) }
         var all = [many("/sys/file", files), many("/sys/name", names)]
         if !memory.isEmpty { all.append(many("/sys/memory", memory)) }
-        return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all)
+        return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all, isJoining: isJoining)
     }
 
     /// One matrix for all name servers. A machine of thousands of cores has millions of pairs: made once.

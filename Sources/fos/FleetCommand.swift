@@ -16,6 +16,9 @@ struct FleetCommand: ParsableCommand {
 
             Without a number of its own, the size is chosen by waiting times within 'fos mount --servers MIN-MAX'.
 
+            Only the file fleet changes its size. Name servers are two, each with a copy of every name, the privilege server and the \
+            fleet manager are one each, and memory servers are as many as there are cores.
+
             Exit status: 0 success; 1 no fos mount, one that does not answer or is another user's, or a size out of bounds.
             """)
 

@@ -42,6 +42,9 @@ struct SimCommand: ParsableCommand {
     @Flag(name: .long, help: "After the run, print the last events of every server.")
     var trace = false
 
+    @Option(name: .long, help: "How many events of each server --trace prints at most, 1 to 1048576.")
+    var records = 256
+
     @Flag(name: .long, help: "Print JSON: an array with an object for each run.")
     var json = false
 
@@ -56,6 +59,7 @@ struct SimCommand: ParsableCommand {
             print(calibration.text)
             return
         }
+        guard (1...1 << 20).contains(records) else { throw CommandFailure.usage("sim --records \(records): a server keeps 1 to 1048576 events") }
         let range = try seedRange()
         let plan = try loadScenario()
         let machine: CoreTopology
@@ -67,7 +71,7 @@ struct SimCommand: ParsableCommand {
         var results: [JSON] = []
         var failures = 0
         for seed in range {
-            let run = ScenarioRun(plan, seed: seed, topology: machine, costs: costs, traceRecords: trace ? 256 : 0)
+            let run = ScenarioRun(plan, seed: seed, topology: machine, costs: costs, traceRecords: trace ? records : 0)
             let result = run.run()
             if !result.isCorrect { failures += 1 }
             if json { results.append(report(result)) } else if range.count == 1 { printOne(result, plan) } else if !result.isCorrect { printFailure(result) }

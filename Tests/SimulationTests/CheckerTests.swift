@@ -82,6 +82,10 @@ import Testing
         #expect(!verdict([born, (.deregister(status: 0), 3, 4), (.lookup(mailbox: 7, status: 0), 5, 6)]))
         #expect(!verdict([born, (.register(mailbox: 8, status: 0), 3, 4)]))
         #expect(verdict([born, (.uncertain(.deregister(status: 0)), 3, .max), (.lookup(mailbox: 0, status: -ENOENT), 5, 6)]))
+        // It goes with its client, and nobody else's does.
+        #expect(verdict([born, (.gone(mailbox: 7), 3, 9), (.lookup(mailbox: 7, status: 0), 4, 5), (.lookup(mailbox: 0, status: -ENOENT), 6, 7)]))
+        #expect(!verdict([born, (.gone(mailbox: 7), 3, 4), (.lookup(mailbox: 7, status: 0), 5, 6)]))
+        #expect(!verdict([born, (.gone(mailbox: 8), 3, 4), (.lookup(mailbox: 0, status: -ENOENT), 5, 6)]))
     }
 
     @Test func locksExclude() {

@@ -183,6 +183,23 @@ private final class FileScript: ScriptProgram {
         machine.check()
     }
 
+    /// A number and a generation name one inode for ever, also over a crash.
+    @Test func whatIsMadeAfterACrashIsNoneOfThoseThatAreGone() {
+        let machine = Machine(hasStores: true)
+        let directory = machine.directory(of: 2)
+        var lives = Set<[UInt64]>()
+        for _ in 0..<3 {
+            for _ in 0..<3 {
+                machine.call { $0.create(directory, "f", exclusive: true) }
+                #expect(lives.insert([machine.thread.attributes.inode, UInt64(machine.thread.attributes.generation)]).inserted)
+                #expect(machine.call { $0.unlink(directory, "f") }.status == 0)
+            }
+            machine.host.crash(machine.fleets.files[2])
+            machine.restore(2)
+        }
+        machine.check()
+    }
+
     @Test func aDirectoryGetsTheNameThatItWasMadeFor() {
         let machine = Machine(hasStores: true)
         let parent = machine.directory(of: 1)

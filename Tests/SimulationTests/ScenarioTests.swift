@@ -54,6 +54,13 @@ import Testing
           "faults": [ { "kind": "coreLost", "fleet": "names", "withinNanoseconds": 100000 },
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 2000 }, { "kind": "refuse", "per65536": 2048 } ] }
         """
+    static let nameCrashes = """
+        { "cores": 24, "fileServers": 3, "nameServers": 4,
+          "workload": { "clients": 3, "nameClients": 10, "operations": 80, "serviceNames": 12, "newcomersNanoseconds": 200000 },
+          "faults": [ { "kind": "crash", "fleet": "names", "times": 4, "nanoseconds": 20000, "withinNanoseconds": 200000 },
+                      { "kind": "clientDies", "times": 3, "withinNanoseconds": 200000 },
+                      { "kind": "delay", "per65536": 8192, "nanoseconds": 2000 }, { "kind": "refuse", "per65536": 2048 } ] }
+        """
     static let elastic = """
         { "cores": 48, "fileServers": 4, "manager": { "serving": 1 },
           "load": { "clients": 24, "nanoseconds": 24000000 },
@@ -67,7 +74,7 @@ import Testing
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, nameLosses, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
+    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")
@@ -84,6 +91,56 @@ import Testing
     @Test(arguments: [494, 660, 970, 2005, 2019, 2048, 2604, 2966] as [UInt64]) func filesOfDeadClientsAreBorn(seed: UInt64) throws {
         let result = try ScenarioTests.run(ScenarioTests.clientsDie, seed: seed)
         #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+    }
+
+    /// File servers that crash so many times within so many ns, and come back after so many; `more`: faults before these.
+    private static func crashes(
+        _ workload: String, times: Int, _ restart: String, after: Int, within: Int, delays: (per65536: Int, nanoseconds: Int), more: String = ""
+    ) -> String {
+        """
+        { "cores": 24, "fileServers": 5, "workload": { \(workload) },
+          "faults": [ \(more) { "kind": "crash", "restart": "\(restart)", "times": \(times), "nanoseconds": \(after), "withinNanoseconds": \(within) },
+                      { "kind": "delay", "per65536": \(delays.per65536), "nanoseconds": \(delays.nanoseconds) } ] }
+        """
+    }
+    private static func run(_ text: String, cores: Int, names: Int, seed: UInt64) throws -> RunResult {
+        var scenario = try Scenario(text: text)
+        (scenario.cores, scenario.nameServers) = (cores, names)
+        return ScenarioRun(scenario, seed: seed, topology: CoreTopology(mesh: cores), costs: .onChip).run()
+    }
+
+    /// A coordinator's RMDIR, or rename over a directory, was done, and another inode has the directory's number when it asks what became of it.
+    @Test func aNumberThatIsAnotherInodesByNowSaysNothingOfTheFirst() throws {
+        let text = ScenarioTests.crashes(
+            #""clients": 5, "operations": 60, "directories": 5, "locks": 0"#, times: 8, "store", after: 20000, within: 100000, delays: (8192, 1000))
+        for seed in [91, 290, 359, 1571] as [UInt64] {
+            let result = try ScenarioTests.run(text, cores: 16, names: 2, seed: seed)
+            #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+        }
+    }
+
+    /// A creation whose answer never came made an inode with a number that an earlier one had, which others see, or make something in.
+    @Test(arguments: [11, 185, 324] as [UInt64]) func creationsWithoutAnAnswerMadeWhatServersSay(seed: UInt64) throws {
+        let text = ScenarioTests.crashes(
+            #""clients": 8, "operations": 100, "directories": 6, "names": 3, "locks": 0"#, times: 16, "store", after: 10000, within: 300000, delays: (16384, 2000))
+        let result = try ScenarioTests.run(text, cores: 16, names: 2, seed: seed)
+        #expect(result.isCorrect, "seed \(seed): \(result.violations)")
+    }
+
+    /// The coordinator of an exchange dies when one of the directories has been told of its new parent.
+    @Test func aDirectoryThatWasToBeExchangedKeepsItsParent() throws {
+        let text = ScenarioTests.crashes(#""clients": 10, "operations": 60, "directories": 5"#, times: 4, "empty", after: 20000, within: 200000, delays: (8192, 1000))
+        let result = try ScenarioTests.run(text, cores: 24, names: 0, seed: 300)
+        #expect(result.isCorrect, "\(result.violations)")
+    }
+
+    /// A server dies that has just taken a slot, is back before all have heard of it, and then the giver dies.
+    @Test func aSlotWhoseLastMoveFewHaveHeardOfIsFoundAgain() throws {
+        let text = ScenarioTests.crashes(
+            #""clients": 10, "operations": 60, "directories": 5"#, times: 4, "empty", after: 20000, within: 200000, delays: (8192, 1000),
+            more: #"{ "kind": "slotsMove", "times": 160, "withinNanoseconds": 200000 },"#)
+        let result = try ScenarioTests.run(text, cores: 24, names: 0, seed: 353)
+        #expect(result.isCorrect, "\(result.violations)")
     }
 
     @Test func aSeedIsARun() throws {
@@ -116,6 +173,8 @@ import Testing
             (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
             (#"{ "manager": { "serving": 9 } }"#, "serving"), (#"{ "faults": [ { "kind": "coreLost", "fleet": "memory" } ] }"#, "memory"),
             (#"{ "nameServers": 1, "faults": [ { "kind": "coreLost", "fleet": "names" } ] }"#, "nameServers"),
+            (#"{ "nameServers": 2, "faults": [ { "kind": "crash", "fleet": "names", "restart": "store" } ] }"#, "no store"),
+            (#"{ "faults": [ { "kind": "stall", "fleet": "files" } ] }"#, "coreLost alone"),
         ] {
             do {
                 _ = try Scenario(text: text)

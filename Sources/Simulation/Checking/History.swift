@@ -35,6 +35,8 @@ public final class History {
     /// What is wrong whatever the order.
     private var plain: [Violation] = []
     public private(set) var operations = 0
+    /// What servers made; nil: they tell nobody.
+    public var births: BirthLog?
 
     public init() {}
 
@@ -107,7 +109,7 @@ public final class History {
 
     /// Everything that no order of the operations explains.
     /// - Parameter lostSlots: whose inodes a crash may have taken.
-    public func check(root: UInt64, lostSlots: Set<Int> = [], stepsMax: Int = 2_000_000) -> [Violation] {
+    public func check(root: UInt64, lostSlots: Set<Int> = [], stepsMax: Int = 20_000_000) -> [Violation] {
         var violations: [Violation] = []
         let stable = meanings.filter { meaning in
             guard case .meant(let directory, let name, _) = meaning.operation else { return false }
@@ -119,6 +121,10 @@ public final class History {
         violations += plain
         for each in doubled where isStable(each.key, each.invoked, each.returned) {
             violations.append(Violation("names", "a listing of directory \(each.key.directory) has name \(each.key.name) twice"))
+        }
+        // A file whose creation was not answered begins as one all the same.
+        for birth in creations.isEmpty ? [] : unexplainedBirths(births?.births ?? []) where !birth.isDirectory && files[birth.number] != nil {
+            files[birth.number]?.append(Timed(.born(mode: birth.mode), invoked: birth.at, returned: birth.at + 999, thread: -2))
         }
         for inode in files.keys.sorted() {
             report(LinearizabilityChecker<FileModel>().check(files[inode] ?? [], from: FileState()), "file \(inode)", &violations)
@@ -141,16 +147,50 @@ public final class History {
         !(changes[key] ?? []).contains { $0.from <= returned && $0.to >= invoked }
     }
 
-    /// Creations without an answer, as having made any inode that somebody saw and nobody is known to have made, or that was
-    /// seen under their name: an earlier inode may have had its number.
+    /// Creations without an answer, as having made any inode that is none of an answered one's.
     private func unanswered() -> [Timed<TreeOperation>] {
         guard !creations.isEmpty else { return [] }
+        let unexplained = births.map { unexplainedBirths($0.births) }
+        var all: [Timed<TreeOperation>] = []
+        for (index, creation) in creations.enumerated() {
+            guard case .make(let directory, let name, let isDirectory, _, _, _, _) = creation.operation else { continue }
+            let candidates: [UInt64]
+            if let unexplained {
+                candidates = unexplained.filter { $0.isDirectory == isDirectory && $0.at + 999 >= creation.invoked }.map(\.number)
+            } else {
+                // One that nobody saw may have been removed by its name; any number that no inode has stands for it.
+                candidates = seenAndNotMade(under: TreeState.Key(directory: directory, name: name)) + [UInt64.max - UInt64(index)]
+            }
+            for inode in Set(candidates).sorted() where inode != 1 {
+                all.append(
+                    Timed(
+                        .make(
+                            directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: inode, isNew: true),
+                        invoked: creation.invoked, returned: .max, thread: creation.thread))
+            }
+        }
+        return all
+    }
+
+    /// What servers made beside what clients were told of.
+    private func unexplainedBirths(_ births: [BirthLog.Birth]) -> [BirthLog.Birth] {
+        var left = births
+        for timed in tree {
+            guard case .make(_, _, _, _, 0, let inode, true) = timed.operation else { continue }
+            if let found = left.firstIndex(where: { $0.number == inode && $0.at + 999 >= timed.invoked && $0.at <= timed.returned }) { left.remove(at: found) }
+        }
+        return left
+    }
+
+    /// Where servers tell nobody what they make: inodes that somebody saw and nobody is known to have made, or that were seen under
+    /// the name, as an earlier inode may have had its number.
+    private func seenAndNotMade(under key: TreeState.Key) -> [UInt64] {
         var seen = Set<UInt64>()
         var made = Set<UInt64>()
-        var meant: [TreeState.Key: Set<UInt64>] = [:]
+        var meant = Set<UInt64>()
         func see(_ directory: UInt64, _ name: Int, _ inode: UInt64) {
             seen.insert(inode)
-            meant[TreeState.Key(directory: directory, name: name), default: []].insert(inode)
+            if TreeState.Key(directory: directory, name: name) == key { meant.insert(inode) }
         }
         for timed in tree + meanings {
             switch timed.operation {
@@ -161,21 +201,7 @@ public final class History {
             default: break
             }
         }
-        let unexplained = seen.subtracting(made)
-        var all: [Timed<TreeOperation>] = []
-        for (index, creation) in creations.enumerated() {
-            guard case .make(let directory, let name, let isDirectory, _, _, _, _) = creation.operation else { continue }
-            let candidates = unexplained.union(meant[TreeState.Key(directory: directory, name: name)] ?? []).sorted()
-            // One that nobody saw may have been removed by its name; any number that no inode has stands for it.
-            for inode in candidates + [UInt64.max - UInt64(index)] where inode != 1 {
-                all.append(
-                    Timed(
-                        .make(
-                            directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: inode, isNew: true),
-                        invoked: creation.invoked, returned: .max, thread: creation.thread))
-            }
-        }
-        return all
+        return Array(seen.subtracting(made).union(meant))
     }
 
     private func report<Operation>(_ verdict: Verdict<Operation>, _ subject: String, _ violations: inout [Violation]) {

@@ -10,6 +10,8 @@ public enum NameOperation: Sendable {
     /// `mailbox` 0: there was none.
     case lookup(mailbox: UInt32, status: Int32)
     case deregister(status: Int32)
+    /// The client that had registered the mailbox is dead.
+    case gone(mailbox: UInt32)
     /// Its server died, and nobody knows how far it came.
     indirect case uncertain(NameOperation)
 }
@@ -21,7 +23,7 @@ public enum NameModel: SequentialModel {
         switch operation {
         case .register(_, let status), .deregister(let status): status != 0
         case .lookup: true
-        case .uncertain: false
+        case .uncertain, .gone: false
         }
     }
 
@@ -35,6 +37,7 @@ public enum NameModel: SequentialModel {
             return status == (mailbox == 0 ? -ENOENT : 0) && found == mailbox ? mailbox : nil
         case .deregister(let status):
             return status == (mailbox == 0 ? -ENOENT : 0) ? 0 : nil
+        case .gone(let dead): return mailbox == dead ? 0 : mailbox
         case .uncertain(let inner): return apply(inner, to: mailbox)
         }
     }

@@ -21,7 +21,7 @@ public struct FaultPlan: Sendable, Equatable {
     public var times = 1
     public var restart = Restart.empty
     public var withinNanoseconds = 200_000
-    /// coreLost: whose core.
+    /// crash, coreLost: which fleet's server, or whose core.
     public enum Fleet: String, Sendable { case files, names }
     public var fleet = Fleet.files
     public init(kind: Kind) { self.kind = kind }
@@ -67,7 +67,7 @@ public struct Scenario: Sendable {
     public init() {}
 
     /// Whether servers may lose what they had.
-    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store) || ($0.kind == .coreLost && $0.fleet == .files) } }
+    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store || $0.kind == .coreLost) && $0.fleet == .files } }
     /// Whether servers die.
     public var hasDeaths: Bool { faults.contains { $0.kind == .crash || $0.kind == .coreLost } }
     /// Whether slots go from server to server.
@@ -119,7 +119,7 @@ extension Scenario {
         try reader.finish()
         guard shards == 0 || !hasDeaths else { throw ScenarioError("with \"shards\" servers do not die") }
         guard nameServers > 1 || !faults.contains(where: { $0.fleet == .names }) else {
-            throw ScenarioError("a name server's core is lost, and \"nameServers\" are not two")
+            throw ScenarioError("a name server dies, and \"nameServers\" are not two")
         }
         // A server's store has what the server had; who owns which slot is not in it.
         guard manager == nil || !hasDeaths else { throw ScenarioError("\"manager\" goes with no fault that ends a server") }
@@ -208,9 +208,10 @@ extension FaultPlan {
         }
         if let text = try reader.string("fleet") {
             guard let fleet = Fleet(rawValue: text) else { throw ScenarioError("fleet \"\(text)\" is neither files nor names") }
-            guard kind == .coreLost else { throw ScenarioError("\"fleet\" belongs to coreLost alone") }
+            guard kind == .coreLost || kind == .crash else { throw ScenarioError("\"fleet\" belongs to crash and coreLost alone") }
             self.fleet = fleet
         }
+        guard kind != .crash || fleet == .files || restart == .empty else { throw ScenarioError("a name server that crashes has no store, and comes back empty") }
         try reader.finish()
     }
 }

@@ -31,6 +31,7 @@ public final class ScenarioRun {
     private var random: SeededRandom
     private var programs: [(program: RandomProgram, thread: SimThread)] = []
     private var memoryPrograms: [(program: MemoryProgram, client: SimClient)] = []
+    private var namePrograms: [(program: NameProgram, thread: SimThread)] = []
     private let ledger = FrameLedger()
     private var clients: [SimClient] = []
     /// Clients that come while the others work.
@@ -43,6 +44,7 @@ public final class ScenarioRun {
     private var incarnation: UInt16 = 0
     /// Of each member, if the scenario has stores.
     private let stores: [StoredState]
+    private let births: BirthLog
 
     /// - Parameters:
     ///   - traceRecords: kept of each server.
@@ -73,10 +75,13 @@ public final class ScenarioRun {
         if let manager = scenario.manager { plan.manager = (places.manager, manager) }
         let stores = scenario.hasStore ? (0..<scenario.fileServers).map { _ in StoredState() } : []
         self.stores = stores
-        let wrap = wrap ?? { fleets, member in
+        // Servers that are hosted otherwise tell nobody what they make.
+        births = BirthLog()
+        if wrap == nil { world.history.births = births }
+        let wrap = wrap ?? { [births] fleets, member in
             stores.isEmpty
-                ? FileMember(fleets.fileServer(member, store: MemoryStore()))
-                : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member])))
+                ? StoredFileMember(fleets.fileServer(member, store: NotingStore(births: births)))
+                : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member], births: births)))
         }
         fleets = SimulatedFleets(host: host, plan: plan, wrap: wrap, wrapMemory: wrapMemory)
         prepare(on: places.clients[0])
@@ -105,7 +110,8 @@ public final class ScenarioRun {
         for index in 0..<scenario.workload.nameClients {
             let client = host.addClient(core: places.clients[(scenario.workload.clients + scenario.workload.memoryClients + index) % places.clients.count])
             client.nameServers = fleets.names
-            client.addThread(NameProgram(world: world, identity: programs.count + index))
+            let program = NameProgram(world: world, identity: programs.count + index)
+            namePrograms.append((program, client.addThread(program)))
             if index % 2 == 0 { clients.append(client) } else { newcomers.append(client) }
         }
     }
@@ -171,6 +177,7 @@ public final class ScenarioRun {
         var violations = endingViolations()
         let end = host.lastWork
         for (program, thread) in programs { program.concludeAbandoned(thread) }
+        for (program, _) in namePrograms { program.conclude(host.time) }
         if violations.isEmpty {
             host.faults = MessageFaults()
             survey()
@@ -178,6 +185,7 @@ public final class ScenarioRun {
         }
         if host.lettersInUse > 0, host.isIdle { violations.append(Violation("protocol", "\(host.lettersInUse) letters are nowhere")) }
         violations += census()
+        if violations.isEmpty { violations += NameCensus(of: fleets.names.compactMap { host.server(at: $0) as? NameMember }).violations }
         violations += ledger.violations
         if !fleets.memory.isEmpty, violations.isEmpty { violations += auditMemory() }
         violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
@@ -271,6 +279,9 @@ public final class ScenarioRun {
         case .stall:
             let address = fleets.files[random.below(fleets.files.count)]
             host.at(moment) { $0.stall(address, until: $0.time + length) }
+        case .crash where fault.fleet == .names:
+            let member = random.below(fleets.names.count)
+            host.at(moment) { [unowned self] host in crashName(member, after: length, triesLeft: 50, host) }
         case .crash:
             guard let member = victim() else { return }
             host.at(moment) { [unowned self] host in crash(member, fault.restart, after: length, host) }
@@ -289,6 +300,7 @@ public final class ScenarioRun {
                 host.kill(client)
                 for (program, thread) in programs where thread.client === client { program.abandon(thread) }
                 for (program, other) in memoryPrograms where other === client { program.abandon() }
+                for (program, thread) in namePrograms where thread.client === client { program.abandon(thread) }
             }
         case .slotsMove: host.at(moment) { [unowned self] host in moveSlot(host) }
         default: break
@@ -335,11 +347,26 @@ public final class ScenarioRun {
         return fleets.names.count < 2 || cores.isEmpty ? nil : cores[random.below(cores.count)]
     }
 
+    /// A name server dies, and comes back with nothing. While another one is away, or its copies are being made, it would take names
+    /// along: then it dies later.
+    private func crashName(_ member: Int, after length: VirtualTime, triesLeft: Int, _ host: SimHost) {
+        let address = fleets.names[member]
+        guard fleets.names.allSatisfy({ (host.server(at: $0) as? NameMember)?.server.isServing == true }) else {
+            guard triesLeft > 0 else { return }
+            return host.at(host.time + 5_000_000) { [unowned self] host in crashName(member, after: length, triesLeft: triesLeft - 1, host) }
+        }
+        world.deaths.append(host.time)
+        host.crash(address)
+        host.at(host.time + length) { [unowned self] host in
+            host.restart(address, NameMember(fleets.nameServer(member, isJoining: true)), restored: false)
+            registerAgain(address, as: "/sys/name")
+        }
+    }
+
     /// A microkernel registers a mailbox under its new epoch.
-    private func registerAgain(_ member: Int) {
+    private func registerAgain(_ address: MailboxAddress, as fleet: String) {
         guard let server = fleets.names.first(where: { host.server(at: $0) != nil }) else { return }
-        let name = Array("/sys/file".utf8)
-        let address = fleets.files[member]
+        let name = Array(fleet.utf8)
         var entry = fos_name_request()
         entry.name_length = UInt32(name.count)
         entry.flags = FOS_NAME_MANY.rawValue
@@ -365,19 +392,19 @@ public final class ScenarioRun {
         host.crash(address, forGood: restart == .never)
         if restart == .store {
             return host.at(host.time + length) { [unowned self] host in
-                var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
+                var server = fleets.fileServer(member, store: RecordingStore(stores[member], births: births), hasRoot: false)
                 precondition(stores[member].restore(&server), "what a server had fits into it")
                 host.restart(address, StoredFileMember(server), restored: true)
-                registerAgain(member)
+                registerAgain(address, as: "/sys/file")
             }
         }
         guard restart == .empty else { return }
         incarnation += 1
         let incarnation = incarnation
         host.at(host.time + length) { [unowned self] host in
-            let server = fleets.fileServer(member, store: MemoryStore(), incarnation: incarnation, isJoining: true)
-            host.restart(address, FileMember(server), restored: false)
-            registerAgain(member)
+            let server = fleets.fileServer(member, store: NotingStore(births: births), incarnation: incarnation, isJoining: true)
+            host.restart(address, StoredFileMember(server), restored: false)
+            registerAgain(address, as: "/sys/file")
         }
     }
 }

@@ -18,6 +18,9 @@ public final class NameProgram: SimProgram {
     private var left: Int
     private var asked = Asked.nothing
     private var script: [Asked]
+    /// What it has registered, or may have: it goes with its client.
+    private var registered: [(name: Int, mailbox: UInt32)] = []
+    private var diedAt: VirtualTime?
     static func text(_ name: Int) -> String { "/work/n\(name)" }
 
     init(world: World, identity: Int) {
@@ -53,6 +56,22 @@ public final class NameProgram: SimProgram {
         }
     }
 
+    /// Its client has died, maybe with a question under way, whose answer nobody hears.
+    func abandon(_ thread: SimThread) {
+        diedAt = thread.host.time
+        guard thread.hasAsked else { return }
+        switch asked {
+        case .register(let name, let mailbox): recordUncertain(.register(mailbox: mailbox, status: 0), name, thread)
+        case .deregister(let name): recordUncertain(.deregister(status: 0), name, thread)
+        case .nothing, .fleet, .root, .lookup: break
+        }
+    }
+    /// All has come to rest: the names of a dead client are gone.
+    func conclude(_ now: VirtualTime) {
+        guard let diedAt else { return }
+        for (name, mailbox) in registered { world.history.record(.gone(mailbox: mailbox), ofName: name, invoked: diedAt, returned: now, thread: identity) }
+    }
+
     private func ask(_ question: Asked, _ thread: SimThread) -> SimStep {
         asked = question
         func begin(_ operation: fos_operation, _ name: String, mailbox: UInt32 = 0) {
@@ -66,7 +85,9 @@ public final class NameProgram: SimProgram {
         }
         switch question {
         case .fleet: begin(FOS_OP_NAME_LOOKUP, "/sys/file")
-        case .register(let name, let mailbox): begin(FOS_OP_NAME_REGISTER, Self.text(name), mailbox: mailbox)
+        case .register(let name, let mailbox):
+            registered.append((name, mailbox))
+            begin(FOS_OP_NAME_REGISTER, Self.text(name), mailbox: mailbox)
         case .lookup(let name): begin(FOS_OP_NAME_LOOKUP, Self.text(name))
         case .deregister(let name): begin(FOS_OP_NAME_DEREGISTER, Self.text(name))
         case .nothing, .root: break
@@ -112,6 +133,9 @@ public final class NameProgram: SimProgram {
         if thread.status != -EIO {
             return world.history.record(operation, ofName: name, invoked: thread.invoked, returned: thread.returned, thread: identity)
         }
-        if let uncertain { world.history.record(.uncertain(uncertain), ofName: name, invoked: thread.invoked, returned: .max, thread: identity) }
+        if let uncertain { recordUncertain(uncertain, name, thread) }
+    }
+    private func recordUncertain(_ operation: NameOperation, _ name: Int, _ thread: SimThread) {
+        world.history.record(.uncertain(operation), ofName: name, invoked: thread.invoked, returned: .max, thread: identity)
     }
 }

@@ -60,7 +60,14 @@ struct fos_name_record {
 // Copies: each name is at two name servers. FOS_NAME_COPY in message.flags: a REGISTER, REDIRECT, DEREGISTER or MEMBER_DEAD that a
 // name's server has made, for the one that has the other copy. SHARD_PIECE: a member of a name, or a redirect, of before a server's
 // death, for who is to have the copy now; the reply is empty. Both between name servers only.
-enum fos_name_piece_flag { FOS_NAME_PIECE_MANY = 1, FOS_NAME_PIECE_REDIRECT = 2 };
+// A server that is back, empty, sends JOIN to who serves its names and to whose follower it will be; each makes copies for it, sends
+// it every change from then on, and answers when all are there (RETRY: not now). Then YIELD to who serves its names, and NEWS to all.
+// END, one-way: to who was the sender's follower. All four have an empty payload.
+enum fos_name_piece_flag {
+    FOS_NAME_PIECE_MANY = 1,
+    FOS_NAME_PIECE_REDIRECT = 2,
+    FOS_NAME_PIECE_FIRST = 4,  // the first of all: copies that the receiver has of the sender's names are old
+};
 struct fos_name_piece {      // SHARD_PIECE; the name follows, then its target
     uint32_t reserved, flags;
     uint64_t version;        // of the name

@@ -22,8 +22,10 @@ enum fos_operation {
     FOS_OP_NAME_MEMBER_DEAD = 105,
     FOS_OP_NAME_LOAD = 106,
     FOS_OP_NAME_SHARD_PIECE = 110,  // 110 to 119: between name servers only: copies of names (fos/name.h)
-    FOS_OP_NAME_SHARD_END = 111,
-    FOS_OP_NAME_SHARD_NEWS = 112,
+    FOS_OP_NAME_SHARD_END = 111,    // I send you no copies any more
+    FOS_OP_NAME_SHARD_NEWS = 112,   // I serve my names from now on
+    FOS_OP_NAME_JOIN = 113,         // make copies for me of what will be mine, and say when they are all there
+    FOS_OP_NAME_YIELD = 114,        // I have them all: what you served in my place is mine from now on
     FOS_OP_NAME_SHARD_LAST = 119,
 
     // 200..299: privilege service
