@@ -15,7 +15,7 @@ results() {
     shift 2
     mkdir -p "$dir"
     chmod 1777 "$dir"
-    (cd "$dir" && SCRIPT_TIMEOUT=$((SCRIPT_TIMEOUT * 2)) as_user env TMPDIR="$dir" python3 -m test --timeout 150 -v "$@") > "$out.raw" 2>&1 || true
+    (cd "$dir" && SCRIPT_TIMEOUT=$((SCRIPT_TIMEOUT * 2)) as_user env TMPDIR="$dir" python3 -m test --timeout $((FOS_LONG == 1 ? 900 : 150)) -v "$@") > "$out.raw" 2>&1 || true
     sed -nE 's/^(test[A-Za-z0-9_]* \([A-Za-z0-9_.]*\)).* \.\.\. (ok|FAIL|ERROR|skipped|expected failure|unexpected success).*$/\1 \2/p' "$out.raw" | sort > "$out"
     [ "$(wc -l < "$out")" -gt 20 ] || { tail -n 40 "$out.raw"; return 1; }
 }
