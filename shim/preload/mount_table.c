@@ -90,6 +90,7 @@ static const char *take_hex(const char *from, uint64_t *number) {
     return from;
 }
 
+// Another thread may be at the list: what is told then fits no list, or hides a mount.
 int fos_mounts_tell(char *word) {
     if (seen.count < 0) return 0;
     memcpy(word, seen_word, sizeof seen_word - 1);
