@@ -367,12 +367,12 @@ PY
     mkdir "$MOUNT/exec"
     printf one > "$MOUNT/exec/one"
     connections() { sed -n 's/^messages .* over \([0-9]*\) connections.*/\1/p' "$BASE/figures"; }
-    # Looks at names below the mount, so that it connects; fails to execute something; goes on; leaves the rest to others.
+    # Lists a directory, so that it connects; fails to execute something; goes on; leaves the rest to others, which list it too.
     cat > "$BASE/leave.py" <<'PY'
 import os, sys
 what = sys.argv[1]
 os.chdir(sys.argv[2])
-assert os.stat('one').st_size == 3
+assert os.listdir('.') == ['one'] and os.stat('one').st_size == 3
 try: os.execv('./missing', ['missing'])
 except FileNotFoundError: pass
 assert sorted(os.listdir('.')) == ['one'] and open('one').read() == 'one'
@@ -381,7 +381,7 @@ if what == 'open':
 if what == 'inherited':
     os.dup2(os.open('one', os.O_RDONLY), 0)
 if what == 'bare': os.execve('/usr/bin/env', ['env', '-i', '/bin/cat', 'one'], {})
-os.execv('/bin/sh', ['sh', '-c', 'exec cat' if what == 'inherited' else '[ -e one ] && env | grep FOS_KEPT; exec cat one'])
+os.execv('/bin/sh', ['sh', '-c', 'exec cat' if what == 'inherited' else 'env | grep -E "FOS_KEPT|FOS_SEEN"; exec cat *'])
 PY
     for what in plain:1 open:2 inherited:1 bare:1; do
         "$FOS" run --stats -- /usr/bin/python3 "$BASE/leave.py" "${what%:*}" "$MOUNT/exec" > "$BASE/said" 2> "$BASE/figures" < /dev/null
@@ -391,10 +391,57 @@ PY
     # A word that lies is no harm.
     FOS_KEPT=0,1,2 "$FOS" run -- cat "$MOUNT/exec/one" > "$BASE/said" < /dev/null
     [ "$(cat "$BASE/said")" = one ]
-    FOS_KEPT=77,88,99 "$FOS" run -- cat "$MOUNT/exec/one"
+    FOS_KEPT=77,88,99 "$FOS" run -- ls "$MOUNT/exec"
+    for word in 0 0,1,2 "1,zz" "" ffffffffffffffffff,1,1,1,1,1,1; do
+        [ "$(FOS_SEEN=$word "$FOS" run -- sh -c "env | grep FOS_SEEN; ls $MOUNT/exec")" = one ] || { echo "$word"; return 1; }
+    done
     # Nothing of the programs that ended is left.
     for _ in $(seq 100); do "$FOS" status "$MOUNT" | grep -q '^clients  *0' && break; sleep 0.1; done
     "$FOS" status "$MOUNT" | grep -q '^clients  *0'
+}
+
+@test "a program's first looks and a small file are the kernel's, and true; a large file, a listing and a change make a connection" {
+    only_fos
+    mkdir "$MOUNT/short"
+    printf small > "$MOUNT/short/small"
+    head -c 200000 /dev/urandom > "$MOUNT/short/large"
+    ln -s large "$MOUNT/short/link"
+    connections() { sed -n 's/^messages .* over \([0-9]*\) connections*.*/\1/p' "$BASE/figures"; }
+    says() {
+        local expected=$1
+        shift
+        (cd "$MOUNT/short" && "$FOS" run --stats -- "$@") > "$BASE/said" 2> "$BASE/figures" || { cat "$BASE/figures"; return 1; }
+        [ "$(connections)" = "$expected" ] || { echo "$*"; cat "$BASE/figures"; return 1; }
+    }
+    says 0 cat small
+    [ "$(cat "$BASE/said")" = small ]
+    grep -q "a first look of a program without a connection" "$BASE/figures"
+    says 0 sh -c '[ -e small ] && [ ! -e missing ] && read -r line < small || echo $line'
+    [ "$(cat "$BASE/said")" = small ]
+    says 1 cat large
+    cmp "$BASE/said" "$MOUNT/short/large"
+    says 1 cat link
+    cmp "$BASE/said" "$MOUNT/short/large"
+    says 1 ls
+    says 1 touch new
+    says 1 sh -c 'for i in 1 2 3 4 5 6 7 8; do [ -e small ] || exit 1; done'
+    # What a program has open from before its connection, and what it changes by message then, is one file.
+    cat > "$BASE/before.py" <<'PY'
+import os
+early = os.open('small', os.O_RDONLY)
+assert os.read(early, 2) == b'sm'
+with open('small', 'r+b') as late:
+    late.write(b'SMALL, and more')
+assert os.read(early, 100) == b'ALL, and more', os.pread(early, 100, 0)
+assert os.fstat(early).st_size == 15 == os.stat('small').st_size
+os.rename('small', 'other')
+os.ftruncate(os.open('other', os.O_RDWR), 3)
+assert os.pread(early, 100, 0) == b'SMA' and os.fstat(early).st_size == 3
+os.unlink('other')
+assert os.fstat(early).st_nlink == 0 and os.pread(early, 100, 0) == b'SMA'
+assert not os.path.exists('small')
+PY
+    says 1 /usr/bin/python3 "$BASE/before.py"
 }
 
 @test "data that is overwritten in shared memory is what others read, with its times, by message and on the mount" {

@@ -68,8 +68,9 @@ static struct {
     uint32_t kept, used;  // entries that listings brought, and names that were looked up since the last one without a message
     uint32_t bytes;       // its room; 0: there is nothing more to fetch
 } ahead;
-static uint64_t listed_directory;   // the last one that was listed without attributes
-static uint32_t attributes_wanted;  // listings to come that had better bring them
+static uint64_t listed_directory;   // the last one that was listed
+enum { ATTRIBUTES_WANTED = 16 };
+static uint32_t attributes_wanted;  // listings to come that had better bring them: names of the last ones were looked up
 
 void fos_cache_start(int on) { enabled = on; }
 void fos_cache_after_fork(void) { ahead.busy = 0; }
@@ -257,6 +258,11 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
     return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
 }
 
+int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
+    uint64_t child;
+    return cached_entry(mount, directory, name, length, &child) && child != 0;
+}
+
 static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return;
     uint32_t owner = fos_connection_tag(mount);
@@ -382,10 +388,11 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         if (hit && child != 0 && (attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
         count(hit);
         if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+        if (directory == listed_directory && attributes_wanted != 0) attributes_wanted = ATTRIBUTES_WANTED;
         if (hit) return child == 0 ? -ENOENT : 0;
     } else {
         count(0);
-        if (directory == listed_directory) attributes_wanted = 16;
+        if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;
     }
     int dots = is_dots(name, length);
     if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;

@@ -74,10 +74,13 @@ void fos_calls_before_fork(int shares_memory) { give_all(shares_memory ? SYS_vfo
 void fos_calls_after_fork(int child) {
     if (!child) return;
     fos_contexts_reset();
-    fos_cache_after_fork();
-    fos_files_after_fork();
-    fos_references_after_fork();
-    fos_maps_after_fork();
+    // Without a connection there was nothing to keep: their memory was not touched yet, and is not to be now.
+    if (fos_mounts_served) {
+        fos_cache_after_fork();
+        fos_files_after_fork();
+        fos_references_after_fork();
+        fos_maps_after_fork();
+    }
     fos_mounts_after_fork();
 }
 
@@ -99,6 +102,8 @@ int fos_calls_before_exec(char *word) {
     fos_leave(context);
     return kept;
 }
+int fos_calls_tell(char *word) { return fos_mounts_tell(word); }
+
 // What is executed may be named by a descriptor that is closed by it.
 void fos_calls_before_execveat(long fd) {
     if (fos_ours(fd) && fos_materialise(NULL, fd) == 0) fos_bypass(FOS_BYPASS_EXEC, SYS_execveat);

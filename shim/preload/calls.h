@@ -114,17 +114,24 @@ extern struct fos_identity fos_identity;
 extern struct fos_mount fos_mounts[FOS_MOUNTS_MAX];
 extern uint32_t fos_mounts_used;        // places of it that ever held a mount: the others' memory is not touched
 extern uint32_t fos_umask;
+extern uint32_t fos_mounts_served;      // 1: this process, or one that it was forked from, has had a connection
 extern uint32_t fos_mounts_doubtful;    // 1: the mount table may have changed
 extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has to count
 
 // Names a mount and the connection to it, never 0: what is kept for an older connection is nobody's.
 static inline uint32_t fos_connection_tag(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
 void fos_read_size_limit(void);  // sets fos_file_size_limited
-// The mount that an absolute path names a place in, connected, and where the rest of the path begins. NULL: not ours.
-struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
-// The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
+// The mount that an absolute path names a place in, and where the rest of the path begins. NULL: not ours.
+struct fos_mount *fos_mount_at(const char *path, const char **rest);
+// The mount that a path relative to the current directory names a place in: the current directory's own (`inode`
 // is the directory's), or one that lies below it (`rest` then begins at its root). NULL: not ours.
-struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
+struct fos_mount *fos_mount_at_relative(const char *path, const char **rest, uint64_t *inode);
+// The same mount, connected; NULL: messages cannot be used.
+struct fos_mount *fos_mount_connected(struct fos_mount *mount);
+// The options of a mount as statfs(2) shows them (f_flags); -1: the kernel does not tell.
+long fos_mount_says(const struct fos_mount *mount);
+// fos_mount_at, connected.
+struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
 int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
@@ -134,6 +141,9 @@ void fos_mounts_start(char **environment);
 // Before an exec: leaves the connection to the new program, and writes the word for its environment (64 bytes). 0: cannot be.
 int fos_mounts_keep(struct fos_context *context, char *word);
 void fos_mounts_keep_failed(void);
+// Writes the word that tells a new program which mounts are fos (FOS_SEEN_BYTES). 0: that is not known.
+enum { FOS_SEEN_MOUNTS = 4 };
+int fos_mounts_tell(char *word);
 void fos_mounts_after_fork(void);     // in the child: the connections are the parent's
 // The user or its groups are about to change: everything open becomes the kernel's, and the next call connects anew.
 void fos_identity_changes(struct fos_context *context);
@@ -297,6 +307,8 @@ enum fos_walk_flag {
     FOS_WALK_EMPTY = 4,    // AT_EMPTY_PATH: an empty path is the directory argument itself
     FOS_WALK_CREATE = 8,   // with FOLLOW: an absent last name is no error; `found` says
     FOS_WALK_DESCRIPTOR = 16,  // with FOLLOW: /proc/self/fd/N may be what a description of ours is about
+    FOS_WALK_LOOK = 32,        // only looks: as long as there is no connection, the kernel may answer
+    FOS_WALK_READ = 64,        // only opens for reading: likewise, if it is a small file
 };
 struct fos_place {
     struct fos_mount *mount;
@@ -381,6 +393,8 @@ int fos_take_attributes(const struct fos_mount *mount, const struct fos_message 
 void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place);
 // Keeps the attributes of what was read, which a reply may have after `before` bytes.
 void fos_take_told(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
+// 1: it is known here that a directory has this name, which this process may look up.
+int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length);
 // The entry `name` of a directory: 0 with attributes, or -errno.
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes);
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);

@@ -10,6 +10,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include "calls.h"
 
 // ---- duplicates -----------------------------------------------------------------------------------------------------
@@ -302,9 +304,25 @@ long fos_path_of_second(struct fos_call *call) {
     return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
 }
 
+// Programs that walk trees ask this of each one, to know the kind of file system. It is what the mount answers to the kernel.
 long fos_fstatfs(struct fos_call *call) {
     struct fos_use use;
+    struct statfs *to = (struct statfs *)call->arguments[1];
     long result = fos_begin(call, call->arguments[0], &use);
     if (result != 0) return result;
-    return fos_end(&use, fos_raw(SYS_statfs, use.mount->path, call->arguments[1]));
+    if (fos_bad_pointer(to)) return fos_end(&use, -EFAULT);
+    long says = fos_mount_says(use.mount);
+    if (says < 0) return fos_end(&use, fos_raw(SYS_statfs, use.mount->path, to));
+    fos_build(use.context, use.mount, FOS_OP_STATFS, use.file->inode);
+    struct fos_statfs_reply reply;
+    int status = fos_send(use.context, use.mount);
+    const struct fos_message *message = fos_answer(use.context, use.mount);
+    if (status == 0 && message->length < sizeof reply) status = -EIO;
+    if (status < 0) return fos_end(&use, status);
+    memcpy(&reply, fos_payload_const(message), sizeof reply);
+    *to = (struct statfs){
+        .f_type = FUSE_SUPER_MAGIC, .f_bsize = reply.block_bytes, .f_frsize = reply.block_bytes, .f_blocks = reply.blocks,
+        .f_bfree = reply.blocks_free, .f_bavail = reply.blocks_available, .f_files = reply.files, .f_ffree = reply.files_free,
+        .f_namelen = reply.name_max, .f_flags = says};
+    return fos_end(&use, 0);
 }

@@ -34,6 +34,8 @@ static long make(struct fos_call *call, long directory, const char *path, uint16
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
     long result = find_name(context, directory, path, operation == FOS_OP_MKDIR, &place);
+    // Programs make sure of a directory by making it each time; that a name is there comes before all other reasons to refuse.
+    if (result == 0 && operation == FOS_OP_MKDIR && fos_is_entry(place.mount, place.parent, place.name, place.name_length)) result = -EEXIST;
     if (result == 0) {
         struct fos_make_request make = {.mode = mode, .umask = fos_umask, .device = device, .name_length = place.name_length};
         result = send_name(context, &place, operation, &make, sizeof make);
@@ -85,7 +87,7 @@ static long read_link(struct fos_call *call, long directory, const char *path, c
     struct fos_place place;
     long result = -ESTALE;
     for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
-        result = fos_walk(context, directory, path, 0, &place);
+        result = fos_walk(context, directory, path, FOS_WALK_LOOK, &place);
         if (result == 0 && (place.attributes.mode & S_IFMT) != S_IFLNK) result = -EINVAL;
         if (result != 0) break;
         result = fos_link_target(context, place.mount, place.attributes.inode);

@@ -15,7 +15,7 @@ long fos_dispatch(struct fos_call *call) {
         long result = fos_memory_handle(call);
         if (result != FOS_PASS) return result;
     }
-    if (borrowed) return FOS_PASS;
+    if (borrowed) return (hook & FOS_HOOK_PROCESS) != 0 ? fos_process_handle_borrowed(call) : FOS_PASS;
     if ((hook & FOS_HOOK_CALLS) == 0) return (hook & FOS_HOOK_PROCESS) != 0 ? fos_process_handle(call) : FOS_PASS;
     if (!fos_options.counting) return fos_options.tracing ? fos_trace_call(call) : fos_calls_handle(call);
     long number = call->number;

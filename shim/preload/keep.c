@@ -79,24 +79,37 @@ static int read_kept(struct kept *kept) {
         kept->process == (uint32_t)fos_raw(SYS_getpid);
 }
 
+// Nobody else is to see a word of ours, children least of all.
+static void take_out(char **word) {
+    for (; (word[0] = word[1]) != NULL; word++) {}
+}
+
 void fos_mounts_start(char **environment) {
-    for (; *environment != NULL; environment++) {
-        if (strncmp(*environment, kept_word, sizeof kept_word - 1) != 0) continue;
+    while (*environment != NULL) {
+        if (fos_mounts_told(*environment)) {
+            take_out(environment);
+            continue;
+        }
+        if (strncmp(*environment, kept_word, sizeof kept_word - 1) != 0) {
+            environment++;
+            continue;
+        }
         const char *at = *environment + sizeof kept_word - 1;
+        int given[FOS_OF_CONNECTION];
         for (int which = 0; which < FOS_OF_CONNECTION; which++) {
             int fd = 0;
             for (; *at >= '0' && *at <= '9' && fd < 1 << 24; at++) fd = fd * 10 + (*at - '0');
-            kept_descriptors[which] = fd;
+            given[which] = fd;
             if (*at++ != (which + 1 < FOS_OF_CONNECTION ? ',' : 0)) return;
         }
-        // Nobody else is to see it, children least of all.
-        for (char **word = environment; (word[0] = word[1]) != NULL; word++) {}
+        take_out(environment);
         // A word that lies must not cost the program descriptors of its own.
         struct kept kept;
-        if (!read_kept(&kept)) return;
+        if (fos_kept_here) continue;
+        memcpy(kept_descriptors, given, sizeof given);
+        if (!read_kept(&kept)) continue;
         for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_fcntl, kept_descriptors[which], F_SETFD, FD_CLOEXEC);
         fos_kept_here = 1;
-        return;
     }
 }
 

@@ -32,6 +32,9 @@ uint64_t fos_mount_numbers(void);
 // does not tell; the table must be read.
 int fos_each_listed_mount(void (*each)(void *context, const struct fos_mount_line *mount), void *context);
 
+// Takes what an earlier program has told of this list, if that is what the word is. 1: it is, and nobody else is to see it.
+int fos_mounts_told(const char *word);
+
 // hidden.c
 enum { FOS_OF_CONNECTION = 3 };  // descriptors of a connection: its socket, segment and board
 int *fos_client_descriptor(struct fos_mount *mount, int which);

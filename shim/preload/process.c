@@ -7,8 +7,8 @@
 //   clone with a stack               the child starts on it behind the `syscall`, so the call must be made there: both sides
 //                                    are told at their next call
 //   pthread_create                   nothing to do
-//   execve                           descriptors that survive become the kernel's first; a word more in the environment tells the
-//                                    new program where this one's connection is
+//   execve                           descriptors that survive become the kernel's first; words more in the environment tell the
+//                                    new program where this one's connection is, and which mounts are fos
 //   chroot, unshare, setns, seccomp, CLONE_FILES without CLONE_THREAD ...   the shim gives up for this process
 // Invariant: the state is the thread's own (initial-exec TLS), so threads that fork at once do not meet.
 #include "shim.h"
@@ -129,26 +129,33 @@ static int is_preloaded(char *const *environment, size_t *words) {
     return found;
 }
 
-// Makes an execve or execveat whose environment is argument `place`. It returns only if it fails.
-__attribute__((noinline)) static long execute(struct fos_call *call, int place) {
-    enum { WORDS = 510 };
+// Makes an execve or execveat whose environment is argument `place`. It returns only if it fails. A child of vfork only tells
+// what the parent has seen: connection and descriptors are the parent's.
+__attribute__((noinline)) static long execute(struct fos_call *call, int place, int borrowed) {
+    enum { WORDS = 509 };
     if (given_up != 0) return FOS_PASS;
-    fos_memory_before_exec();
+    if (!borrowed) fos_memory_before_exec();
     char *const *given = (char *const *)call->arguments[place];
-    char *words[WORDS + 2], word[FOS_WORD_BYTES];
+    char *words[WORDS + 3], kept[FOS_WORD_BYTES], seen[FOS_SEEN_BYTES];
     size_t count = 0;
-    int may_keep = (uintptr_t)given >= 4096 && is_preloaded(given, &count) && count <= WORDS;
-    int keeps = fos_calls_before_exec(may_keep ? word : NULL);
-    if (keeps) {
+    int may_tell = (uintptr_t)given >= 4096 && is_preloaded(given, &count) && count <= WORDS;
+    int keeps = !borrowed && fos_calls_before_exec(may_tell ? kept : NULL);
+    int tells = may_tell && fos_calls_tell(seen);
+    if (keeps || tells) {
         memcpy(words, given, count * sizeof *words);
-        words[count] = word;
-        words[count + 1] = NULL;
+        if (keeps) words[count++] = kept;
+        if (tells) words[count++] = seen;
+        words[count] = NULL;
         call->arguments[place] = (long)words;
     }
     long result = repeat(call);
     call->arguments[place] = (long)given;
     if (keeps) fos_calls_exec_failed();
     return result;
+}
+
+long fos_process_handle_borrowed(struct fos_call *call) {
+    return call->number == SYS_execve ? execute(call, 2, 1) : call->number == SYS_execveat ? execute(call, 3, 1) : FOS_PASS;
 }
 
 long fos_process_handle(struct fos_call *call) {
@@ -158,10 +165,10 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_vfork: return handle_clone(call, (struct clone_wish){CLONE_VM | CLONE_VFORK, 0});
     case SYS_clone: return handle_clone(call, (struct clone_wish){(uint64_t)a[0], (uint64_t)a[1]});
     case SYS_clone3: return handle_clone(call, wish_of_clone3(call));
-    case SYS_execve: return execute(call, 2);
+    case SYS_execve: return execute(call, 2, 0);
     case SYS_execveat:
         fos_calls_before_execveat(a[0]);
-        return execute(call, 3);
+        return execute(call, 3, 0);
     case SYS_prctl:
         if (a[0] == PR_SET_SECCOMP) fos_give_up();
         return FOS_PASS;

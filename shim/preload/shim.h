@@ -75,8 +75,10 @@ void fos_calls_after_fork(int child);
 
 // Before execve and execveat. 1: `word` (FOS_WORD_BYTES) belongs into the environment of the new program, which then goes on
 // with what this one leaves it; if the call fails, fos_calls_exec_failed must follow. NULL: there is no place for a word.
-enum { FOS_WORD_BYTES = 64 };
+enum { FOS_WORD_BYTES = 64, FOS_SEEN_BYTES = 128 };
 int fos_calls_before_exec(char *word);
+// Before the same, also in a child of vfork: it only reads. 1: `word` (FOS_SEEN_BYTES) belongs into the environment too.
+int fos_calls_tell(char *word);
 void fos_calls_exec_failed(void);
 // Earlier yet, of an execveat: its descriptor, if it is ours, becomes the kernel's.
 void fos_calls_before_execveat(long fd);
@@ -107,6 +109,8 @@ void fos_entry(void);
 // process.c
 void fos_process_hooks(uint8_t *hooks);
 long fos_process_handle(struct fos_call *call);
+// The same for a call of a child of vfork, which runs on its parent's memory.
+long fos_process_handle_borrowed(struct fos_call *call);
 // 1 in a child of vfork or posix_spawn, which runs in its parent's memory.
 int fos_process_borrowed(const struct fos_call *call);
 // Hands everything to the kernel from now on.
