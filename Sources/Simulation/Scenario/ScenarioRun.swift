@@ -180,7 +180,7 @@ public final class ScenarioRun {
         violations += census()
         violations += ledger.violations
         if !fleets.memory.isEmpty, violations.isEmpty { violations += auditMemory() }
-        violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
+        violations += world.history.check(root: 1, lostSlots: lostSlots, shards: scenario.shardsAtMost).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
         return RunResult(
             seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin, totals: host.totals,
             violations: violations, fleetChanges: fleets.changes)
