@@ -21,7 +21,7 @@ ORDINARY=(coreutils shell archives git build python sqlite find_editors special 
 CORES=(coreutils special sqlite python load)
 
 # The suites that are run a third time by messages, under the shim.
-SHIM=(shell coreutils archives git python sqlite build find_editors special users)
+SHIM=(shell coreutils archives git python sqlite build find_editors special users shards)
 
 install=1
 parts=()

@@ -64,6 +64,8 @@ struct Continuation: BitwiseCopyable {
         case orphan
         /// Asks, or fills, the shards of a directory; its letter runs again when they have answered.
         case shards
+        /// A question to the owner of a directory, about a shard that is in doubt; nobody is answered by it.
+        case doubt
         /// A question to the coordinator of a prepared name that may have been aborted; nobody is answered by it.
         case inquiry
         /// Owes a letter; nobody is answered by it.

@@ -190,6 +190,7 @@ extension FileServer {
         case FOS_OP_PEER_CREATE_INODE: return peerCreateInode(request, kernel)
         case FOS_OP_PEER_SHARD_FILL, FOS_OP_PEER_SHARD_SUMMARY, FOS_OP_PEER_SHARD_SEAL, FOS_OP_PEER_SHARD_UNSEAL, FOS_OP_PEER_SHARD_DROP:
             return serveShard(operation, request, kernel)
+        case FOS_OP_PEER_SHARD_USED: return peerShardUsed(request, kernel)
         case FOS_OP_PEER_RENAME_PREPARE, FOS_OP_PEER_RENAME_COMMIT, FOS_OP_PEER_RENAME_ABORT:
             return servePeerRename(operation, request, kernel)
         case FOS_OP_PEER_DECISION: return peerDecision(request, kernel)
@@ -242,11 +243,14 @@ extension FileServer {
     }
 
     /// Tells the taker of a slot what its giver has not got: the inode, or the shard that the name is in. Not the same, as a server
-    /// may by now take another slot, and that be the inode's.
+    /// may by now take another slot, and that be the inode's. And the owner of a sharded directory tells whoever should have the shard
+    /// that it is in use.
     func markPassed(_ request: Request, to owner: Int, slot: Int) {
         let isToTaker = motion.giving.map { $0.taker == owner && $0.slot == slot } ?? false
         let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
-        request.envelope.pointee.settled = isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0
+        let knows = !isOfInode && directoryHere(request.message.pointee.inode)?.pointee.isSharded == true
+        let inUse = knows ? Settled.inUse : request.envelope.pointee.settled & Settled.inUse
+        request.envelope.pointee.settled = (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
@@ -255,6 +259,7 @@ extension FileServer {
         if owing > 0 { payOwed(kernel) }
         tickMotion(kernel)
         if Store.outlivesServer { tickRecovery(kernel) }
+        askDoubts(kernel)
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
         let isTrimmed = pool.trim() == 0
@@ -265,10 +270,17 @@ extension FileServer {
     }
 }
 
-/// What a giver has not got of a request that it passes to the taker of its slot (`fos_envelope.settled`).
+/// What whoever passed a request on knows of it (`fos_envelope.settled`).
 enum Settled {
+    // What a giver has not got, and so its taker decides.
     static var inode: UInt8 { 1 }
     static var shard: UInt8 { 2 }
+    /// The directory's owner says that the shard of the name is in use: where it should be and is not, it is lost.
+    static var inUse: UInt8 { 4 }
+}
+
+extension Request {
+    func isSettled(_ bit: UInt8) -> Bool { envelope.pointee.settled & bit != 0 }
 }
 
 enum Status {

@@ -57,6 +57,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     let sharding: Sharding
     var shards = ShardTable()
     var transfer = ShardTransfer()
+    var doubts = ShardDoubts()
     /// What the shards of a directory have said, for the request that runs again with it.
     var gathered = ShardSummary()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
@@ -199,6 +200,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .stock: resumeStock(id, response, kernel)
         case .orphan: resumeOrphan(id, response, kernel)
         case .shards: resumeShards(id, response, kernel)
+        case .doubt: resumeDoubt(id, response, kernel)
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing, .move, .sync, .table: break
         }

@@ -46,21 +46,28 @@ extension FileServer {
         }
         let number = request.message.pointee.inode
         let isGone = isNowhere(number, request) && inodes.find(number) == nil
-        let isSettled = request.envelope.pointee.settled == Settled.shard
         let record: InodePointer
-        switch isGone ? .gone : place(of: name, in: number, isLocked: operation != FOS_OP_PEER_RENAME_PREPARE, isSettled: isSettled, kernel) {
+        let isLocked = operation != FOS_OP_PEER_RENAME_PREPARE
+        switch preparedHere(operation, request, rename) ?? (isGone ? .gone : place(of: name, in: number, isLocked: isLocked, request, kernel)) {
         case .here(let found):
             if isOnItsWay(found) { return delay(kernel) }
             record = found
         case .elsewhere(let owner, let slot): return pass(request, to: owner, slot: slot, kernel)
         case .moving: return answer(Status.retry, kernel)
         case .gone: return answerPeer(isLost(number) ? -EIO : -ENOENT, kernel)
+        case .lost: return answerPeer(-EIO, kernel)
         }
         switch operation {
         case FOS_OP_PEER_RENAME_PREPARE: peerRenamePrepare(record, request, kernel)
         case FOS_OP_PEER_RENAME_COMMIT: peerRenameCommit(record, request, kernel)
         default: peerRenameAbort(record, request, kernel)
         }
+    }
+
+    /// Where COMMIT and ABORT find a name that is prepared here: with it, whatever has become of the directory that it is in a shard of.
+    private func preparedHere(_ operation: fos_peer_operation, _ request: Request, _ rename: fos_peer_rename) -> EntryPlace? {
+        guard operation != FOS_OP_PEER_RENAME_PREPARE else { return nil }
+        return preparedNames.find(coordinator(request), rename.cookie).flatMap { inodes.record($0.directory) }.map { .here($0) }
     }
 
     mutating func peerRenamePrepare<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {

@@ -19,14 +19,17 @@ extension FileServer {
         let shard = Int(wanted.index)
         let record = shards.find(directory, shard)
         let slot = slot(ofShard: shard, of: directory)
+        if record == nil, isUnknown(slot: slot) { return answer(Status.retry, kernel) }
         // A shard that is nowhere is made by the owner of the slot, be it a giver: until it is filled it does not move.
         let owner = operation == FOS_OP_PEER_SHARD_FILL && record == nil
-            ? slots.owner(ofSlot: slot) : owner(ofShard: shard, of: directory, isSettled: request.envelope.pointee.settled == Settled.shard)
+            ? slots.owner(ofSlot: slot) : owner(ofShard: shard, of: directory, isSettled: request.isSettled(Settled.shard))
         guard owner == member else { return pass(request, to: owner, slot: slot, kernel) }
         if operation == FOS_OP_PEER_SHARD_FILL { return fillShard(directory, record, wanted, request, kernel) }
         if let record, isOnItsWay(record), operation != FOS_OP_PEER_SHARD_SUMMARY || motion.giving?.isClosing != false { return delayShard(kernel) }
         guard let record else {
-            return answer(operation == FOS_OP_PEER_SHARD_SUMMARY || operation == FOS_OP_PEER_SHARD_SEAL ? Status.retry : 0, kernel)
+            guard operation == FOS_OP_PEER_SHARD_SUMMARY || operation == FOS_OP_PEER_SHARD_SEAL else { return answer(0, kernel) }
+            // One that is lost counts as empty.
+            return isLost(slot: slot) ? answerSummary(nil, kernel) : answer(Status.retry, kernel)
         }
         switch operation {
         case FOS_OP_PEER_SHARD_SUMMARY:
@@ -36,7 +39,8 @@ extension FileServer {
         case FOS_OP_PEER_SHARD_UNSEAL: unseal(record, wanted, kernel)
         case FOS_OP_PEER_SHARD_DROP:
             // The end of a removed directory may come late, when its number has another one that is being spread.
-            if record.pointee.flags.contains(.spreading) != (wanted.flags & FOS_SHARD_EMPTY.rawValue != 0) { drop(record) }
+            let isOfRemoval = wanted.flags & FOS_SHARD_EMPTY.rawValue != 0
+            if record.pointee.flags.contains(.sealed), record.pointee.flags.contains(.spreading) != isOfRemoval { drop(record) }
             answer(0, kernel)
         default: answer(-ENOSYS, kernel)
         }
@@ -56,6 +60,8 @@ extension FileServer {
         // One that is about to be dropped is in the way for a moment.
         if let found, !found.pointee.flags.contains(.spreading) { return answer(Status.retry, kernel) }
         let slot = Int(fos_shard_slot(directory, wanted.index))
+        // What came before died with the server that was here then.
+        if found == nil, wanted.flags & FOS_SHARD_FIRST.rawValue == 0 { return answer(Status.retry, kernel) }
         if found == nil, !givesNumbers(of: slot) { return answer(inodes.numbering(slot: slot).hasLosses ? -EIO : Status.retry, kernel) }
         guard let record = found ?? makeShard(directory, slot, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
         var at = MemoryLayout<fos_peer_shard>.size
@@ -135,13 +141,18 @@ extension FileServer {
         answer(0, kernel)
     }
 
-    private mutating func drop(_ record: InodePointer) {
-        precondition(record.pointee.flags.contains(.sealed) && record.pointee.busy == 1, "a shard is dropped that is in use")
+    mutating func drop(_ record: InodePointer) {
+        precondition(record.pointee.busy == (record.pointee.flags.contains(.sealed) ? 1 : 0), "a shard is dropped that is in use")
         shards.remove(record)
         inodes.remove(record, &arena, &pool)
     }
 
-    private mutating func answerSummary<K: Kernel>(_ record: InodePointer, _ kernel: K) {
+    private mutating func answerSummary<K: Kernel>(_ found: InodePointer?, _ kernel: K) {
+        guard let record = found else {
+            let message = kernel.scratch()
+            message.setBody(fos_peer_shard_summary())
+            return deliver(message, kernel)
+        }
         let events = record.pointee.shardEvents
         let message = kernel.scratch()
         message.setBody(

@@ -22,7 +22,10 @@ extension FileServer {
         if forGood { members.setDead(peer) }
         loseMoves(with: peer, kernel)
         // One that comes back with its store goes on with what it holds here, or lets go of it then.
-        if forGood || !Store.outlivesServer { letGo(of: mailbox, kernel) }
+        if forGood || !Store.outlivesServer {
+            letGo(of: mailbox, kernel)
+            doubtShards(kernel)
+        }
         if owing > 0 { payOwed(kernel) }
     }
 
@@ -146,6 +149,7 @@ extension FileServer {
             if isRestored { preparedNames.doubt(allOf: mailbox) } else { letGo(of: mailbox, kernel) }
             askDecisions(kernel)
         }
+        askDoubts(kernel)
         if owing > 0 { payOwed(kernel) }
     }
 
@@ -155,4 +159,10 @@ extension FileServer {
     /// Whether an inode that should be here is lost: its server has been empty since, or died while the slot moved. Only of a
     /// slot that is here.
     func isLost(_ number: UInt64) -> Bool { inodes.mayHaveLost(number) }
+
+    /// Whether what was in a slot that is here, and is not now, is lost in the same way.
+    func isLost(slot: Int) -> Bool {
+        let numbering = inodes.numbering(slot: slot)
+        return numbering.hasLosses || numbering.incarnation > 0
+    }
 }

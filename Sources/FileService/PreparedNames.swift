@@ -49,8 +49,10 @@ struct PreparedNames: ~Copyable {
         for index in 0..<count where names[index].coordinator == coordinator { return remove(index) }
         return nil
     }
-    func contains(_ coordinator: MailboxAddress, _ cookie: UInt64) -> Bool {
-        (0..<count).contains { names[$0].cookie == cookie && names[$0].coordinator == coordinator }
+    func contains(_ coordinator: MailboxAddress, _ cookie: UInt64) -> Bool { find(coordinator, cookie) != nil }
+    func find(_ coordinator: MailboxAddress, _ cookie: UInt64) -> PreparedName? {
+        for index in 0..<count where names[index].cookie == cookie && names[index].coordinator == coordinator { return names[index] }
+        return nil
     }
 
     // MARK: Doubts

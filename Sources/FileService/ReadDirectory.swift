@@ -71,7 +71,7 @@ extension FileServer {
             let found = position.shard == 0 ? directoryHere(directory) : shards.find(directory, position.shard)
             let owner = found != nil ? member
                 : position.shard == 0 ? ownerIndex(of: directory)
-                : owner(ofShard: position.shard, of: directory, isSettled: request.envelope.pointee.settled == Settled.shard)
+                : owner(ofShard: position.shard, of: directory, isSettled: request.isSettled(Settled.shard))
             if owner != member {
                 // Notices of this turn are awaited here, so the client gets its answer here too.
                 if turn.cookie != 0 { return writer.used > 0 ? endListing(writer, isFull: false, kernel) : answer(Status.retry, kernel) }
@@ -79,7 +79,11 @@ extension FileServer {
                 if position.value != start.value { request.envelope.pointee.hops = 0 }
                 return passListing(position, shards: count, plus: plus, writer, to: owner, slot: slot, request, kernel)
             }
-            guard let record = found, record.isDirectory, !record.pointee.flags.contains(.sealed),
+            if found == nil, position.shard > 0, request.isSettled(Settled.inUse) || directoryHere(directory) != nil,
+                !isUnknown(slot: slot), isLost(slot: slot) {
+                return endBeforeLoss(writer, kernel)
+            }
+            guard let record = found, record.isDirectory, !record.pointee.flags.contains(.sealed), !record.pointee.isDoubted,
                 !isOnItsWay(record) || motion.giving?.isClosing == false
             else {
                 // It is being changed, or was dropped: the client comes again with what it has.
@@ -111,10 +115,16 @@ extension FileServer {
         wanted.flags = kind | UInt32(count) << FOS_READDIR_SHARDS_SHIFT.rawValue
         request.payload.storeBytes(of: wanted, as: fos_readdir_request.self)
         request.message.pointee.operation = UInt16(FOS_OP_PEER_SHARD_LIST.rawValue)
+        if members.isDead(owner) { return endBeforeLoss(writer, kernel) }
         markPassed(request, to: owner, slot: slot)
         if request.envelope.pointee.hops < Limits.hops, kernel.forward(request.letter, to: members[owner]) == .sent { return }
         if writer.used > 0 { return endListing(writer, isFull: false, kernel) }
         answer(Status.retry, kernel)
+    }
+
+    /// What is lost of a directory is missing in its listing, and not in silence: the client gets what is before it, and then -EIO.
+    private mutating func endBeforeLoss<K: Kernel>(_ writer: RecordWriter, _ kernel: K) {
+        if writer.used > 0 { endListing(writer, isFull: false, kernel) } else { answer(-EIO, kernel) }
     }
 
     /// A shard was listed: the access time of the directory, by the rule of `markAccessed`.

@@ -58,6 +58,7 @@ extension FileServer {
         case .elsewhere: break
         case .moving: return answer(Status.retry, kernel)
         case .gone: return answer(isLost(names.newParent) ? -EIO : -ESTALE, kernel)
+        case .lost: return answer(-EIO, kernel)
         }
         beginRename(directory, dentry, names, kernel)
     }

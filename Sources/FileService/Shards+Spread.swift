@@ -127,6 +127,7 @@ extension FileServer {
             fixed.entries += 1
             taken += 1
         }
+        if transfer.sent == 0 || transfer.entries[transfer.sent - 1].shard != shard { fixed.flags = FOS_SHARD_FIRST.rawValue }
         message.setBody(fixed)
         message.pointee.length = UInt32(at)
         message.pointee.inode = directory.pointee.number
@@ -165,7 +166,11 @@ extension FileServer {
     mutating func spreadStepIsOver<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         if state.pointee.phase == .unseal { return spreadMore(id, kernel) }
-        if state.pointee.shards.failure == Status.retry { lookAgain(id, kernel) } else { endSpreading(id, kernel) }
+        guard state.pointee.shards.failure == Status.retry else { return endSpreading(id, kernel) }
+        // The slot of a shard is changing hands, which takes messages too: nothing is locked meanwhile, and the next tick is soon enough.
+        state.pointee.phase = .start
+        owe(id, .shards)
+        kernel.tickAgain()
     }
 
     private mutating func endSpreading<K: Kernel>(_ id: ContinuationID, _ kernel: K) {

@@ -117,6 +117,11 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         while state.pointee.shards.next < state.pointee.shards.end, state.pointee.responses < Limits.shardsAtOnce {
             let shard = state.pointee.shards.next
+            if members.isDead(owner(ofShard: shard, of: state.pointee.target)) {
+                // It is lost: there is nothing to be added, sealed or opened, and nothing can be moved there.
+                if state.pointee.phase == .fill { fail(state, -EIO) } else { state.pointee.shards.next += 1 }
+                continue
+            }
             guard sendShard(shard, state, id, kernel) == .sent else {
                 if state.pointee.responses == 0 { owe(id, .shards) }
                 return

@@ -7,8 +7,8 @@
 // directory's owner, who knows.
 // Invariants: a name is in one record at any time, and while it is on its way it is answered RETRY; a record that is
 // sealed answers RETRY for every name; mode, owner and group of a shard are those of its directory. A shard moves with its
-// slot as any inode does (`SlotMotion`), but not while it is sealed: a seal counts as a transaction. A shard that dies with
-// its server is not told from one that is late, so a fleet whose servers die one by one is run without.
+// slot as any inode does (`SlotMotion`), but not while it is sealed: a seal counts as a transaction. What a server's death
+// does to shards: `Shards+Loss`.
 
 import CFosWire
 import FileStorage
@@ -41,7 +41,10 @@ enum EntryPlace {
     case elsewhere(Int, slot: Int)
     /// On its way, or not to be touched now.
     case moving
+    /// There is no such directory.
     case gone
+    /// With a server that has died.
+    case lost
 }
 
 extension FileServer {
@@ -49,7 +52,7 @@ extension FileServer {
     /// directory as a whole, or as far as this server knows the directory is.
     mutating func serveEntry<K: Kernel>(_ operation: fos_operation, _ number: UInt64, _ request: Request, _ kernel: K) -> Bool {
         guard let name = entryName(of: request) else { return false }
-        switch place(of: name, in: number, isSettled: request.envelope.pointee.settled == Settled.shard, kernel) {
+        switch place(of: name, in: number, request, kernel) {
         case .here(let record):
             if isOnItsWay(record), motion.giving?.isClosing != false || !Self.isReading(operation) {
                 motion.delayed += 1
@@ -60,6 +63,7 @@ extension FileServer {
         case .elsewhere(let owner, let slot): pass(request, to: owner, slot: slot, kernel)
         case .moving: answer(Status.retry, kernel)
         case .gone: answer(isLost(number) ? -EIO : -ESTALE, kernel)
+        case .lost: answer(-EIO, kernel)
         }
         return true
     }
@@ -99,34 +103,42 @@ extension FileServer {
     func isOnItsWay(_ record: InodePointer) -> Bool { motion.giving?.inode == record }
 
     /// Where a name of a directory is, as far as this server knows. `isLocked`: a transaction holds the name, so it stays
-    /// where it is, sealed or not, until that is over.
+    /// where it is, sealed or not, until that is over. `request`: which is about the name, with what others said of it.
     func place<K: Kernel>(
-        of name: UnsafeRawBufferPointer, in directory: UInt64, isLocked: Bool = false, isSettled: Bool = false, _ kernel: K
+        of name: UnsafeRawBufferPointer, in directory: UInt64, isLocked: Bool = false, _ request: Request?, _ kernel: K
     ) -> EntryPlace {
+        let settled = request?.envelope.pointee.settled ?? 0
         guard let inode = directoryHere(directory) else {
             if isHere(directory) { return .gone }
             let owner = EntryPlace.elsewhere(ownerIndex(of: directory), slot: SlotTable.slot(ofInode: directory))
             guard sharding.threshold > 0 else { return owner }
             let shard = shard(of: name, in: directory, bits: kernel.shardBits(of: directory))
-            return shard == 0 ? owner : place(ofShard: shard, of: directory, isLocked, isSettled, otherwise: owner)
+            return shard == 0 ? owner : place(ofShard: shard, of: directory, isLocked, settled, otherwise: owner)
         }
         guard inode.pointee.isSharded else { return .here(inode) }
         if inode.pointee.flags.contains(.sealed), !isLocked { return .moving }
         let shard = shard(of: name, in: directory, bits: inode.pointee.shardBits)
         if shard == 0 || shard >= inode.pointee.activeShards + inode.pointee.movingShards { return .here(inode) }
         if shard >= inode.pointee.activeShards { return .moving }
-        return place(ofShard: shard, of: directory, isLocked, isSettled, otherwise: .moving)
+        return place(ofShard: shard, of: directory, isLocked, settled | Settled.inUse, otherwise: .moving)
     }
 
-    private func place(ofShard shard: Int, of directory: UInt64, _ isLocked: Bool, _ isSettled: Bool, otherwise: EntryPlace) -> EntryPlace {
-        if let record = shards.find(directory, shard) { return isLocked || !record.pointee.flags.contains(.sealed) ? .here(record) : .moving }
-        let owner = owner(ofShard: shard, of: directory, isSettled: isSettled)
-        return owner == member ? otherwise : .elsewhere(owner, slot: slot(ofShard: shard, of: directory))
+    private func place(ofShard shard: Int, of directory: UInt64, _ isLocked: Bool, _ settled: UInt8, otherwise: EntryPlace) -> EntryPlace {
+        if let record = shards.find(directory, shard) {
+            if isLocked { return .here(record) }
+            if record.pointee.isDoubted { return members.isDead(ownerIndex(of: directory)) ? .lost : .moving }
+            return record.pointee.flags.contains(.sealed) ? .moving : .here(record)
+        }
+        let slot = slot(ofShard: shard, of: directory)
+        if isUnknown(slot: slot) { return .moving }
+        let owner = owner(ofShard: shard, of: directory, isSettled: settled & Settled.shard != 0)
+        if owner != member { return .elsewhere(owner, slot: slot) }
+        return settled & Settled.inUse != 0 && isLost(slot: slot) ? .lost : otherwise
     }
 
     /// The same, for who will change the name here: a record that is on its way is not changed.
     func placeToChange<K: Kernel>(_ name: UnsafeRawBufferPointer, in directory: UInt64, _ kernel: K) -> EntryPlace {
-        let place = place(of: name, in: directory, kernel)
+        let place = place(of: name, in: directory, nil, kernel)
         if case .here(let record) = place, isOnItsWay(record) { return .moving }
         return place
     }

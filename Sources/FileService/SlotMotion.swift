@@ -271,11 +271,12 @@ extension FileServer {
 
     /// A request for an inode of a slot that is coming here, which its giver has not got: then nobody has.
     func isNowhere(_ number: UInt64, _ request: Request) -> Bool {
-        request.envelope.pointee.settled == Settled.inode && motion.taking?.slot == SlotTable.slot(ofInode: number)
+        request.isSettled(Settled.inode) && motion.taking?.slot == SlotTable.slot(ofInode: number)
     }
 
     /// Whether this server joins and has not yet heard who owns the slot of an inode.
-    func isUnknown(_ inode: UInt64) -> Bool { motion.joining != nil && slots.version(ofSlot: SlotTable.slot(ofInode: inode)) == 0 }
+    func isUnknown(_ inode: UInt64) -> Bool { isUnknown(slot: SlotTable.slot(ofInode: inode)) }
+    func isUnknown(slot: Int) -> Bool { motion.joining != nil && slots.version(ofSlot: slot) == 0 }
 
     /// Whether the numbers of a slot are this server's to give now.
     func givesNumbers(of slot: Int) -> Bool {

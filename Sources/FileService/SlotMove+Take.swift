@@ -225,7 +225,10 @@ extension FileServer {
         let last = content.loadUnaligned(as: fos_peer_inode.self)
         guard last.number == inode.pointee.number, inodes.adopt(inode, &arena, &pool) else { return answer(-ENOMEM, kernel) }
         apply(last, to: inode, kernel)
-        if inode.isDirectory, inode.pointee.isShard { shards.insert(inode) }
+        if inode.isDirectory, inode.pointee.isShard {
+            shards.insert(inode)
+            doubtArrived(inode, kernel)
+        }
         motion.taking?.inode = nil
         tellStore(inode)
         let message = kernel.scratch()

@@ -89,6 +89,7 @@ extension FileServer {
         case .here(let record): directory = record
         case .moving, .elsewhere: return abort(id, Status.retry, kernel)
         case .gone: return abort(id, -ENOENT, kernel)
+        case .lost: return abort(id, -EIO, kernel)
         }
         let (status, found) = oldName(directory, names.old)
         guard let dentry = found else { return abort(id, status, kernel) }
@@ -100,6 +101,7 @@ extension FileServer {
         case .here(let record): prepareHere(id, record, names, kernel)
         case .moving: abort(id, Status.retry, kernel)
         case .gone: abort(id, isLost(names.newParent) ? -EIO : -ENOENT, kernel)
+        case .lost: abort(id, -EIO, kernel)
         case .elsewhere(let owner, _):
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_RENAME_PREPARE.rawValue)

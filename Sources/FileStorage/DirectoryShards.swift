@@ -26,7 +26,7 @@ public struct ShardEvents: OptionSet, BitwiseCopyable, Sendable {
 
 extension Inode {
     /// Bits of `size`: the number of a shard, or the shards that are in use (0 ..< 16); those that are being filled (16 ..<
-    /// 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56).
+    /// 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56); doubt (56).
     @inlinable func part(_ shift: UInt64, _ mask: UInt64) -> Int { Int(truncatingIfNeeded: size >> shift & mask) }
     @inlinable mutating func setPart(_ shift: UInt64, _ mask: UInt64, _ value: Int) {
         size = size & ~(mask << shift) | (UInt64(truncatingIfNeeded: value) & mask) << shift
@@ -60,6 +60,11 @@ extension Inode {
     @inlinable public var eventsBeforeSeal: ShardEvents {
         get { ShardEvents(rawValue: UInt8(truncatingIfNeeded: part(48, 0xff))) }
         set { setPart(48, 0xff, Int(newValue.rawValue)) }
+    }
+    /// Of a shard: a server has died, and whether the directory was lost with it is not known yet.
+    @inlinable public var isDoubted: Bool {
+        get { isShard && part(56, 1) != 0 }
+        set { setPart(56, 1, newValue ? 1 : 0) }
     }
     /// Cookies below are of entries that were there before the directory was sharded.
     @inlinable public var firstShardCookie: UInt64 {

@@ -45,6 +45,10 @@ public struct ShardTable: ~Copyable {
         return InodePointer(bitPattern: places[index].value)
     }
 
+    /// Places that a walk looks at, one after the other; shards that come and go meanwhile may be met twice or not at all.
+    public var placeCount: Int { 1 << shift }
+    public func record(at place: Int) -> InodePointer? { InodePointer(bitPattern: places[place].value) }
+
     /// Enters a record that says whose shard it is. It is not here yet.
     public mutating func insert(_ record: InodePointer) {
         let key = ShardTable.key(record.pointee.parent, record.pointee.shardIndex)

@@ -12,7 +12,15 @@ public import Messaging
 extension SimHost {
     /// A server dies. Until `restart`, sends to it are stale.
     public func crash(_ address: MailboxAddress, forGood: Bool = false) {
-        guard let mailbox = mailbox(address), mailbox.server != nil else { return }
+        guard let mailbox = mailbox(address) else { return }
+        guard mailbox.server != nil else {
+            // It was to come back, and its core is lost meanwhile.
+            if forGood, mailbox.diedAt > 0, !mailbox.isGoneForGood {
+                mailbox.isGoneForGood = true
+                tellAll(FOS_OP_SERVER_GONE, of: mailbox, flags: 1)
+            }
+            return
+        }
         mailbox.server = nil
         mailbox.diedAt = time
         mailbox.isGoneForGood = forGood

@@ -171,4 +171,6 @@ enum ContractSuite {
     static let all: [ContractCase] =
         pathCases + creationCases + removalCases + renameCases + renameMatrix + linkCases + permissionCases + privilegeCases + timeCases
         + dataCases + holeCases + attributeCases + extendedAttributeCases + directoryCases + openCases + lockCases
+    /// Those that names and directories are most of.
+    static let ofNames: [ContractCase] = creationCases + removalCases + renameCases + linkCases + timeCases + directoryCases
 }

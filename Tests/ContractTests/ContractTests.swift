@@ -76,6 +76,30 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             Issue.recordIf(transport.leftovers(), "after \(test) on \(transport.name)")
         }
 
+        /// Directories are sharded from three entries on, and slots move in every other sequence.
+        @Test func randomSequencesOverShards() {
+            for seed in seeds(6, "file fleets with sharded directories against the model") {
+                let transport = LoopTransport(
+                    seed: seed, servers: 2 + Int(seed % 5), fullChance: Int(seed % 3) * 20, moves: Int(seed % 2) * 40, shards: 3)
+                let fleet = VirtualFileSystem(MessageNodes(transport)), model = VirtualFileSystem(ModelNodes())
+                guard RandomOperations(fleet, model, seed: seed).run(steps: 600) else { return }
+                Issue.recordIf(transport.leftovers(), "after seed \(seed)")
+            }
+        }
+
+        /// What was owed to a full mailbox when the last request was answered is paid, and nothing is left then.
+        @Test func nothingIsLeftOfShards() {
+            let transport = LoopTransport(seed: 664_134_785, servers: 6, fullChance: 20, shards: 3)
+            RandomOperations(VirtualFileSystem(MessageNodes(transport)), VirtualFileSystem(ModelNodes()), seed: 664_134_785).run(steps: 600)
+            Issue.recordIf(transport.leftovers(), "after the run")
+        }
+
+        @Test(arguments: ContractSuite.ofNames) func fiveOwnersOverShards(_ test: ContractCase) {
+            let transport = LoopTransport(seed: 5, servers: 5, fullChance: 12, shards: 3)
+            test.run(on: VirtualFileSystem(MessageNodes(transport)))
+            Issue.recordIf(transport.leftovers(), "after \(test) on \(transport.name)")
+        }
+
         /// The same seed is the same run, to the last message.
         @Test func aSeedIsARun() {
             func hash(_ seed: UInt64) -> UInt64 {
@@ -93,6 +117,15 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             defer { transport.stop() }
             let fleet = VirtualFileSystem(MessageNodes(transport))
             for test in ContractSuite.all { test.run(on: fleet) }
+        }
+
+        @Test func randomSequencesOverShards() throws {
+            let transport = try ProxyTransport(cpus: [-1, -1], shards: 3)
+            defer { transport.stop() }
+            let fleet = VirtualFileSystem(MessageNodes(transport))
+            for seed in seeds(3, "a live instance with sharded directories against the model") {
+                guard RandomOperations(fleet, VirtualFileSystem(ModelNodes()), seed: seed).run(steps: 500) else { return }
+            }
         }
 
         /// Every case, and random sequences, while the fleet grows and shrinks under them.
@@ -121,6 +154,22 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             let mount = try FosMount()
             defer { mount.expectGoodEnd() }
             for test in ContractSuite.all { test.run(on: mount.fileSystem) }
+        }
+
+        /// Directories are sharded from three entries on.
+        @Test func casesOverShards() throws {
+            let mount = try FosMount(options: ["-o", "shards=3"])
+            defer { mount.expectGoodEnd() }
+            for test in ContractSuite.all { test.run(on: mount.fileSystem) }
+        }
+
+        @Test func randomSequencesOverShards() throws {
+            let tmpfs = try #require(LocalDirectory.tmpfs)
+            let mount = try FosMount(options: ["-o", "shards=3"])
+            defer { mount.expectGoodEnd() }
+            for seed in seeds(4, "a mount with sharded directories against tmpfs") {
+                guard RandomOperations(mount.fileSystem, tmpfs, seed: seed).run(steps: 500) else { return }
+            }
         }
 
         /// FOS_CONTRACT_SHIM=1: this process was started with the shim preloaded, so that all of this suite goes by message.

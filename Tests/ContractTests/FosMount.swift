@@ -47,7 +47,7 @@ final class FosMount {
             exit "$status"
             """
         let arguments = ["sh", "-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
-            + (contractShards.map { ["-o", "shards=\($0)"] } ?? [])
+            + (options.contains { $0.hasPrefix("shards=") } ? [] : contractShards.map { ["-o", "shards=\($0)"] } ?? [])
         var ends: [Int32] = [-1, -1]
         let output = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         guard output >= 0, pipe(&ends) == 0 else { throw Failure(description: "no pipe or log for a mount") }

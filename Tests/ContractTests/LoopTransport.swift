@@ -27,7 +27,8 @@ final class LoopTransport: MessageTransport {
     ///   - fullChance: of 256 sends between servers, how many are refused.
     ///   - pages: the size limit, in pages of 4 KiB.
     ///   - moves: of 256 calls, before how many the slot of the call's inode is given to another server.
-    init(seed: UInt64, servers count: Int, fullChance: Int = 0, pages: Int = 1 << 18, moves: Int = 0) {
+    ///   - shards: entries from which on directories are sharded; nil: never.
+    init(seed: UInt64, servers count: Int, fullChance: Int = 0, pages: Int = 1 << 18, moves: Int = 0, shards: Int? = contractShards) {
         random = LoopRandom(seed: seed &* 7919)
         self.moves = moves
         name = "\(count) file servers, seed \(seed)"
@@ -40,7 +41,7 @@ final class LoopTransport: MessageTransport {
             host.add(
                 FileServer(
                     member: member, members: servers, credits: pages / count, root: root, seed: seed,
-                    sharding: contractShards.map { Sharding(threshold: $0) } ?? .never, store: MemoryStore()),
+                    sharding: shards.map { Sharding(threshold: $0) } ?? .never, store: MemoryStore()),
                 at: servers[member])
         }
         // Every server says at its first message which slots are its own; before that nothing is known.
@@ -80,10 +81,11 @@ final class LoopTransport: MessageTransport {
     /// What a fleet with an empty tree and no open file must not hold any more.
     func leftovers() -> [String] {
         host.runUntilQuiet()
-        // What is on its way arrives, and all are told.
-        for _ in 0..<(moves > 0 ? 200 : 0) {
+        // As hosts do before they rest: what met a full mailbox is sent, what is on its way arrives, and all are told.
+        for _ in 0..<200 {
             host.tick()
             host.runUntilQuiet()
+            if host.ticksWanted.isEmpty { break }
         }
         var problems = stuck + host.violations
         var inodes: UInt64 = 0

@@ -24,11 +24,12 @@ final class ProxyTransport: MessageTransport {
     /// - Parameters:
     ///   - cpus: of its cores; -1: a core that is not pinned.
     ///   - resizes: the file fleet grows and shrinks all the time.
-    init(cpus: [Int], resizes: Bool = false) throws {
+    ///   - shards: entries from which on directories are sharded; nil: never.
+    init(cpus: [Int], resizes: Bool = false, shards: Int? = contractShards) throws {
         name = "a live instance of \(cpus.count) cores"
         host = try FleetHost(
             name: "contract-\(getpid())-\(cpus.count)", cpus: cpus, sizeBytes: 2 << 30, servers: resizes ? 2...5 : nil,
-            shards: contractShards, listens: false)
+            shards: shards, listens: false)
         try host.start()
         if resizes { resizer = Resizer(try InstanceClient(socket: host.connect())) } else { resizer = nil }
         client = .allocate(capacity: 1)

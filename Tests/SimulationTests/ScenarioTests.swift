@@ -48,6 +48,13 @@ import Testing
           "faults": [ { "kind": "slotsMove", "times": 60, "withinNanoseconds": 200000 }, { "kind": "coreLost", "withinNanoseconds": 100000 } ] }
         """
 
+    static let shardsAndDeaths = """
+        { "cores": 16, "fileServers": 5, "shards": 2,
+          "workload": { "clients": 5, "operations": 50, "directories": 3, "names": 8, "namespace": 12, "data": 2, "locks": 2, "listings": 2 },
+          "faults": [ { "kind": "crash", "restart": "empty", "times": 2, "nanoseconds": 20000, "withinNanoseconds": 150000 },
+                      { "kind": "coreLost", "withinNanoseconds": 300000 }, { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
+        """
+
     static let nameLosses = """
         { "cores": 24, "fileServers": 3, "nameServers": 4,
           "workload": { "clients": 3, "nameClients": 10, "operations": 50, "serviceNames": 12, "newcomersNanoseconds": 200000 },
@@ -74,7 +81,8 @@ import Testing
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses]) func seedsPass(text: String) throws {
+    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses, shardsAndDeaths])
+    func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")
@@ -143,6 +151,21 @@ import Testing
         #expect(result.isCorrect, "\(result.violations)")
     }
 
+    /// A directory that has lost a shard can be removed with what was in it, as what is lost can: the model knows which may.
+    @Test func directoriesWithLostShardsMayBeRemoved() {
+        let full = TreeState(root: 1, lostSlots: [7], shards: 4)
+        var state = full
+        for (name, inode) in [(0, UInt64(5)), (1, 9)] {
+            let made = TreeOperation.make(directory: 1, name: name, isDirectory: true, opensExisting: false, status: 0, inode: inode, isNew: true)
+            state = TreeModel.apply(made, to: state) ?? full
+            let file = TreeOperation.make(directory: inode, name: 0, isDirectory: false, opensExisting: false, status: 0, inode: inode + 4096, isNew: true)
+            state = TreeModel.apply(file, to: state) ?? full
+        }
+        // Shards of 5 are in slots 5 to 8, those of 9 in 9 to 12.
+        #expect(TreeModel.apply(.removeDirectory(directory: 1, name: 0, status: 0), to: state) != nil)
+        #expect(TreeModel.apply(.removeDirectory(directory: 1, name: 1, status: 0), to: state) == nil)
+    }
+
     @Test func aSeedIsARun() throws {
         for seed in UInt64(1)...5 {
             let first = try ScenarioTests.run(ScenarioTests.deaths, seed: seed)
@@ -170,6 +193,8 @@ import Testing
             ("[]", "is no object"), ("{", "line 1"), (#"{ "cores": 5000 }"#, "1 to 4096"), (#"{ "corse": 5 }"#, "corse"),
             (#"{ "workload": { "clients": "five" } }"#, "clients"), (#"{ "faults": [ { "kind": "crash", "restart": "soon" } ] }"#, "soon"),
             (#"{ "faults": [ { "kind": "slotsMove" }, { "kind": "crash", "restart": "store" } ] }"#, "slotsMove"),
+            (#"{ "shards": 4, "faults": [ { "kind": "crash", "restart": "store" } ] }"#, "shards"),
+            (#"{ "shards": 4, "faults": [ { "kind": "slotsMove" }, { "kind": "crash" } ] }"#, "not with both"),
             (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
             (#"{ "manager": { "serving": 9 } }"#, "serving"), (#"{ "faults": [ { "kind": "coreLost", "fleet": "memory" } ] }"#, "memory"),
             (#"{ "nameServers": 1, "faults": [ { "kind": "coreLost", "fleet": "names" } ] }"#, "nameServers"),

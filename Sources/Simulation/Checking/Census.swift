@@ -46,7 +46,7 @@ public struct Census {
             if work.preparedNames > 0 { complain("\(work.preparedNames) names are locked at file server \(member) for renames that are over") }
         }
         if let pages, pages != total { complain("\(pages) pages were given out, and \(total) are there: some leaked, or are counted twice") }
-        for shard in shards { join(shard) }
+        for shard in shards { join(shard, isWhole) }
         for number in inodes.keys.sorted() { checkDirectory(number, isWhole) }
         checkLinks(isWhole && !mayHaveOrphans)
     }
@@ -60,8 +60,11 @@ public struct Census {
     }
 
     /// The entries of a shard are its directory's.
-    private mutating func join(_ shard: InodeReport) {
-        guard inodes[shard.parent]?.isDirectory == true else { return complain("shard \(shard.number) is of no directory: \(shard.parent)") }
+    private mutating func join(_ shard: InodeReport, _ isWhole: Bool) {
+        guard inodes[shard.parent]?.isDirectory == true else {
+            if isWhole { complain("shard \(shard.number) is of no directory: \(shard.parent)") }
+            return
+        }
         if shard.busy != 0 { complain("shard \(shard.number) is busy with \(shard.busy) transactions that are over") }
         inodes[shard.parent]?.entries += shard.entries
         inodes[shard.parent]?.subdirectories += shard.subdirectories

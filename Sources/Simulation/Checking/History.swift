@@ -108,8 +108,10 @@ public final class History {
     // MARK: Checking
 
     /// Everything that no order of the operations explains.
-    /// - Parameter lostSlots: whose inodes a crash may have taken.
-    public func check(root: UInt64, lostSlots: Set<Int> = [], stepsMax: Int = 20_000_000) -> [Violation] {
+    /// - Parameters:
+    ///   - lostSlots: whose inodes a crash may have taken.
+    ///   - shards: slots that a directory's entries can be in, its own the first.
+    public func check(root: UInt64, lostSlots: Set<Int> = [], shards: Int = 1, stepsMax: Int = 20_000_000) -> [Violation] {
         var violations: [Violation] = []
         let stable = meanings.filter { meaning in
             guard case .meant(let directory, let name, _) = meaning.operation else { return false }
@@ -117,7 +119,7 @@ public final class History {
         }
         var names = LinearizabilityChecker<TreeModel>()
         names.stepsMax = stepsMax
-        report(names.check(tree + stable + unanswered(), from: TreeState(root: root, lostSlots: lostSlots)), "names", &violations)
+        report(names.check(tree + stable + unanswered(), from: TreeState(root: root, lostSlots: lostSlots, shards: shards)), "names", &violations)
         violations += plain
         for each in doubled where isStable(each.key, each.invoked, each.returned) {
             violations.append(Violation("names", "a listing of directory \(each.key.directory) has name \(each.key.name) twice"))

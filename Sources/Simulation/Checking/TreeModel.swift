@@ -44,13 +44,17 @@ public struct TreeState: Sendable {
     private(set) var fingerprint: UInt64 = 0
     /// Slots whose inodes a crash may have taken; the names of what is lost can be removed, whatever it held.
     private let lostSlots: Set<Int>
+    /// Slots that a directory's entries can be in, its own the first.
+    private let shards: Int
 
     /// A tree of one directory.
-    public init(root: UInt64, lostSlots: Set<Int> = []) {
+    public init(root: UInt64, lostSlots: Set<Int> = [], shards: Int = 1) {
         self.lostSlots = lostSlots
+        self.shards = shards
         setNode(root, Node(isDirectory: true, parent: root))
     }
-    func mayBeLost(_ inode: UInt64) -> Bool { !lostSlots.isEmpty && lostSlots.contains(Int(inode & 4095)) }
+    /// Whether a directory, or some of its entries, may be lost.
+    func mayBeLost(_ inode: UInt64) -> Bool { !lostSlots.isEmpty && (0..<shards).contains { lostSlots.contains(Int((inode &+ UInt64($0)) & 4095)) } }
 
     func node(_ inode: UInt64) -> Node? { nodes[inode] }
     func child(_ directory: UInt64, _ name: Int) -> UInt64? { names[Key(directory: directory, name: name)] }

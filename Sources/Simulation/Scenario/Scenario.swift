@@ -68,6 +68,12 @@ public struct Scenario: Sendable {
 
     /// Whether servers may lose what they had.
     public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store || $0.kind == .coreLost) && $0.fleet == .files } }
+    /// Slots that entries of one directory can be in: a shard a server, and a power of two.
+    public var shardsAtMost: Int {
+        var count = 1
+        while shards > 0, count < fileServers { count *= 2 }
+        return count
+    }
     /// Whether servers die.
     public var hasDeaths: Bool { faults.contains { $0.kind == .crash || $0.kind == .coreLost } }
     /// Whether slots go from server to server.
@@ -117,7 +123,12 @@ extension Scenario {
             for each in list { faults.append(try FaultPlan(json: each)) }
         }
         try reader.finish()
-        guard shards == 0 || !hasDeaths else { throw ScenarioError("with \"shards\" servers do not die") }
+        guard shards == 0 || !hasStore else {
+            throw ScenarioError("\"shards\" goes with no crash whose \"restart\" is \"store\": what a store keeps of a directory is undivided")
+        }
+        guard shards == 0 || !hasDeaths || !movesSlots else {
+            throw ScenarioError("\"shards\" goes with servers that die, or with \"slotsMove\", and not with both")
+        }
         guard nameServers > 1 || !faults.contains(where: { $0.fleet == .names }) else {
             throw ScenarioError("a name server dies, and \"nameServers\" are not two")
         }

@@ -188,7 +188,7 @@ public final class ScenarioRun {
         if violations.isEmpty { violations += NameCensus(of: fleets.names.compactMap { host.server(at: $0) as? NameMember }).violations }
         violations += ledger.violations
         if !fleets.memory.isEmpty, violations.isEmpty { violations += auditMemory() }
-        violations += world.history.check(root: 1, lostSlots: lostSlots).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
+        violations += world.history.check(root: 1, lostSlots: lostSlots, shards: scenario.shardsAtMost).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
         return RunResult(
             seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin, totals: host.totals,
             violations: violations, fleetChanges: fleets.changes)

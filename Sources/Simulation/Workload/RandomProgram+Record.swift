@@ -13,6 +13,8 @@ extension RandomProgram {
         let status = thread.status
         // A server died under it: nobody knows whether it happened, and it may have after all.
         let isUncertain = status == -EIO
+        // A lock is lost with its file, and not to be asked for again and again.
+        if isUncertain, case .unlock = asked { held = nil }
         if isUncertain, world.deaths.isEmpty { return history.recordUnexplained(thread.request.pointee.operation, thread.request.pointee.inode) }
         if isUncertain, !world.diedBetween(thread.invoked, thread.returned) { return }
         record(thread, status: isUncertain ? 0 : status, invoked: thread.invoked, returned: isUncertain ? .max : thread.returned, isUncertain)

@@ -40,6 +40,8 @@ enum fos_peer_operation {
     FOS_OP_PEER_SHARD_UNSEAL = 443,   // with the directory's new state, or as it was: fos_peer_shard -> empty
     FOS_OP_PEER_SHARD_DROP = 444,     // a sealed shard goes: fos_peer_shard -> empty
     FOS_OP_PEER_SHARD_LIST = 445,     // a READDIR that the directory's owner has allowed, from shard to shard; answered to the client
+    FOS_OP_PEER_SHARD_USED = 446,     // to the directory's owner, from who has a shard and knows of a server's death: is it in use?
+                                      // fos_peer_shard -> fos_peer_shard, FOS_SHARD_UNUSED if not
 
     // 460 to 479: slots that move from one server (the giver) to another (the taker), inode by inode
     FOS_OP_PEER_SLOT_BEGIN = 460,        // the slot is coming: fos_peer_slot -> empty; RETRY if the taker is at another one
@@ -220,6 +222,9 @@ enum fos_shard_flag {
     FOS_SHARD_AS_IT_WAS = 2, // UNSEAL: the fields below say nothing
     FOS_SHARD_MODIFIED = 4,  // summary: entries have changed since the times below were given to the shard
     FOS_SHARD_ACCESSED = 8,  // summary: it was listed since
+    FOS_SHARD_FIRST = 16,    // FILL: the first one of this shard, which makes it
+    FOS_SHARD_UNUSED = 32,   // reply of USED: the directory has no such shard, or is gone
+    FOS_SHARD_LOST = 64,     // reply of USED: the directory was lost with a server, and no other one gets its number
 };
 struct fos_peer_shard {
     uint32_t index;          // of the shard, from 1
