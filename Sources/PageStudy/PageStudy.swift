@@ -115,9 +115,13 @@ public final class PageStudy {
 
     private func once(_ method: Method, _ exercise: Exercise, processes: Int) throws -> Split {
         let taking = workers.prefix(processes)
-        for worker in taking { try worker.tell("warm \(method.rawValue) \(options.bytes)") }
-        for worker in taking { _ = try worker.answer() }
         try settle()
+        // The steady state has a first cycle of its own.
+        if exercise == .reserve {
+            for worker in taking { try worker.tell("warm \(method.rawValue) \(options.bytes)") }
+            for worker in taking { _ = try worker.answer() }
+            try settle()
+        }
         let start = fos_platform_monotonic_ns() + 3_000_000
         for worker in taking { try worker.tell("\(method.rawValue) \(exercise.rawValue) \(options.bytes) \(options.cycles) \(start)") }
         var sum = Split()

@@ -1,9 +1,10 @@
 // One process of the study: does what it is told on standard input, and answers with the split of its time.
 //
 // Protocol: a line "METHOD EXERCISE BYTES CYCLES START" (START in ns of CLOCK_MONOTONIC, when all begin at once) is answered
-// by "call fault zeroing waiting", in seconds, or "error TEXT". For fos, "free" gives everything back. "warm METHOD BYTES" goes
-// before a run that is measured: Linux's memory is had once and given back at once, so that on a virtual machine the host has
-// backed it (a host that takes free pages back charges 0.5 to 3 ms for 2 MiB had anew); fos's worker connects and gets a little.
+// by "call fault zeroing waiting", in seconds, or "error TEXT". For fos, "free" gives everything back. "warm METHOD BYTES" has
+// and touches the memory once and gives it back: what is measured right after it finds memory that is in use. On a virtual machine
+// that costs much otherwise: a host takes free pages back (0.5 to 3 ms for 2 MiB had anew), and puts aside those that nobody
+// touched for some seconds (70 ms a GiB for touching them again, measured, against 4).
 // The parts: fault is the time of the touching loop, and of mappings that fault in; waiting is what was not spent on the
 // processor, and for fos the time from a message to its answer; zeroing is what the bytes would take this processor to zero
 // (measured at start, piece by piece) and is taken out of the part that it happened in, at most all of it.
@@ -78,7 +79,7 @@ public final class Worker {
 
     private func warm(_ method: Method, _ bytes: Int) throws {
         try connect(method)
-        _ = try method.isFos ? runFos(method, min(bytes, 4 << 20), frees: true) : runLinux(method, bytes, frees: true)
+        _ = try method.isFos ? runFos(method, bytes, frees: true) : runLinux(method, bytes, frees: true)
         try frames?.retireAll()
     }
 
