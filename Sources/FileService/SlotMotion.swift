@@ -249,7 +249,8 @@ extension FileServer {
     private func isHereInMotion(_ inode: UInt64) -> Bool {
         let slot = SlotTable.slot(ofInode: inode)
         if let giving = motion.giving, giving.slot == slot {
-            guard let found = inodes.find(inode) else { return false }
+            // Before the taker has agreed nothing is there, and what is not here is nowhere.
+            guard let found = inodes.find(inode) else { return giving.stage == .begin }
             return found != giving.inode
         }
         if motion.taking?.slot == slot { return inodes.find(inode) != nil }
@@ -258,7 +259,7 @@ extension FileServer {
 
     private func ownerInMotion(_ inode: UInt64) -> Int {
         let slot = SlotTable.slot(ofInode: inode)
-        if let giving = motion.giving, giving.slot == slot { return inodes.find(inode) == nil ? giving.taker : member }
+        if let giving = motion.giving, giving.slot == slot { return inodes.find(inode) == nil && giving.stage != .begin ? giving.taker : member }
         if let taking = motion.taking, taking.slot == slot { return inodes.find(inode) == nil ? taking.giver : member }
         return slots.owner(ofSlot: slot)
     }

@@ -161,10 +161,24 @@ public final class ScenarioRun {
         let client = host.addClient(core: core)
         client.addThread(RandomProgram(world: world, identity: -1, script: script))
         client.start()
-        host.run(until: host.time + 200_000_000_000_000)
+        runToRest()
     }
 
     // MARK: Running
+
+    /// Runs until nothing is left to do; or until some client waited for a second of virtual time in which none had an operation
+    /// done, when somebody asks again for ever. Answers that say "not now" are no operations.
+    private func runToRest() {
+        var end = host.time
+        var done = -1
+        while !host.isIdle, done < operationsDone || host.stuckThreads.isEmpty {
+            done = operationsDone
+            end += 1_000_000_000_000
+            host.run(until: end)
+            if end > 200_000_000_000_000 { return }
+        }
+    }
+    private var operationsDone: Int { world.history.operations + ledger.grants }
 
     @discardableResult
     public func run() -> RunResult {
@@ -172,8 +186,7 @@ public final class ScenarioRun {
         planFaults()
         for client in clients { client.start(within: 2000) }
         for client in newcomers { client.start(within: scenario.workload.newcomersNanoseconds) }
-        // A run that has not ended after 200 s of virtual time is stuck: somebody asks again for ever.
-        host.run(until: begin + 200_000_000_000_000)
+        runToRest()
         var violations = endingViolations()
         let end = host.lastWork
         for (program, thread) in programs { program.concludeAbandoned(thread) }
@@ -225,7 +238,7 @@ public final class ScenarioRun {
         client.nameServers = fleets.names
         client.addThread(NameProgram(survey: world))
         client.start()
-        host.run(until: host.time + 200_000_000_000_000)
+        runToRest()
     }
 
     /// All memory is the fleet's again: whoever had some has given it back, or is dead.
