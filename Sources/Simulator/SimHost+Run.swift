@@ -67,6 +67,10 @@ extension SimHost {
             return wake(mailbox)
         }
         let isRemote = mark.way == .remote
+        if isOfTheDead(letter) {
+            if isRemote, !isOfBefore { mailbox.remote -= 1 }
+            return letters.giveBack(number)
+        }
         guard mailbox.server != nil, !isOfBefore || isFromClient(letter) else {
             if isRemote, !isOfBefore { mailbox.remote -= 1 }
             return refuse(number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
@@ -84,6 +88,13 @@ extension SimHost {
 
     @inline(__always) private func isFromClient(_ letter: UnsafeMutablePointer<fos_letter>) -> Bool {
         UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_CLIENT.rawValue
+    }
+
+    /// A question that was passed on, and whose sender has died since. News of the death takes the direct way and may have been here
+    /// already: what the dead one holds is let go then, and it is not to get hold of anything any more.
+    private func isOfTheDead(_ letter: UnsafeMutablePointer<fos_letter>) -> Bool {
+        guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else { return false }
+        return outstanding[letter.pointee.envelope.reserved2] == nil
     }
 
     /// Remembers who has a request, so that it is answered when that server dies.
