@@ -400,50 +400,6 @@ PY
     "$FOS" status "$MOUNT" | grep -q '^clients  *0'
 }
 
-@test "a program's first looks and a small file are the kernel's, and true; a large file, a listing and a change make a connection" {
-    only_fos
-    mkdir "$MOUNT/short"
-    printf small > "$MOUNT/short/small"
-    head -c 200000 /dev/urandom > "$MOUNT/short/large"
-    ln -s large "$MOUNT/short/link"
-    connections() { sed -n 's/^messages .* over \([0-9]*\) connections*.*/\1/p' "$BASE/figures"; }
-    says() {
-        local expected=$1
-        shift
-        (cd "$MOUNT/short" && "$FOS" run --stats -- "$@") > "$BASE/said" 2> "$BASE/figures" || { cat "$BASE/figures"; return 1; }
-        [ "$(connections)" = "$expected" ] || { echo "$*"; cat "$BASE/figures"; return 1; }
-    }
-    says 0 cat small
-    [ "$(cat "$BASE/said")" = small ]
-    grep -q "a first look of a program without a connection" "$BASE/figures"
-    says 0 sh -c '[ -e small ] && [ ! -e missing ] && read -r line < small || echo $line'
-    [ "$(cat "$BASE/said")" = small ]
-    says 1 cat large
-    cmp "$BASE/said" "$MOUNT/short/large"
-    says 1 cat link
-    cmp "$BASE/said" "$MOUNT/short/large"
-    says 1 ls
-    says 1 touch new
-    says 1 sh -c 'for i in 1 2 3 4 5 6 7 8; do [ -e small ] || exit 1; done'
-    # What a program has open from before its connection, and what it changes by message then, is one file.
-    cat > "$BASE/before.py" <<'PY'
-import os
-early = os.open('small', os.O_RDONLY)
-assert os.read(early, 2) == b'sm'
-with open('small', 'r+b') as late:
-    late.write(b'SMALL, and more')
-assert os.read(early, 100) == b'ALL, and more', os.pread(early, 100, 0)
-assert os.fstat(early).st_size == 15 == os.stat('small').st_size
-os.rename('small', 'other')
-os.ftruncate(os.open('other', os.O_RDWR), 3)
-assert os.pread(early, 100, 0) == b'SMA' and os.fstat(early).st_size == 3
-os.unlink('other')
-assert os.fstat(early).st_nlink == 0 and os.pread(early, 100, 0) == b'SMA'
-assert not os.path.exists('small')
-PY
-    says 1 /usr/bin/python3 "$BASE/before.py"
-}
-
 @test "data that is overwritten in shared memory is what others read, with its times, by message and on the mount" {
     only_fos
     cat > "$BASE/overwrite.py" <<'PY'

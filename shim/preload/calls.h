@@ -121,17 +121,13 @@ extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has t
 // Names a mount and the connection to it, never 0: what is kept for an older connection is nobody's.
 static inline uint32_t fos_connection_tag(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
 void fos_read_size_limit(void);  // sets fos_file_size_limited
-// The mount that an absolute path names a place in, and where the rest of the path begins. NULL: not ours.
-struct fos_mount *fos_mount_at(const char *path, const char **rest);
-// The mount that a path relative to the current directory names a place in: the current directory's own (`inode`
+// The mount that an absolute path names a place in, connected, and where the rest of the path begins. NULL: not ours.
+struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
+// The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
 // is the directory's), or one that lies below it (`rest` then begins at its root). NULL: not ours.
-struct fos_mount *fos_mount_at_relative(const char *path, const char **rest, uint64_t *inode);
-// The same mount, connected; NULL: messages cannot be used.
-struct fos_mount *fos_mount_connected(struct fos_mount *mount);
+struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 // The options of a mount as statfs(2) shows them (f_flags); -1: the kernel does not tell.
 long fos_mount_says(const struct fos_mount *mount);
-// fos_mount_at, connected.
-struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
 int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
@@ -307,8 +303,6 @@ enum fos_walk_flag {
     FOS_WALK_EMPTY = 4,    // AT_EMPTY_PATH: an empty path is the directory argument itself
     FOS_WALK_CREATE = 8,   // with FOLLOW: an absent last name is no error; `found` says
     FOS_WALK_DESCRIPTOR = 16,  // with FOLLOW: /proc/self/fd/N may be what a description of ours is about
-    FOS_WALK_LOOK = 32,        // only looks: as long as there is no connection, the kernel may answer
-    FOS_WALK_READ = 64,        // only opens for reading: likewise, if it is a small file
 };
 struct fos_place {
     struct fos_mount *mount;

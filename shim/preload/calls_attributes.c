@@ -64,8 +64,8 @@ static void fill_statx(const struct fos_mount *mount, const struct fos_attribute
 
 // The attributes of what a path leads to; of a sharded directory exact ones, unless the caller is content with what was
 // known last (statx(2) AT_STATX_DONT_SYNC). 0, -errno or FOS_PASS.
-static long find(struct fos_context *context, long directory, const char *path, int flags, uint32_t walk, struct fos_place *place) {
-    if ((flags & AT_SYMLINK_NOFOLLOW) == 0) walk |= FOS_WALK_FOLLOW | FOS_WALK_DESCRIPTOR;
+static long find(struct fos_context *context, long directory, const char *path, int flags, struct fos_place *place) {
+    uint32_t walk = (flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW | FOS_WALK_DESCRIPTOR;
     if ((flags & AT_EMPTY_PATH) != 0) {
         walk |= FOS_WALK_EMPTY;
         if (path == NULL) path = "";
@@ -81,7 +81,7 @@ static long show(struct fos_call *call, long directory, const char *path, int fl
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
-    long result = find(context, directory, path, flags, FOS_WALK_LOOK, &place);
+    long result = find(context, directory, path, flags, &place);
     if (result == 0) {
         if (fos_bad_pointer(to)) result = -EFAULT;
         else fos_fill_stat(place.mount, &place.attributes, to);
@@ -123,7 +123,7 @@ long fos_statx(struct fos_call *call) {
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
-    long result = find(context, (int)call->arguments[0], path_argument(call, 1), flags, FOS_WALK_LOOK, &place);
+    long result = find(context, (int)call->arguments[0], path_argument(call, 1), flags, &place);
     if (result == 0) {
         if (fos_bad_pointer(to)) result = -EFAULT;
         else fill_statx(place.mount, &place.attributes, to);
@@ -147,7 +147,7 @@ static long may(struct fos_call *call, long directory, const char *path, uint32_
     struct fos_context *context = fos_enter(call->number);
     if (context == NULL) return fos_via_kernel(call, 0, FOS_BYPASS_LIMIT);
     struct fos_place place;
-    long result = find(context, directory, path, flags, FOS_WALK_LOOK, &place);
+    long result = find(context, directory, path, flags, &place);
     if (result == 0 && (flags & AT_EACCESS) == 0 && !real_is_effective()) {
         result = fos_hand_over(context, directory, FOS_BYPASS_IDENTITY);
     } else if (result == 0 && wanted != 0) {
@@ -213,7 +213,7 @@ static long change_path(struct fos_call *call, long directory, const char *path,
     struct fos_place place;
     long result = -ESTALE;
     for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
-        result = find(context, directory, path, flags, 0, &place);
+        result = find(context, directory, path, flags, &place);
         if (result != 0) break;
         int link = (place.attributes.mode & S_IFMT) == S_IFLNK;
         // The mode of a link: the kernel has its own answer.

@@ -87,7 +87,7 @@ static long read_link(struct fos_call *call, long directory, const char *path, c
     struct fos_place place;
     long result = -ESTALE;
     for (int attempt = 0; result == -ESTALE && attempt < FOS_WALKS_MAX; attempt++) {
-        result = fos_walk(context, directory, path, FOS_WALK_LOOK, &place);
+        result = fos_walk(context, directory, path, 0, &place);
         if (result == 0 && (place.attributes.mode & S_IFMT) != S_IFLNK) result = -EINVAL;
         if (result != 0) break;
         result = fos_link_target(context, place.mount, place.attributes.inode);

@@ -93,7 +93,6 @@ static long create(struct opening *open) {
 static long find_or_create(struct opening *open) {
     uint32_t follow = (open->flags & O_NOFOLLOW) != 0 ? 0 : FOS_WALK_FOLLOW;
     if ((open->flags & O_CREAT) == 0) {
-        if ((open->flags & (O_ACCMODE | O_TRUNC | O_DIRECTORY | O_PATH)) == O_RDONLY) follow |= FOS_WALK_READ;
         long result = fos_walk(open->context, open->directory, open->path, follow, &open->place);
         return result == 0 ? open_found(open) : result;
     }
@@ -151,7 +150,7 @@ static long open_numbered(struct opening *open) {
         uint64_t inode;
         if (fos_bad_pointer(open->path)) return FOS_PASS;
         if (open->path[0] == '/') mine = fos_mount_of_path(open->path, &rest);
-        else if ((int)open->directory == AT_FDCWD) mine = fos_mount_connected(fos_mount_at_relative(open->path, &rest, &inode));
+        else if ((int)open->directory == AT_FDCWD) mine = fos_mount_of_relative(open->path, &rest, &inode);
         if (mine != NULL || (open->path[0] != '/' && fos_ours((int)open->directory))) {
             number = fos_number_take(keep);
             if (number < 0) return number == FOS_PASS ? fos_hand_over(open->context, open->directory, FOS_BYPASS_LIMIT) : number;

@@ -203,8 +203,8 @@ int fos_mounts_in_use(void) {
     return 0;
 }
 
-struct fos_mount *fos_mount_connected(struct fos_mount *mount) {
-    if (__builtin_expect(mount == NULL, 0)) return NULL;
+// Returns the mount if messages can be used, NULL if not.
+static struct fos_mount *connected(struct fos_mount *mount) {
     if (__builtin_expect(mount->state == FOS_MOUNT_CONNECTED, 1)) {
         if (__builtin_expect(!fos_load_acquire_u32(&mount->client.board->down), 1)) return mount;
         fos_store_release_u32(&mount->state, FOS_MOUNT_DEAD);
@@ -226,7 +226,7 @@ static int is_system_path(const char *path) {
     return 0;
 }
 
-struct fos_mount *fos_mount_at(const char *path, const char **rest) {
+struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
     if (is_system_path(path)) return NULL;
     look_at_table();
     struct fos_mount *longest = NULL;
@@ -237,15 +237,13 @@ struct fos_mount *fos_mount_at(const char *path, const char **rest) {
     }
     if (longest == NULL) return NULL;
     *rest = path + longest->path_length;
-    return longest;
+    return connected(longest);
 }
-
-struct fos_mount *fos_mount_of_path(const char *path, const char **rest) { return fos_mount_connected(fos_mount_at(path, rest)); }
 
 struct fos_mount *fos_mount_for_memory(uint32_t without) {
     look_at_table();
     for (uint32_t i = 0; i < fos_mounts_used; i++) {
-        struct fos_mount *mount = fos_mounts[i].listed && (without >> i & 1) == 0 ? fos_mount_connected(&fos_mounts[i]) : NULL;
+        struct fos_mount *mount = fos_mounts[i].listed && (without >> i & 1) == 0 ? connected(&fos_mounts[i]) : NULL;
         if (mount != NULL) return mount;
     }
     return NULL;
@@ -283,12 +281,12 @@ static struct fos_mount *below_cwd(const char *path, const char **rest) {
         uint32_t length = mount->path_length - above - 1;
         if (!below(path, mount->path + above + 1, length)) continue;
         *rest = path + length;
-        return mount;
+        return connected(mount);
     }
     return NULL;
 }
 
-struct fos_mount *fos_mount_at_relative(const char *path, const char **rest, uint64_t *inode) {
+struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode) {
     look_at_table();
     if (!fos_cwd_known) learn_cwd();
     if (cwd_mount == NULL) {
@@ -297,7 +295,7 @@ struct fos_mount *fos_mount_at_relative(const char *path, const char **rest, uin
     }
     if (!cwd_mount->listed) return NULL;
     *inode = cwd_inode;
-    return cwd_mount;
+    return connected(cwd_mount);
 }
 
 int fos_cwd_is(const struct fos_mount *mount, uint64_t inode) {

@@ -109,24 +109,21 @@ struct position {
     int known;  // mode and uid
 };
 
-// Most programs are short: a compiler looks at a few names and reads one file. The kernel answers that through the mount in less time
-// than a connection takes, so a program's first looks are left to it, and so is the reading of a small file, which stays the kernel's
-// then. A large one would cost more there. Whoever changes something, or lists a directory, has come for more.
-// 1: the path, which leads to this mount, is left to the kernel.
-static int needs_no_connection(struct fos_context *context, const struct fos_mount *mount, long directory, const char *path, uint32_t flags) {
-    enum { FIRST_LOOKS = 6, SMALL_BYTES = 65536 };
+static int only_looks(long number) {
+    return number == SYS_stat || number == SYS_lstat || number == SYS_newfstatat || number == SYS_statx || number == SYS_access;
+}
+
+// Shells look at the directories that they stand in when they start, and often at nothing else on a mount. The kernel holds
+// these directories and answers at once: no connection is made for them, at the start. 1: the path is left to the kernel.
+static int needs_no_connection(struct fos_context *context, const char *path) {
+    enum { FIRST_LOOKS = 16 };
     static uint32_t looks;
-    if ((flags & (FOS_WALK_LOOK | FOS_WALK_READ)) == 0 || mount->state != FOS_MOUNT_KNOWN || fos_options.strict || fos_options.tracing) return 0;
-    if (fos_load_relaxed_u32(&looks) >= FIRST_LOOKS) return 0;
-    if ((flags & FOS_WALK_READ) != 0) {
-        struct statx seen;
-        int how = AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | ((flags & FOS_WALK_FOLLOW) != 0 ? 0 : AT_SYMLINK_NOFOLLOW);
-        long result = fos_raw(SYS_statx, directory, path, how, STATX_TYPE | STATX_SIZE, &seen);
-        if (result == 0 && ((seen.stx_mode & S_IFMT) != S_IFREG || seen.stx_size > SMALL_BYTES)) return 0;
-    }
+    if (fos_load_relaxed_u32(&looks) >= FIRST_LOOKS || !only_looks(context->number) || fos_mounts_in_use()) return 0;
     fos_store_relaxed_u32(&looks, fos_load_relaxed_u32(&looks) + 1);
-    fos_bypass(FOS_BYPASS_FIRST, context->number);
-    return 1;
+    if (path[0] == '.' && path[1] == 0) return 1;
+    if (path[0] != '/' || fos_raw(SYS_getcwd, context->text, sizeof context->text) <= 0) return 0;
+    size_t length = strlen(path);
+    return strncmp(context->text, path, length) == 0 && (context->text[length] == '/' || context->text[length] == 0);
 }
 
 // 1: the path names a description of ours, and the walk is at its end.
@@ -149,10 +146,9 @@ static long begin(struct fos_context *context, long directory, const char **path
     const char *text = *path;
     if (fos_bad_pointer(text)) return fos_hand_over(context, directory, FOS_BYPASS_UNHANDLED);
     at->known = 0;
+    if ((text[0] == '/' || (int)directory == AT_FDCWD) && needs_no_connection(context, text)) return FOS_PASS;
     if (text[0] == '/') {
-        place->mount = fos_mount_at(text, path);
-        if (place->mount != NULL && needs_no_connection(context, place->mount, directory, text, flags)) return FOS_PASS;
-        place->mount = fos_mount_connected(place->mount);
+        place->mount = fos_mount_of_path(text, path);
         at->directory = FOS_ROOT_INODE;
         if (place->mount != NULL) return 0;
         if ((flags & FOS_WALK_DESCRIPTOR) != 0 && begin_at_descriptor(path, place, at)) return 0;
@@ -161,9 +157,7 @@ static long begin(struct fos_context *context, long directory, const char **path
     }
     if (text[0] == 0 && (flags & FOS_WALK_EMPTY) == 0) return -ENOENT;
     if ((int)directory == AT_FDCWD) {
-        place->mount = fos_mount_at_relative(text, path, &at->directory);
-        if (place->mount != NULL && needs_no_connection(context, place->mount, directory, text, flags)) return FOS_PASS;
-        place->mount = fos_mount_connected(place->mount);
+        place->mount = fos_mount_of_relative(text, path, &at->directory);
         return place->mount == NULL ? FOS_PASS : 0;
     }
     struct fos_file *file = fos_file_get((int)directory);

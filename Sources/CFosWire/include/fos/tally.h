@@ -32,7 +32,6 @@ enum fos_bypass {
     FOS_BYPASS_NO_CHANNEL,    // no connection, or no channel free
     FOS_BYPASS_IDENTITY,      // the process's identity is one the servers cannot know
     FOS_BYPASS_ASIDE,         // the process left for good: chroot, namespaces, seccomp, shared descriptor tables
-    FOS_BYPASS_FIRST,         // one of a program's first looks at a mount, for which it makes no connection
 };
 enum { FOS_BYPASS_REASONS = 24 };  // with room
 
@@ -53,7 +52,6 @@ static inline const char *fos_bypass_text(unsigned reason) {
     case FOS_BYPASS_NO_CHANNEL: return "no connection or channel";
     case FOS_BYPASS_IDENTITY: return "the identity of the process";
     case FOS_BYPASS_ASIDE: return "the process changed its root, namespaces or system call filter";
-    case FOS_BYPASS_FIRST: return "a first look of a program without a connection";
     default: return "unknown";
     }
 }
