@@ -9,6 +9,7 @@
 #   FOS_SCRATCH=DIR    build folder (default .build)
 set -u
 self=$(realpath "$0")
+usage() { sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; }
 cd "$(dirname "$0")/.." || exit 1
 ROOT=$PWD
 SCRATCH=${FOS_SCRATCH:-$ROOT/.build}
@@ -29,8 +30,8 @@ for argument in "$@"; do
     case $argument in
         --no-install) install=0 ;;
         unit | integration | examples) parts+=("$argument") ;;
-        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; exit 1 ;;
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(unit integration examples)

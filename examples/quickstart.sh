@@ -8,6 +8,7 @@
 #   TMPDIR=DIR         where the mount and the local copy are made (default /tmp)
 set -eu
 self=$(realpath "$0")
+usage() { sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; }
 cd "$(dirname "$0")/.."
 ROOT=$PWD
 SCRATCH=${FOS_SCRATCH:-$ROOT/.build}
@@ -15,8 +16,8 @@ FOS=$SCRATCH/release/fos
 case ${1:-} in
     --no-install) ;;
     '') scripts/dependencies.sh all ;;
-    -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
-    *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
+    -h|--help) usage; exit 0 ;;
+    *) usage >&2; exit 1 ;;
 esac
 
 say() { printf '\n%s\n' "$*"; }

@@ -14,6 +14,7 @@
 # faster than bindfs. Needs root (to mount a tmpfs); a peer that is not installed is left out.
 set -eu
 self=$(realpath "$0")
+usage() { sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; }
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
@@ -26,8 +27,8 @@ while [ $# -gt 0 ]; do
         -o) only+=(-o "$2") unpack_rounds=0; shift ;;
         --floor) floor=1 unpack_rounds=0 ;;
         --mount-option=*) mount_options+=("${1#*=}") ;;
-        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; exit 1 ;;
     esac
     shift
 done

@@ -9,6 +9,7 @@
 # Goal: within 1.5 times of the floor.
 set -eu
 self=$(realpath "$0")
+usage() { sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; }
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
@@ -17,8 +18,8 @@ while [ $# -gt 0 ]; do
     case $1 in
         --smoke) rounds=3; echo "(a smoke run: the figures mean nothing)" ;;
         [1-9]*) rounds=$1 ;;
-        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; exit 1 ;;
     esac
     shift
 done

@@ -16,6 +16,7 @@
 # Needs root (to mount a tmpfs), and for all programs git, python3, sqlite3, gcc and make.
 set -eu
 self=$(realpath "$0")
+usage() { sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; }
 cd "$(dirname "$0")"
 ROOT=$(cd ../.. && pwd)
 FOS=${FOS:-${FOS_SCRATCH:-$ROOT/.build}/release/fos}
@@ -26,8 +27,8 @@ while [ $# -gt 0 ]; do
         -r) rounds=$2; shift ;;
         --only) only=$2; shift ;;
         --operations | --programs | --two) parts="$parts ${1#--}" ;;
-        -h|--help) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self"; exit 0 ;;
-        *) sed -n '2,/^set/{/^set/d; s/^# \{0,1\}//; p}' "$self" >&2; exit 1 ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; exit 1 ;;
     esac
     shift
 done

@@ -142,7 +142,7 @@ public final class PageStudy {
     /// Sets what the fleet keeps zeroed of each frame size: for the reserve all that one run asks for, for the steady state nothing.
     private func keep(_ bytes: Int) throws {
         kept = bytes
-        for size in Set(methods.filter(\.isFos).map(\.frameBytes)) { try fleet.setReserve(bytes, frameBytes: size) }
+        for method in methods where method.isFos { try fleet.setReserve(bytes, frameBytes: method.frameBytes) }
     }
 
     /// Without progress, ns. Linux may have to move much memory about before it has 2 MiB in a piece.
@@ -170,17 +170,17 @@ public final class PageStudy {
 
     /// What is still to be zeroed, had from Linux or given back to it.
     private func unsettledBytes() throws -> Int {
+        let members = try fleet.statistics()
+        // Servers give back whole regions only.
+        let spare = kept == 0 ? 0 : members.count * Int(FOS_MEMORY_REGION_BYTES_MAX)
         var left = 0
-        for size in Set(methods.filter(\.isFos).map(\.frameBytes)) {
+        for method in methods where method.isFos {
             var unbound = 0
-            let members = try fleet.statistics()
             for statistics in members {
-                let frames = size == 4096 ? statistics.frames.0 : statistics.frames.1
+                let frames = method == .fosHuge ? statistics.frames.1 : statistics.frames.0
                 unbound += Int(clamping: frames.unbound)
                 left += Int(clamping: frames.retired &+ frames.dirty)
             }
-            // Servers give back whole regions only.
-            let spare = kept == 0 ? 0 : members.count * Int(FOS_MEMORY_REGION_BYTES_MAX)
             left += max(0, kept - unbound, unbound - kept - spare)
         }
         return left

@@ -67,12 +67,10 @@ extension SimHost {
             return wake(mailbox)
         }
         let isRemote = mark.way == .remote
-        if isOfTheDead(letter) {
+        let isOfTheDead = isOfTheDead(letter)
+        guard !isOfTheDead, mailbox.server != nil, !isOfBefore || isFromClient(letter) else {
             if isRemote, !isOfBefore { mailbox.remote -= 1 }
-            return letters.giveBack(number)
-        }
-        guard mailbox.server != nil, !isOfBefore || isFromClient(letter) else {
-            if isRemote, !isOfBefore { mailbox.remote -= 1 }
+            if isOfTheDead { return letters.giveBack(number) }
             return refuse(number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
         }
         if isFromClient(letter), letter.pointee.envelope.hops == 0 {
