@@ -115,7 +115,7 @@ extension FileServer {
         let slot = Int(asked.slot)
         guard slots.owner(ofSlot: slot) == member else { return pass(request, to: slots.owner(ofSlot: slot), kernel) }
         // Who joins knows nothing yet.
-        if motion.joining != nil, slots.version(ofSlot: slot) == 0 { return answer(Status.retry, kernel) }
+        if isUnknown(slot: slot) { return answer(Status.retry, kernel) }
         let message = kernel.scratch()
         message.setBody(fos_peer_slot(slot: asked.slot, owner: UInt32(member), version: slots.version(ofSlot: slot), generation: 0))
         deliver(message, kernel)

@@ -130,9 +130,11 @@ public final class SimHost {
 
     public var eventHash: UInt64 { hash.value }
     public var nanoseconds: UInt64 { (isInTurn ? turnTime : time) / 1000 }
+    /// Wall-clock seconds at the begin of virtual time.
+    public static var epochSeconds: Int64 { 1_700_000_000 }
     public var now: Timestamp {
         let nanoseconds = self.nanoseconds
-        return Timestamp(seconds: 1_700_000_000 + Int64(nanoseconds / 1_000_000_000), nanoseconds: UInt32(nanoseconds % 1_000_000_000))
+        return Timestamp(seconds: Self.epochSeconds + Int64(nanoseconds / 1_000_000_000), nanoseconds: UInt32(nanoseconds % 1_000_000_000))
     }
     public var isIdle: Bool { events.isEmpty }
     /// Letters in flight or waiting, now and at most at once.

@@ -8,6 +8,7 @@
 import FileService
 import FileStorage
 import Messaging
+import Simulator
 
 /// The inodes that servers made.
 public final class BirthLog {
@@ -31,8 +32,6 @@ public final class BirthLog {
     }
     public private(set) var births: [Birth] = []
     private var known = Set<Life>()
-    /// Wall-clock seconds at the begin of virtual time (`SimHost.now`).
-    private static var epochSeconds: Int64 { 1_700_000_000 }
 
     public init() {}
 
@@ -43,7 +42,7 @@ public final class BirthLog {
             known.insert(Life(number: inode.pointee.number, generation: inode.pointee.generation)).inserted
         else { return }
         let born = inode.pointee.born
-        let nanoseconds = UInt64(max(born.seconds - BirthLog.epochSeconds, 0)) * 1_000_000_000 + UInt64(born.nanoseconds)
+        let nanoseconds = UInt64(max(born.seconds - SimHost.epochSeconds, 0)) * 1_000_000_000 + UInt64(born.nanoseconds)
         births.append(Birth(number: inode.pointee.number, isDirectory: inode.isDirectory, mode: inode.pointee.mode & 0o7777, at: nanoseconds * 1000))
     }
 }

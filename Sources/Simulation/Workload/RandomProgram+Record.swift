@@ -115,7 +115,7 @@ extension RandomProgram {
             thread: identity)
         // Those of a sharded directory are exact for who asks for them.
         guard status == 0, attributes.flags & FOS_ATTRIBUTES_INEXACT.rawValue == 0 else { return }
-        let changed = UInt64(attributes.changed.seconds - 1_700_000_000) * 1_000_000_000 + UInt64(attributes.changed.nanoseconds)
+        let changed = UInt64(attributes.changed.seconds - SimHost.epochSeconds) * 1_000_000_000 + UInt64(attributes.changed.nanoseconds)
         history.recordTime(of: inode, at: invoked, changed: changed)
         guard !isDirectory else { return }
         history.record(
