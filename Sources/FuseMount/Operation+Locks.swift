@@ -180,7 +180,7 @@ private func interruptLockWait(_ argument: UnsafeMutableRawPointer?) {
         if wait.pointee.posted.value != 0 {
             let message = worker.message(FOS_OP_CANCEL, wait.pointee.inode)
             let channel = waiting.pointee.client.pointee.channel + Int(waiting.pointee.channel)
-            let sequence = withUnsafePointer(to: &channel.pointee.request_sequence) { fos_load_acquire_u32($0) }
+            let sequence = withUnsafePointer(to: &channel.pointee.request.sequence) { fos_load_acquire_u32($0) }
             message.append(fos_cancel_request(channel: UInt32(waiting.pointee.channel), sequence: sequence))
             if worker.call() == 0 { return }
         }

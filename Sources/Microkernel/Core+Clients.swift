@@ -1,7 +1,7 @@
 // The client side of a core: taking requests out of segments, and answering into them.
 //
 // Protocol (fos/channel.h): a client sets a bit of this core's bell in its own segment; the core takes the bits, and for
-// each channel compares the client's request_sequence with its own record before it copies the request, once, into a
+// each channel compares the number in the request's header with its own record before it copies the request, once, into a
 // mailbox. The reply goes into the slot that the request reserved, from whatever core.
 // Invariants: nothing in a segment is read twice; every number read from it is bounded before use; a wrong one costs
 // the client its own reply and nothing else. A channel has one request in flight, by the core's record.
@@ -27,7 +27,7 @@ extension Core {
     }
 
     /// Whether any client's bell rings on this core; looks at all of them.
-    func anyBellRings() -> Bool {
+    mutating func anyBellRings() -> Bool {
         for place in 0..<known where bellsRing(order[place]) { return true }
         return false
     }
@@ -105,9 +105,8 @@ extension Core {
         let shared = entry.pointee.channel!
         let first = UInt32(word * 64 + bits.trailingZeroBitCount)
         if first < channels {
-            // The lines that the next steps read: the sequence, the header, the beginning of the payload.
+            // The lines that the next steps read: the header, and the beginning of the payload.
             let channel = UnsafeRawPointer(shared + Int(first))
-            fos_platform_prefetch(channel)
             fos_platform_prefetch(channel + 128)
             fos_platform_prefetch(channel + 192)
         }
@@ -139,25 +138,16 @@ extension Core {
         return taken
     }
 
-    /// Takes one channel's request, if there is a new one.
+    /// Takes one channel's request, if there is a new one. The record is read before the client's number. In the other order
+    /// a core that is held up between the two could take the request of today under the number of one that another core has
+    /// answered meanwhile, and nobody would ever answer it under its own. Only a later number is news.
     private mutating func takeRequest(
         _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
     ) -> Bool {
         let shared = entry.pointee.channel! + Int(channel)
-        return takeRequest(entry, client: client, generation: generation, channel: channel, announcedAt: fos_channel_request_sequence(shared))
-    }
-
-    /// The record is read before the client's number. In the other order a core that is held up between the two could
-    /// take the request of today under the number of one that another core has answered meanwhile, and nobody would ever
-    /// answer it under its own. The two words that announce a request change one after the other, so the one looked at
-    /// may also still lag behind the record: only a later number is news.
-    private mutating func takeRequest(
-        _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32,
-        announcedAt word: UnsafeMutablePointer<UInt32>
-    ) -> Bool {
-        let shared = entry.pointee.channel! + Int(channel)
         let record = entry.pointee.state! + Int(channel)
         let before = fos_load_acquire_u64(record)
+        let word = fos_message_sequence(fos_channel_request(shared))!
         let sequence = fos_load_acquire_u32(word)
         // In flight already, or a bell without a new request: the client's mistake, and its loss.
         guard before >> 32 == 0, sequence != 0, Int32(bitPattern: sequence &- UInt32(truncatingIfNeeded: before)) > 0 else { return false }
@@ -166,7 +156,7 @@ extension Core {
         guard destination.core == index,
             begin(record, before, sequence)
         else { return false }
-        watch(fos_message_sequence(fos_channel_request(shared)), sequence, client: client, generation: generation, channel: channel)
+        watch(word, sequence, client: client, generation: generation, channel: channel)
         deliver(
             entry, client: client, generation: generation, channel: channel, sequence: sequence, shared: shared,
             mailbox: destination.index)
@@ -196,7 +186,7 @@ extension Core {
     func anyWatchedPosts() -> Bool {
         for position in 0..<watchedCount {
             let sequence = fos_load_relaxed_u32(watched[position].word)
-            if sequence != watched[position].seen && sequence != 0 { return true }  // 0: being built
+            if sequence != watched[position].seen { return true }
         }
         return false
     }
@@ -208,12 +198,12 @@ extension Core {
         for position in 0..<watchedCount {
             let one = watched[position]
             let sequence = fos_load_acquire_u32(one.word)
-            guard sequence != one.seen, sequence != 0 else { continue }
+            guard sequence != one.seen else { continue }
             let entry = fabric.clients + Int(one.client)
             watched[position].seen = sequence
             guard fos_load_acquire_u32(Fabric.liveWord(entry)) == one.generation else { continue }
             touchClock()
-            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel, announcedAt: one.word) {
+            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel) {
                 views[Int(one.client)].rang = turn
                 taken += 1
             }
@@ -283,7 +273,7 @@ extension Core {
         case .allowed:
             guard slot != nil else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
             if length > 0 { fos_copy_from_shared(fos_letter_payload(letter), payload, length) }
-            mailboxes[mailbox].commitLocal()
+            commitLocal(mailbox)
         case .denied:
             refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
         case .unknown:
@@ -310,7 +300,7 @@ extension Core {
     }
 
     /// For a client that times its requests (fos/channel.h): a server has begun with this one.
-    func noteBegun(_ envelope: UnsafePointer<fos_envelope>) {
+    mutating func noteBegun(_ envelope: UnsafePointer<fos_envelope>) {
         let entry = fabric.clients + Int(envelope.pointee.client)
         guard envelope.pointee.channel < entry.pointee.channels, let channels = entry.pointee.channel else { return }
         let times = fos_channel_times(channels + Int(envelope.pointee.channel))!
@@ -343,7 +333,7 @@ extension Core {
         precondition(message.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX), "a server built a reply longer than a channel holds")
         // The record is cleared first: once the client sees the reply it may post again at once.
         fos_store_release_u64(record, UInt64(sequence))
-        fos_write_reply(fos_channel_reply(shared), message, sequence)
+        fos_write_message(fos_channel_reply(shared), message, message.pointee.length, sequence)
         let word = fos_channel_reply_sequence(shared)!
         fos_store_release_u32(word, sequence)
         fos_fence()
@@ -355,7 +345,8 @@ extension Core {
     }
 
     /// The bulk bytes of a request, inside the bulk area of its channel.
-    func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
+    /// Mutating, though it changes nothing: a method that only reads is given a copy of the whole core.
+    mutating func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
         let client = envelope.pointee.client
         guard fabric.isLive(client: client, generation: envelope.pointee.client_generation) else { return nil }
         let entry = fabric.clients + Int(client)

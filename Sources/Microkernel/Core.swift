@@ -41,11 +41,17 @@ import Messaging
     var fabric: Fabric
     var mailboxes: UnsafeMutablePointer<Mailbox>
     var mailboxCount: Int
+    /// Mailboxes into which this core itself has put letters since it last looked, a bit for each; and how many requests of
+    /// its own lie in all of them.
+    var localLetters: UInt64
+    var localQueued: UInt32
     /// Mailbox index of the server that runs now, 0 = the microkernel itself. Read by the crash handler.
     var running: UnsafeMutablePointer<UInt32>
     /// Time of the present turn, monotonic ns, and whether it has been read in it.
     var clock: UInt64
     var clockIsFresh: Bool
+    /// The clock was read by the spin that has just found news, less than a microsecond before them.
+    var clockIsFromSpin: Bool
     var fastClock: FastClock
     var turn: UInt32
     var randomState: UInt64
@@ -140,8 +146,15 @@ extension Core {
             fos_fence()
             fabric.wake(core: claim.port.pointee.address.core)
         } else {
-            mailboxes[claim.port.pointee.address.index].commitLocal()
+            commitLocal(claim.port.pointee.address.index)
         }
+    }
+
+    /// Makes the request visible that was written into a slot of `claimLocal`.
+    mutating func commitLocal(_ mailbox: Int) {
+        mailboxes[mailbox].commitLocal()
+        localLetters |= 1 << UInt64(mailbox)
+        localQueued &+= 1
     }
 
     /// Copies header and payload of a message that this process has made.
@@ -164,6 +177,7 @@ extension Core {
         Self.copy(message, to: fos_letter_message(letter))
         if address.core == index {
             mailboxes[address.index].ready[slot / 64] |= 1 << UInt64(slot % 64)
+            localLetters |= 1 << UInt64(address.index)
         } else {
             _ = fos_fetch_or_u64(port.pointee.ready + slot / 64, 1 << UInt64(slot % 64))
             fos_fence_after_update()

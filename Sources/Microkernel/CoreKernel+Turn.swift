@@ -13,7 +13,8 @@ extension CoreKernel {
     @usableFromInline func beginTurn() -> Bool {
         let core = state
         core.pointee.turn &+= 1
-        core.pointee.clockIsFresh = false
+        core.pointee.clockIsFresh = core.pointee.clockIsFromSpin
+        core.pointee.clockIsFromSpin = false
         core.pointee.running.pointee = 0
         if core.pointee.turn % 64 == 0 { beat() }
         return fos_load_acquire_u32(core.pointee.fabric.stopping) == 0
@@ -87,10 +88,8 @@ extension CoreKernel {
     /// Takes clients' requests, and sends what the microkernel itself still has to send. True if there was anything.
     @usableFromInline func gather() -> Bool {
         let core = state
-        var queued: UInt32 = 0
-        for mailbox in 1..<max(core.pointee.mailboxCount, 1) { queued += core.pointee.mailboxes[mailbox].queued }
         var worked = false
-        if queued < core.pointee.queueLimit {
+        if core.pointee.localQueued < core.pointee.queueLimit {
             worked = core.pointee.collectWatched() > 0
             // Bells are looked at when the watched channels rest, and every few turns so that nobody waits for long.
             if !worked && core.pointee.watchedAreSilent || core.pointee.turn % 4 == 0 {
@@ -109,11 +108,26 @@ extension CoreKernel {
         return worked
     }
 
-    @usableFromInline func hasLetters(_ server: Int) -> Bool {
-        guard state.pointee.mailboxes[server + 1].hasWork else { return false }
-        state.pointee.touchClock()
+    /// Whether a mailbox has letters. Those of this core are noted as they come, so that no mailbox is looked at in vain; only
+    /// other cores' have to be looked for.
+    private func hasLetters(mailbox: Int) -> Bool {
+        let core = state
+        let bit: UInt64 = 1 << UInt64(mailbox)
+        guard core.pointee.localLetters & bit != 0 || core.pointee.fabric.coreCount > 1 && core.pointee.mailboxes[mailbox].hasRemoteWork
+        else { return false }
+        core.pointee.localLetters &= ~bit
+        core.pointee.touchClock()
         return true
     }
+
+    /// A server's batch is over: what is left in its mailbox is for the next turn.
+    @usableFromInline func leave(_ server: Int) { leave(mailbox: server + 1) }
+
+    private func leave(mailbox: Int) {
+        if state.pointee.mailboxes[mailbox].hasWork { state.pointee.localLetters |= 1 << UInt64(mailbox) }
+    }
+
+    @usableFromInline func hasLetters(_ server: Int) -> Bool { hasLetters(mailbox: server + 1) }
 
     /// The response slot to continue next, or -1.
     @usableFromInline func takeResponse(_ server: Int) -> Int {
@@ -139,7 +153,10 @@ extension CoreKernel {
 
     @usableFromInline func takeRequest(_ server: Int) -> TakenRequest? { state.pointee.mailboxes[server + 1].takeRequest() }
 
-    @usableFromInline func release(_ server: Int, _ taken: TakenRequest) { state.pointee.mailboxes[server + 1].release(taken) }
+    @usableFromInline func release(_ server: Int, _ taken: TakenRequest) {
+        state.pointee.mailboxes[server + 1].release(taken)
+        if !taken.remote { state.pointee.localQueued &-= 1 }
+    }
 
     /// Counts and traces a request, drops a dead client's, and answers what every mailbox answers alike.
     @usableFromInline func begin(_ server: Int, _ taken: TakenRequest) -> Handling {
@@ -234,8 +251,7 @@ extension CoreKernel {
     /// The microkernel's own mailbox: answers to what it asked, and news of the privilege fleet.
     @usableFromInline func serveMicrokernel() -> Bool {
         let core = state
-        guard core.pointee.mailboxes[0].hasWork else { return false }
-        core.pointee.touchClock()
+        guard hasLetters(mailbox: 0) else { return false }
         core.pointee.running.pointee = 0
         for _ in 0..<Self.batch {
             if let slot = core.pointee.mailboxes[0].takeResponse() {
@@ -243,10 +259,11 @@ extension CoreKernel {
                 core.pointee.mailboxes[0].releaseResponse(slot)
                 continue
             }
-            guard let taken = core.pointee.mailboxes[0].takeRequest() else { break }
+            guard let taken = core.pointee.mailboxes[0].takeRequest() else { return true }
             receiveMicrokernel(taken)
-            core.pointee.mailboxes[0].release(taken)
+            release(-1, taken)
         }
+        leave(mailbox: 0)
         return true
     }
 
@@ -307,12 +324,19 @@ extension CoreKernel {
         core.pointee.watchedAreSilent = false
         // In the first moments the next request is likely, and a pause (20 to 40 ns) would only delay it.
         let isEager = core.pointee.parking.idleTurns < ParkingPolicy.eagerTurns
+        let othersSend = core.pointee.fabric.coreCount > 1
+        // Read now, when nobody waits for it: what comes in this spin has come since.
+        core.pointee.clock = core.pointee.fastClock.now()
+        core.pointee.clockIsFromSpin = true
         for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 64 : 8) {
             if core.pointee.anyWatchedPosts() { return false }
-            for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasWork { return false }
+            if othersSend {
+                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork { return false }
+            }
             if !isEager { fos_spin_pause() }
         }
         core.pointee.watchedAreSilent = true
+        core.pointee.clockIsFromSpin = false
         return core.pointee.parking.shouldPark()
     }
 
@@ -328,7 +352,10 @@ extension CoreKernel {
         if hasControl || fos_load_acquire_u32(state.pointee.fabric.stopping) != 0 || state.pointee.pending.unasked > 0 {
             return true
         }
-        for mailbox in 0..<state.pointee.mailboxCount where state.pointee.mailboxes[mailbox].hasWork { return true }
+        for mailbox in 0..<state.pointee.mailboxCount where state.pointee.mailboxes[mailbox].hasWork {
+            leave(mailbox: mailbox)
+            return true
+        }
         return state.pointee.anyBellRings()
     }
 

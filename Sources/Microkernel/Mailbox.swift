@@ -225,8 +225,11 @@ extension Mailbox {
         freeCount += 1
     }
 
-    var hasWork: Bool {
-        if head != tail || remoteQueued { return true }
+    var hasWork: Bool { head != tail || hasRemoteWork }
+
+    /// Whether there are letters that other cores have put there, or responses.
+    var hasRemoteWork: Bool {
+        if remoteQueued { return true }
         guard awaited > 0 else { return false }
         for word in 0..<readyWords where ready[word] | fos_load_relaxed_u64(port.ready + word) != 0 { return true }
         return false

@@ -207,7 +207,7 @@ extension Core {
         } else if let target = mailboxes[mailbox].claimLocal() {
             fos_letter_envelope(target).pointee = envelope.pointee
             Self.copy(fos_letter_message(letter), to: fos_letter_message(target))
-            mailboxes[mailbox].commitLocal()
+            commitLocal(mailbox)
         } else {
             refuse(envelope, fos_letter_message(letter), Int32(FOS_TRANSPORT_FULL.rawValue))
         }

@@ -69,6 +69,7 @@ extension CoreKernel {
             }
             release(server, taken)
         }
+        leave(server)
     }
 
     /// Lets servers do what they put off until nothing else was to be done. False: none has anything.

@@ -52,7 +52,7 @@ static void deface_notices(struct random *random) {
 static void wait_a_little(struct random *random, int channel) {
     uint64_t limit = clock_ns() + below(random, 2000000);
     while (clock_ns() < limit) {
-        if (fos_load_acquire_u32(&client.channel[channel].reply_sequence) == client.channel[channel].request_sequence) return;
+        if (fos_load_acquire_u32(&client.channel[channel].reply_sequence) == client.channel[channel].request.sequence) return;
         if (client.board->down) return;
         usleep(20);
     }
@@ -111,7 +111,7 @@ static void live(struct random *random) {
         case 4:
             for (uint32_t each = 0; each < client.channels; each++) attack_request(random, &client, (int)each, directory);
             break;
-        case 5: client.channel[channel].request_sequence = (uint32_t)odd_number(random); break;
+        case 5: client.channel[channel].request.sequence = (uint32_t)odd_number(random); break;
         case 6: client.channel[channel].reply_sequence = (uint32_t)odd_number(random); break;
         case 7: client.channel[channel].client_parked = (uint32_t)below(random, 4); break;
         default:

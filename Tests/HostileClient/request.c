@@ -163,13 +163,14 @@ void attack_request(struct random *random, struct fos_client *client, int channe
     header.flags = (uint16_t)(chance(random, 60) ? 0 : odd_number(random));
     if (chance(random, 10)) header.length = (uint32_t)odd_number(random);
     if (chance(random, 5) && !is_entitled()) fill(random, &header, sizeof header);
-    uint32_t sequence = shared->request_sequence + 1;
+    uint32_t before = fos_load_relaxed_u32(&shared->request.sequence), sequence = before + 1;
     if (chance(random, 10)) sequence = (uint32_t)odd_number(random);
-    if (chance(random, 5)) sequence = shared->request_sequence;
-    header.sequence = chance(random, 90) ? sequence : (uint32_t)draw(random);
+    if (chance(random, 5)) sequence = before;
+    if (chance(random, 5)) sequence = (uint32_t)draw(random);
+    header.sequence = chance(random, 90) ? before : (uint32_t)draw(random);  // a core may see it before the rest is there
     shared->request = header;
     memcpy(shared->request_payload, payload, sizeof payload);
-    fos_store_release_u32(&shared->request_sequence, sequence);
+    fos_store_release_u32(&shared->request.sequence, sequence);
     // Rings at the right core, or anywhere.
     uint32_t core = header.destination >> 16 < client->cores && chance(random, 95) ? header.destination >> 16 : (uint32_t)below(random, client->cores);
     fos_fetch_or_u64(&client->bells[core].bits[channel / 64], UINT64_C(1) << (channel % 64));

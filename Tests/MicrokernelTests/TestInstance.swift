@@ -65,15 +65,16 @@ final class TestClient: @unchecked Sendable {
         let sequence = rawSequence[channel, default: 0] + 1
         rawSequence[channel] = sequence
         let message = fos_channel_request(shared)!
-        message.pointee = fos_message()
-        message.pointee.operation = operation
-        message.pointee.destination = mailbox.rawValue
-        message.pointee.epoch = epoch
-        message.pointee.length = length ?? UInt32(words.count * 4)
+        var header = fos_message()
+        header.operation = operation
+        header.destination = mailbox.rawValue
+        header.epoch = epoch
+        header.length = length ?? UInt32(words.count * 4)
+        header.sequence = sequence - 1  // a core may watch the channel
+        message.pointee = header
         let payload = UnsafeMutableRawPointer(message + 1)
         for (index, word) in words.enumerated() { payload.storeBytes(of: word, toByteOffset: index * 4, as: UInt32.self) }
         fos_store_release_u32(fos_message_sequence(message), sequence)
-        fos_store_release_u32(fos_channel_request_sequence(shared), sequence)
         ring(channel, core: core ?? mailbox.core)
     }
 

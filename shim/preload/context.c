@@ -136,15 +136,14 @@ int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char
         fos_tally_add(&fos_tally->messages, 1);
         if (start != 0) fos_tally_add(&fos_tally->time_messages, fos_clock() - start);
         if (fos_options.tracing) {
-            const struct fos_message *sent = &mount->client.channel[context->index].request;
+            const struct fos_message *sent = fos_draft(&mount->client, (int)context->index);
             fos_trace_message(&mount->client, (int)context->index, sent->operation, sent->inode, result);
         }
         if (result != -EBUSY || again++ > 0) break;
         // A call that was left by a jump has its request in flight in this channel; ours is put aside while it ends.
-        struct fos_message *built = &mount->client.channel[context->index].request;
+        struct fos_message *built = fos_draft(&mount->client, (int)context->index);
         request = *built;
         drain(context, mount);
-        request.sequence = 0;
         *built = request;
     }
     if (result == -ENOTCONN) return lost(mount);

@@ -1,7 +1,7 @@
 // Calling: post a request, wait for its reply, and handle the transport's own outcomes.
 //
-// Post: write the request, publish its sequence (release; in request_sequence and in its header), ring the bell of the
-// destination's core (seq_cst), fence, and only if that core is parked make the system call that wakes it. A caller that
+// Post: write the request into the channel, its sequence last (release), ring the bell of the destination's core
+// (seq_cst), fence, and only if that core is parked make the system call that wakes it. A caller that
 // waits at once looks for a quick reply before it rings: a core that watches the channel needs no bell.
 // Wait: spin a while, then announce the sleep (client_parked), fence, look again, and sleep on reply_sequence.
 // A client on the server's own CPU parks at once: as long as it spins, the server cannot run.
@@ -41,28 +41,33 @@ static int shares_cpu(const struct fos_client *client, const struct fos_channel_
     return cpu >= 0 && sched_getcpu() == cpu;
 }
 
-// Writes the last words of a request: from then on it is posted.
+// Says whether this thread sleeps. The core reads the word after each reply, so it is written only when it changes.
+static void say_parked(struct fos_client *client, int channel, uint32_t parked) {
+    if (client->state[channel].parked == parked) return;
+    client->state[channel].parked = parked;
+    fos_store_release_u32(&client->channel[channel].client_parked, parked);
+}
+
+// Puts a request into its channel: from then on it is posted.
 static void publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
-    struct fos_channel *shared = &client->channel[channel];
     struct fos_channel_state *state = &client->state[channel];
+    struct fos_message *request = &state->request;
     if (++state->sequence == 0) state->sequence = 1;
     state->destination = destination;
     state->epoch = epoch;
     state->in_flight = 1;
     state->resend = 0;
-    shared->request.destination = destination;
-    shared->request.epoch = epoch;
-    shared->request.status = 0;
+    request->destination = destination;
+    request->epoch = epoch;
+    request->status = 0;
     // On the server's own CPU a wake puts this thread aside at once, before it could say that it sleeps. The server must know
     // even so that somebody waits for its CPU, or it spins in the way for as long as it would for others.
     int shares = shares_cpu(client, state);
     if (shares) state->shared++;
-    fos_store_relaxed_u32(&shared->client_parked, shares ? 2 : 0);
-    fos_store_release_u32(&shared->request_sequence, state->sequence);
-    // The very last word of the request to change: a core that watches the channel may take the request from here on.
-    // In the other order it could answer it, then come for a bell left over from the request before, find the old number
-    // in request_sequence, and take the same request a second time.
-    fos_store_release_u32(&shared->request.sequence, state->sequence);
+    say_parked(client, channel, shares ? 2 : 0);
+    // A longer one is refused by the core, whatever its payload.
+    uint32_t length = request->length <= FOS_PAYLOAD_BYTES_MAX ? request->length : FOS_PAYLOAD_BYTES_MAX;
+    fos_write_message(&client->channel[channel].request, request, length, state->sequence);
     if (client->timed) state->times.posted = fos_clock();
 }
 
@@ -179,7 +184,7 @@ static int settle(struct fos_client *client, int channel) {
     if (client->timed) note_reply(client, channel);
     if (status == FOS_TRANSPORT_RETRY || status == FOS_TRANSPORT_FULL) {
         // A server has seen it and asks for it once more: what was given with it has been taken.
-        if (status == FOS_TRANSPORT_RETRY) client->channel[channel].request.given = 0;
+        if (status == FOS_TRANSPORT_RETRY) state->request.given = 0;
         back_off(state);
         return 0;
     }
@@ -267,7 +272,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
     about_to_sleep(client, channel);
     for (;;) {
         // On the server's own CPU this thread runs again only once the server steps aside, which it does if it is told.
-        fos_store_release_u32(&shared->client_parked, shares_cpu(client, state) ? 2 : 1);
+        say_parked(client, channel, shares_cpu(client, state) ? 2 : 1);
         fos_fence();
         uint32_t seen = fos_load_acquire_u32(&shared->reply_sequence);
         if (seen == state->sequence || replied(client, channel)) break;
@@ -292,7 +297,7 @@ static int park(struct fos_client *client, int channel, uint64_t deadline) {
             ring(client, channel);
         }
     }
-    fos_store_release_u32(&shared->client_parked, 0);
+    say_parked(client, channel, 0);
     if (result == 0) adapt(client, state, fos_clock() - start > client->spin_ns);
     return result;
 }

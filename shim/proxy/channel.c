@@ -54,10 +54,11 @@ void fos_channel_release(struct fos_client *client, int channel) {
     __atomic_fetch_and(&client->channels_used[channel / 64], ~bit, __ATOMIC_ACQ_REL);
 }
 
+struct fos_message *fos_draft(struct fos_client *client, int channel) { return &client->state[channel].request; }
+
 struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t operation, uint64_t inode) {
-    struct fos_message *message = &client->channel[channel].request;
-    // Sequence first: 0 tells a core that watches the channel that a request is being built.
-    fos_store_relaxed_u32(&message->sequence, 0);
+    struct fos_message *message = fos_draft(client, channel);
+    __asm__ volatile("prefetchw %0" : : "m"(client->channel[channel].request));
     memset(message, 0, sizeof *message);
     message->operation = operation;
     message->inode = inode;

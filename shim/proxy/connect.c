@@ -222,7 +222,7 @@ int fos_client_resume(struct fos_client *client, const struct fos_client_kept *k
     // The core counts the requests of a channel; so it goes on where the other program stopped.
     for (uint32_t i = 0; result == 0 && i < kept->channels_used; i++) {
         if (i >= client->channels) result = -EPROTO;
-        else client->state[i].sequence = fos_load_acquire_u32(&client->channel[i].request_sequence);
+        else client->state[i].sequence = fos_load_acquire_u32(&client->channel[i].request.sequence);
     }
     if (result == 0 && !fos_client_alive(client)) result = -ENOTCONN;
     if (result != 0) release(client);

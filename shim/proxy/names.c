@@ -156,13 +156,9 @@ static int lookup_keeping_request(struct fos_client *client, int channel, const 
     _Alignas(struct fos_message) uint8_t saved[FOS_MESSAGE_BYTES];
     fos_note_sent(client, channel);
     struct fos_call_times times = client->state[channel].times;
-    struct fos_message *request = &client->channel[channel].request;
+    struct fos_message *request = &client->state[channel].request;
     memcpy(saved, request, sizeof saved);
     int count = fos_lookup(client, channel, name, members, room, refresh);
-    // Not with the sequence it may have had: a core that watches the channel would take it for a new request.
-    ((struct fos_message *)saved)->sequence = 0;
-    fos_store_relaxed_u32(&request->sequence, 0);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
     memcpy(request, saved, sizeof saved);
     client->state[channel].times = times;
     return count;
@@ -175,7 +171,7 @@ fos_mailbox fos_owner(const struct fos_client *client, uint64_t inode) {
 
 int fos_resolve_owner(struct fos_client *client, int channel, int refresh, fos_mailbox *destination, uint32_t *epoch) {
     // A name of a sharded directory goes straight to the owner of its shard.
-    const struct fos_message *request = &client->channel[channel].request;
+    const struct fos_message *request = &client->state[channel].request;
     fos_mailbox owner = fos_owner(
         client, fos_request_slot(&client->board->sharded, request->operation, request->inode, fos_payload_const(request), request->length));
     if (!refresh && owner != FOS_MAILBOX_NONE && fos_cached_epoch(client, owner, epoch)) {

@@ -24,7 +24,7 @@ enum fos_route {
     FOS_ROUTE_OWNER = 1,    // the file server that owns request.inode
 };
 
-// One channel's client-side state. A cache line pair of its own: channels belong to different threads.
+// One channel's client-side state, on cache lines of its own: channels belong to different threads.
 struct fos_channel_state {
     uint32_t sequence;     // of the last request posted
     uint32_t in_flight;    // 1 from post until the reply has been taken
@@ -42,12 +42,17 @@ struct fos_channel_state {
     struct fos_call_times times;
     uint32_t loud;         // calls still to ring at once
     uint32_t shared;       // requests posted on the server's own CPU
-    uint8_t reserved[40];
+    uint32_t parked;       // what client_parked of the channel is
+    uint8_t reserved[36];
+    // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
+    struct fos_message request;
+    uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
 };
-static_assert(sizeof(struct fos_channel_state) == 192, "whole cache lines");
+static_assert(sizeof(struct fos_channel_state) == 192 + FOS_MESSAGE_BYTES, "whole cache lines");
+static_assert(offsetof(struct fos_channel_state, request) == 192, "whole cache lines");
 
 // call.c
-// Publishes what is in the channel's request. The destination's core has been checked.
+// Publishes the request that the channel's state holds. The destination's core has been checked.
 void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
 
 // The request is built: what follows is finding its way.

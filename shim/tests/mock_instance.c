@@ -83,7 +83,7 @@ static void serve(struct mock_instance *mock, int index) {
         struct fos_message message;
         uint8_t payload[FOS_PAYLOAD_BYTES_MAX];
     } request, reply;
-    uint32_t sequence = fos_load_acquire_u32(&channel->request_sequence);
+    uint32_t sequence = fos_load_acquire_u32(&channel->request.sequence);
     request.message = channel->request;
     memcpy(request.payload, channel->request_payload, request.message.length <= sizeof request.payload ? request.message.length : 0);
     reply.message = request.message;

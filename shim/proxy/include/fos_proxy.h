@@ -7,7 +7,7 @@
 //   struct fos_client c;                        one a process and instance
 //   fos_client_connect(&c, "/name", ...);       handshake, maps segment and board
 //   int ch = fos_channel_acquire(&c);           one a thread
-//   struct fos_message *m = fos_request(&c, ch, FOS_OP_GETATTR, inode);   build in shared memory
+//   struct fos_message *m = fos_request(&c, ch, FOS_OP_GETATTR, inode);   build in private memory
 //   int status = fos_call(&c, ch);              post to the owner, spin, park; RETRY, STALE, FULL handled inside
 //   const struct fos_message *r = fos_reply(&c, ch);
 //
@@ -110,6 +110,8 @@ void fos_channel_release(struct fos_client *client, int channel);
 
 // Zeroes the header of the channel's request, sets operation and inode, and returns it; the payload follows it.
 struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t operation, uint64_t inode);
+// The same request again, as it has been built so far or was sent.
+struct fos_message *fos_draft(struct fos_client *client, int channel);
 // The reply of the last completed call. Valid until the next request on the channel.
 const struct fos_message *fos_reply(const struct fos_client *client, int channel);
 // The channel's bulk area: FOS_BULK_BYTES, shared with the servers.

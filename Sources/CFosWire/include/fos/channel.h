@@ -4,13 +4,12 @@
 // corrupt only its own segment. Its parts, in order: header, doorbells (a line a core), notice rings (one a core),
 // channel controls, bulk areas. A channel carries one request at a time: a thread owns one or more channels.
 //
-//   request:  client writes channel.request (and bulk), stores request_sequence = n (release),
-//             sets its bit in bell[core] (seq_cst), fences, and wakes the core if board.core[core].parked.
-//             Between the two it stores n into request.sequence (release), the very last word of the request to change: a
-//             core that has just served the channel watches that word, and takes the request without its bell.
-//             request_sequence comes first, so that a bell left over from the request before, seen after this one was
-//             answered, does not lead to it again under its old number. A core ignores a bell whose request names
-//             another core as destination.
+//   request:  client builds the request in memory of its own, writes it into channel.request in one go (and bulk), with
+//             request.sequence = n (release) as the very last word to change, sets its bit in bell[core] (seq_cst),
+//             fences, and wakes the core if board.core[core].parked. A core that has just served the channel watches
+//             request.sequence, and takes the request without its bell. So one cache line brings the news and the request,
+//             and it crosses over once: a line that is written bit by bit is fetched by the watching core in between.
+//             A core ignores a bell whose request has the number of the one before, or names another core.
 //   reply:    a core writes channel.reply (and bulk), stores reply_sequence = n (release), fences, and wakes the
 //             client (futex on reply_sequence) if client_parked. The slot was reserved by the request, so a reply
 //             never fails. reply.sequence is the last word of the reply to change (release), so a client may spin on it.
@@ -71,15 +70,15 @@ struct fos_request_times {
     uint64_t answered;  // the server's answer is there, and goes into the channel
 };
 struct fos_channel {
-    uint32_t request_sequence;  // client: number of the request in `request`, never 0
-    uint32_t client_parked;     // client: 1 while it sleeps on reply_sequence; 2 from its request on if it runs on its core's
-                                // own CPU, so that the core parks after the reply instead of spinning in its way
-    uint8_t reserved0[FOS_CACHE_LINE - 8];
+    uint32_t client_parked;  // client: 1 while it sleeps on reply_sequence; 2 from its request on if it runs on its core's own
+                             // CPU, so that the core parks after the reply instead of spinning in its way. Alone on its
+                             // line, which then stays in both caches: the core reads it after each reply
+    uint8_t reserved0[FOS_CACHE_LINE - 4];
     uint32_t reply_sequence;    // core: number of the request that `reply` answers
     uint32_t reserved1;
     struct fos_request_times times;  // core
     uint8_t reserved2[FOS_CACHE_LINE - 8 - sizeof(struct fos_request_times)];
-    struct fos_message request;
+    struct fos_message request;  // client: request.sequence is its number, never 0
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
     struct fos_message reply;
     uint8_t reply_payload[FOS_PAYLOAD_BYTES_MAX];

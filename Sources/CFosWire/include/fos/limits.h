@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum {
-    FOS_WIRE_VERSION = 1,
+    FOS_WIRE_VERSION = 2,
 
     FOS_CACHE_LINE = 64,
     FOS_PAGE_BYTES = 4096,

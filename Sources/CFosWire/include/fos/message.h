@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <fos/atomic.h>
 #include <fos/limits.h>
 
 // A mailbox address is a capability: core index in the high 16 bits, mailbox index on that core in the low 16.
@@ -40,6 +42,16 @@ static_assert(offsetof(struct fos_message, given) == 56, "header layout");
 
 static inline void *fos_payload(struct fos_message *message) { return message + 1; }
 static inline const void *fos_payload_const(const struct fos_message *message) { return message + 1; }
+
+// Writes a message, with its payload of `length` bytes, into a channel so that its `sequence` is the last word to change: who
+// sees the new sequence sees the whole message. `from` is private to the writer; its own length is not looked at.
+static inline void fos_write_message(struct fos_message *to, const struct fos_message *from, uint32_t length, uint32_t sequence) {
+    enum { BEFORE = offsetof(struct fos_message, sequence), AFTER = BEFORE + 4 };
+    memcpy(to + 1, from + 1, length);
+    memcpy(to, from, BEFORE);
+    memcpy((uint8_t *)to + AFTER, (const uint8_t *)from + AFTER, sizeof *to - AFTER);
+    fos_store_release_u32(&to->sequence, sequence);
+}
 
 // Outcomes of sending that are not errors of the operation. The proxy handles all of them; programs never see one.
 enum fos_transport_status {

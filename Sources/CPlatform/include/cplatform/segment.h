@@ -5,7 +5,6 @@
 #include <fos/wire.h>
 #include <string.h>
 
-static inline uint32_t *fos_channel_request_sequence(struct fos_channel *c) { return &c->request_sequence; }
 static inline uint32_t *fos_channel_client_parked(struct fos_channel *c) { return &c->client_parked; }
 static inline uint32_t *fos_channel_reply_sequence(struct fos_channel *c) { return &c->reply_sequence; }
 static inline struct fos_request_times *fos_channel_times(struct fos_channel *c) { return &c->times; }
@@ -46,14 +45,6 @@ static inline uint64_t fos_wire_segment_magic(void) { return FOS_SEGMENT_MAGIC; 
 static inline uint64_t fos_wire_board_magic(void) { return FOS_BOARD_MAGIC; }
 static inline uint64_t fos_wire_hello_magic(void) { return FOS_HELLO_MAGIC; }
 
-// Writes a reply so that its `sequence` is the last word to change: who sees the new sequence sees the whole message.
-static inline void fos_write_reply(struct fos_message *to, const struct fos_message *from, uint32_t sequence) {
-    enum { BEFORE = offsetof(struct fos_message, sequence), AFTER = BEFORE + 4 };
-    memcpy(to + 1, from + 1, from->length);
-    memcpy(to, from, BEFORE);
-    memcpy((uint8_t *)to + AFTER, (const uint8_t *)from + AFTER, sizeof *to - AFTER);
-    fos_store_release_u32(&to->sequence, sequence);
-}
 static inline uint32_t *fos_message_sequence(struct fos_message *m) { return &m->sequence; }
 
 static inline int fos_compare_exchange_u64(uint64_t *word, uint64_t expected, uint64_t desired) {
