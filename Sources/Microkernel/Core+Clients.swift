@@ -182,20 +182,17 @@ extension Core {
         watched[place] = WatchedChannel(word: word, seen: sequence, client: client, generation: generation, channel: channel)
     }
 
-    /// Whether a watched channel holds a new request.
-    func anyWatchedPosts() -> Bool {
-        for position in 0..<watchedCount {
-            let sequence = fos_load_relaxed_u32(watched[position].word)
-            if sequence != watched[position].seen { return true }
-        }
-        return false
+    /// The first watched channel that holds a new request, or -1.
+    @inline(__always) mutating func watchedPost() -> Int {
+        for position in 0..<watchedCount where fos_load_relaxed_u32(watched[position].word) != watched[position].seen { return position }
+        return -1
     }
 
-    /// Takes the new requests of watched channels, without waiting for their bells: the sequence in a request's own
-    /// header is its last word to change, so one cache line brings the news and the request.
-    mutating func collectWatched() -> Int {
+    /// Takes the new requests of watched channels from a position on, without waiting for their bells: the sequence in a
+    /// request's own header is its last word to change, so one cache line brings the news and the request.
+    mutating func collectWatched(from first: Int = 0) -> Int {
         var taken = 0
-        for position in 0..<watchedCount {
+        for position in first..<watchedCount {
             let one = watched[position]
             let sequence = fos_load_acquire_u32(one.word)
             guard sequence != one.seen else { continue }

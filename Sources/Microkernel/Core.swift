@@ -50,8 +50,6 @@ import Messaging
     /// Time of the present turn, monotonic ns, and whether it has been read in it.
     var clock: UInt64
     var clockIsFresh: Bool
-    /// The clock was read by the spin that has just found news, less than a microsecond before them.
-    var clockIsFromSpin: Bool
     var fastClock: FastClock
     var turn: UInt32
     var randomState: UInt64
@@ -112,7 +110,7 @@ extension Core {
     var settled: Bool { announced && (names.entries[0].state != .empty || fabric.privilegeServerCount == 0) }
 
     /// Reads the clock once a turn.
-    mutating func touchClock() {
+    @inline(__always) mutating func touchClock() {
         if !clockIsFresh {
             clock = fastClock.now()
             clockIsFresh = true
@@ -151,7 +149,7 @@ extension Core {
     }
 
     /// Makes the request visible that was written into a slot of `claimLocal`.
-    mutating func commitLocal(_ mailbox: Int) {
+    @inline(__always) mutating func commitLocal(_ mailbox: Int) {
         mailboxes[mailbox].commitLocal()
         localLetters |= 1 << UInt64(mailbox)
         localQueued &+= 1

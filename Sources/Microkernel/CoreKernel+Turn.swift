@@ -13,8 +13,7 @@ extension CoreKernel {
     @usableFromInline func beginTurn() -> Bool {
         let core = state
         core.pointee.turn &+= 1
-        core.pointee.clockIsFresh = core.pointee.clockIsFromSpin
-        core.pointee.clockIsFromSpin = false
+        core.pointee.clockIsFresh = false
         core.pointee.running.pointee = 0
         if core.pointee.turn % 64 == 0 { beat() }
         return fos_load_acquire_u32(core.pointee.fabric.stopping) == 0
@@ -108,16 +107,22 @@ extension CoreKernel {
         return worked
     }
 
-    /// Whether a mailbox has letters. Those of this core are noted as they come, so that no mailbox is looked at in vain; only
-    /// other cores' have to be looked for.
-    private func hasLetters(mailbox: Int) -> Bool {
+    /// The first server from `server` on that has letters, or -1. Letters of this core are noted as they come, so that no
+    /// mailbox is looked at in vain; only other cores' have to be looked for.
+    @usableFromInline func nextWithLetters(from server: Int) -> Int {
         let core = state
-        let bit: UInt64 = 1 << UInt64(mailbox)
-        guard core.pointee.localLetters & bit != 0 || core.pointee.fabric.coreCount > 1 && core.pointee.mailboxes[mailbox].hasRemoteWork
-        else { return false }
-        core.pointee.localLetters &= ~bit
+        let noted = core.pointee.localLetters >> UInt64(server + 1)
+        var next = noted == 0 ? serverCount : server + noted.trailingZeroBitCount
+        if core.pointee.fabric.coreCount > 1, next > server {
+            for other in server..<min(next, serverCount) where core.pointee.mailboxes[other + 1].hasRemoteWork {
+                next = other
+                break
+            }
+        }
+        guard next < serverCount else { return -1 }
+        core.pointee.localLetters &= ~(2 << UInt64(next))
         core.pointee.touchClock()
-        return true
+        return next
     }
 
     /// A server's batch is over: what is left in its mailbox is for the next turn.
@@ -126,8 +131,6 @@ extension CoreKernel {
     private func leave(mailbox: Int) {
         if state.pointee.mailboxes[mailbox].hasWork { state.pointee.localLetters |= 1 << UInt64(mailbox) }
     }
-
-    @usableFromInline func hasLetters(_ server: Int) -> Bool { hasLetters(mailbox: server + 1) }
 
     /// The response slot to continue next, or -1.
     @usableFromInline func takeResponse(_ server: Int) -> Int {
@@ -251,7 +254,10 @@ extension CoreKernel {
     /// The microkernel's own mailbox: answers to what it asked, and news of the privilege fleet.
     @usableFromInline func serveMicrokernel() -> Bool {
         let core = state
-        guard hasLetters(mailbox: 0) else { return false }
+        guard core.pointee.localLetters & 1 != 0 || core.pointee.fabric.coreCount > 1 && core.pointee.mailboxes[0].hasRemoteWork
+        else { return false }
+        core.pointee.localLetters &= ~1
+        core.pointee.touchClock()
         core.pointee.running.pointee = 0
         for _ in 0..<Self.batch {
             if let slot = core.pointee.mailboxes[0].takeResponse() {
@@ -317,27 +323,27 @@ extension CoreKernel {
         return wanted
     }
 
-    /// Spins for a moment on what brings most work: the channels in use, and the mailboxes. True when the core has spun
-    /// long enough and should park.
-    @usableFromInline func shouldPark() -> Bool {
+    /// Spins for a moment on what brings most work: the channels in use, and other cores' letters. What a channel has is
+    /// taken at once.
+    @usableFromInline func spin() -> Spin {
         let core = state
         core.pointee.watchedAreSilent = false
         // In the first moments the next request is likely, and a pause (20 to 40 ns) would only delay it.
         let isEager = core.pointee.parking.idleTurns < ParkingPolicy.eagerTurns
         let othersSend = core.pointee.fabric.coreCount > 1
-        // Read now, when nobody waits for it: what comes in this spin has come since.
+        // Read now, when nobody waits for it: what comes in this spin has come less than a microsecond later.
         core.pointee.clock = core.pointee.fastClock.now()
-        core.pointee.clockIsFromSpin = true
+        core.pointee.clockIsFresh = true
         for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 64 : 8) {
-            if core.pointee.anyWatchedPosts() { return false }
+            let posted = core.pointee.watchedPost()
+            if posted >= 0 { return core.pointee.collectWatched(from: posted) > 0 ? .letters : .nothing }
             if othersSend {
-                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork { return false }
+                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork { return .letters }
             }
             if !isEager { fos_spin_pause() }
         }
         core.pointee.watchedAreSilent = true
-        core.pointee.clockIsFromSpin = false
-        return core.pointee.parking.shouldPark()
+        return core.pointee.parking.shouldPark() ? .enough : .nothing
     }
 
     /// Whether servers still have a tick to come for what they did. One that comes too soon after the last is put off:

@@ -147,7 +147,7 @@ extension Mailbox {
     var awaited: Int { Int(port.responseCapacity) - freeCount }
 
     /// A slot for a request from this core; nil when the mailbox is full. `commitLocal` makes it visible.
-    mutating func claimLocal() -> UnsafeMutablePointer<fos_letter>? {
+    @inline(__always) mutating func claimLocal() -> UnsafeMutablePointer<fos_letter>? {
         if head == tail {  // an empty ring starts over, and so stays in the cache
             head = 0
             tail = 0
@@ -156,14 +156,14 @@ extension Mailbox {
         return letters + Int(tail & (capacity - 1))
     }
 
-    mutating func commitLocal() {
+    @inline(__always) mutating func commitLocal() {
         tail &+= 1
         let depth = UInt64(tail &- head)
         if depth > queuePeak { queuePeak = depth }
     }
 
     /// The next request, in place. `release` frees it.
-    mutating func takeRequest() -> TakenRequest? {
+    @inline(__always) mutating func takeRequest() -> TakenRequest? {
         let local = head != tail
         if (!local || remoteNext) && remoteQueued {
             remoteNext = false
@@ -174,7 +174,7 @@ extension Mailbox {
         return TakenRequest(letter: letters + Int(head & (capacity - 1)), remote: false)
     }
 
-    mutating func release(_ taken: TakenRequest) {
+    @inline(__always) mutating func release(_ taken: TakenRequest) {
         if taken.remote {
             fos_store_release_u32(
                 port.turns + Int(remoteHead & (port.capacity - 1)) * MailboxPort.turnStride, remoteHead &+ port.capacity)
@@ -206,7 +206,7 @@ extension Mailbox {
     }
 
     /// The number of a slot whose response has come; nil if none has. `releaseResponse` frees it.
-    mutating func takeResponse() -> Int? {
+    @inline(__always) mutating func takeResponse() -> Int? {
         guard awaited > 0 else { return nil }
         for word in 0..<readyWords {
             if ready[word] == 0 {
@@ -220,7 +220,7 @@ extension Mailbox {
         return nil
     }
 
-    mutating func releaseResponse(_ slot: Int) {
+    @inline(__always) mutating func releaseResponse(_ slot: Int) {
         free[freeCount] = UInt16(slot)
         freeCount += 1
     }

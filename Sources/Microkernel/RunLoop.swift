@@ -18,6 +18,16 @@ public import Messaging
     case statistics
 }
 
+/// What a spin ends with.
+@usableFromInline enum Spin: UInt8 {
+    /// There are letters.
+    case letters
+    /// There is nothing for the servers, as far as was looked.
+    case nothing
+    /// Nothing, and the core has spun long enough: it should park.
+    case enough
+}
+
 extension CoreKernel {
     /// Letters one server handles before the next has its turn.
     @usableFromInline static var batch: Int { 64 }
@@ -33,21 +43,36 @@ extension CoreKernel {
                 }
                 finishDeparture(client)
             }
-            var worked = gather()
-            for server in 0..<servers where hasLetters(server) {
-                worked = true
-                serve(server, group)
-            }
-            worked = serveMicrokernel() || worked
-            if worked {
+            let gathered = gather()
+            if serveLetters(group) || gathered {
                 if tickIsDue() { tick(group) }
             } else if idle(group) {
                 if tickIsDue() { tick(group) }
-            } else if shouldPark() {
-                if tickBeforeParking() { tick(group) }
-                park()
+            } else {
+                switch spin() {
+                case .letters:
+                    // At once: what else a turn looks after can wait, and a client cannot.
+                    _ = serveLetters(group)
+                    if tickIsDue() { tick(group) }
+                case .nothing: break
+                case .enough:
+                    if tickBeforeParking() { tick(group) }
+                    park()
+                }
             }
         }
+    }
+
+    /// Lets every server run that has letters, and the microkernel. True if there were any.
+    @inlinable func serveLetters<Group: ServerGroup & ~Copyable>(_ group: UnsafeMutablePointer<Group>) -> Bool {
+        var worked = false
+        var server = nextWithLetters(from: 0)
+        while server >= 0 {
+            worked = true
+            serve(server, group)
+            server = nextWithLetters(from: server + 1)
+        }
+        return serveMicrokernel() || worked
     }
 
     @inlinable func serve<Group: ServerGroup & ~Copyable>(_ server: Int, _ group: UnsafeMutablePointer<Group>) {

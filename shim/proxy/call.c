@@ -144,9 +144,9 @@ static void publish_and_look(struct fos_client *client, int channel, fos_mailbox
     if (state->loud > 0) {
         state->loud--;
     } else if (client->spin_ns != 0 && !shares_cpu(client, state)) {
-        for (int look = 0; look < FOS_QUIET_LOOKS; look++) {
+        for (int look = 0; look < FOS_EAGER_LOOKS + FOS_QUIET_LOOKS; look++) {
             if (replied(client, channel)) return;
-            fos_spin_pause();
+            if (look >= FOS_EAGER_LOOKS) fos_spin_pause();
         }
         state->loud = FOS_LOUD_CALLS;
     }

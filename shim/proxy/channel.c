@@ -58,7 +58,7 @@ struct fos_message *fos_draft(struct fos_client *client, int channel) { return &
 
 struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t operation, uint64_t inode) {
     struct fos_message *message = fos_draft(client, channel);
-    __asm__ volatile("prefetchw %0" : : "m"(client->channel[channel].request));
+    fos_prefetch_to_write(&client->channel[channel].request);
     memset(message, 0, sizeof *message);
     message->operation = operation;
     message->inode = inode;

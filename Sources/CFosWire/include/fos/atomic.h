@@ -23,7 +23,14 @@ static inline int fos_compare_exchange_u32(uint32_t *word, uint32_t expected, ui
     return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 // The full fence of the sleep protocol: publish, fence, look at the other side's parked flag.
-static inline void fos_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// A locked instruction on the stack does on x86 what mfence does, in a third of the time.
+static inline void fos_fence(void) {
+#if defined(__x86_64__)
+    __asm__ __volatile__("lock; addl $0, -4(%%rsp)" ::: "memory", "cc");
+#else
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
 // The same right after a sequentially consistent fetch_or or fetch_add. On x86 its locked instruction is a full barrier
 // already, and a second one costs a tenth of a round trip; elsewhere a later load may still come before its store.
 static inline void fos_fence_after_update(void) {
@@ -31,6 +38,14 @@ static inline void fos_fence_after_update(void) {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
 #else
     fos_fence();
+#endif
+}
+// A cache line will be written soon: it is asked for now, while what is to be written is still being worked out.
+static inline void fos_prefetch_to_write(const void *address) {
+#if defined(__x86_64__)
+    __asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)address));
+#else
+    __builtin_prefetch(address, 1, 3);
 #endif
 }
 static inline void fos_spin_pause(void) {

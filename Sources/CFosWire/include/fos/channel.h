@@ -127,11 +127,11 @@ struct fos_board_core {
     uint32_t parked;  // 1 while the core sleeps; futex word
     int32_t cpu;      // the CPU it is pinned to now (a core may move to another), -1 if none
     uint32_t epoch;   // counts restarts of the core
-    uint32_t reserved0;
-    uint64_t beats;   // run-loop turns, best effort
-    uint8_t reserved[FOS_CACHE_LINE - 24];
+    uint8_t reserved0[FOS_CACHE_LINE - 12];
+    uint64_t beats;   // run-loop turns, best effort; away from what clients read with each call
+    uint8_t reserved1[FOS_CACHE_LINE - 8];
 };
-static_assert(sizeof(struct fos_board_core) == FOS_CACHE_LINE, "a board core is one cache line");
+static_assert(sizeof(struct fos_board_core) == 2 * FOS_CACHE_LINE, "a board core is two cache lines");
 
 struct fos_board {
     uint64_t magic;
@@ -145,7 +145,7 @@ struct fos_board {
     uint32_t inode_epoch[FOS_INODE_EPOCHS];  // by fos_inode_epoch_index
     struct fos_shard_table sharded;          // the directories that are sharded
 };
-static_assert(offsetof(struct fos_board, slot_owner) == FOS_CACHE_LINE + FOS_CORES_MAX * FOS_CACHE_LINE, "board layout");
+static_assert(offsetof(struct fos_board, slot_owner) == FOS_CACHE_LINE + FOS_CORES_MAX * 2 * FOS_CACHE_LINE, "board layout");
 static_assert(offsetof(struct fos_board, inode_epoch) % FOS_CACHE_LINE == 0, "board layout");
 
 // The CPU of a core now.
