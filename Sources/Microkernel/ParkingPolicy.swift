@@ -11,9 +11,9 @@ import CPlatform
 @usableFromInline struct ParkingPolicy: BitwiseCopyable {
     static var budgetStart: UInt64 { 40_000 }
     static var budgetLeast: UInt64 { 15_000 }
-    static var budgetMost: UInt64 { 200_000 }
+    static var budgetMost: UInt64 { 1_500_000 }
     /// A sleep shorter than this was not worth it.
-    static var soon: UInt64 { 150_000 }
+    static var soon: UInt64 { 1_000_000 }
     /// Two looks at the clock while spinning that lie further apart than this: the thread was preempted.
     static var preempted: UInt64 { 300_000 }
     /// A core with nothing to do looks around once in so long, in ns, in case news was lost with a dying client.
