@@ -39,7 +39,7 @@ public struct Census {
             server.forEachInode { add($0, isWhole) }
             let work = server.work
             total += work.credits + work.pagesUsed
-            if work.continuations > 0 { complain("\(work.continuations) transactions of file server \(member) never end") }
+            if work.continuations > 0 { complain("\(work.continuations) transactions of file server \(member) never end: \(work.transactions.joined(separator: "; "))") }
             if work.lockWaiters > 0 { complain("\(work.lockWaiters) requests wait for locks at file server \(member)") }
             if work.owed > 0 { complain("file server \(member) still owes \(work.owed) messages") }
             if work.treeIsLocked { complain("the tree lock is held for ever") }
