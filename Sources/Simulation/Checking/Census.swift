@@ -61,11 +61,11 @@ public struct Census {
 
     /// The entries of a shard are its directory's.
     private mutating func join(_ shard: InodeReport, _ isWhole: Bool) {
+        if shard.busy != 0 { complain("shard \(shard.number) of directory \(shard.parent) is busy with \(shard.busy) transactions that are over") }
         guard inodes[shard.parent]?.isDirectory == true else {
             if isWhole { complain("shard \(shard.number) is of no directory: \(shard.parent)") }
             return
         }
-        if shard.busy != 0 { complain("shard \(shard.number) is busy with \(shard.busy) transactions that are over") }
         inodes[shard.parent]?.entries += shard.entries
         inodes[shard.parent]?.subdirectories += shard.subdirectories
         inodes[shard.parent]?.links += shard.subdirectories
