@@ -32,6 +32,9 @@ public struct Sharding: Sendable {
     }
     /// Every directory stays with one server.
     public static var never: Sharding { Sharding(threshold: 0) }
+    /// What a mount has unless it says otherwise. With fewer than four servers, or several of them on one core, one of them serves a
+    /// directory as fast, and listing and removing it takes fewer messages.
+    public static func usual(servers: Int, cores: Int) -> Sharding { servers >= 4 && cores >= 4 ? Sharding() : .never }
 }
 
 /// Where the record with a name is.
