@@ -7,8 +7,8 @@
 // and is not, and the slot has lost something, it is lost. A server that hears of a death does not know whose directories died, as its
 // table of slots may lag behind: all its shards are in doubt, and their names are answered RETRY, until the owner of each directory
 // has been asked (SHARD_USED). One that is in use goes on; one that is not is dropped once no transaction holds a name in it. One
-// that is sealed stays in doubt until the seal is off: the message that ends it may have gone to the dead. If the directory is not being
-// changed, its owner's answer says what it is like, and ends the seal.
+// that is sealed stays in doubt until the seal is off, and asks who sealed it: the message that ends the seal may have gone to the dead.
+// If the directory is not being changed, the answer says what it is like, and ends the seal.
 // Invariants: a server asks about one shard at a time; doubt goes with a shard that moves. While the owner of the directory is dead for
 // good, and nobody has taken its slots, names in doubt are answered -EIO as all that it owned is.
 

@@ -315,8 +315,16 @@ extension FileServer {
         motion.giving = nil
     }
 
-    /// The taker is lost, and what went there with it; the slot stays here.
+    /// The taker is lost, and what went there with it; the slot stays here. So is an inode whose waiting requests were following it: it
+    /// was the taker's, which may have changed it.
     mutating func abandonGiving<K: Kernel>(_ kernel: K) {
+        if let inode = motion.giving?.inode, motion.giving?.stage == .waiters {
+            while let waiter = locks.firstWaiter(inode) {
+                locks.forgetFirstWaiter(inode, &arena, &pool)
+                endWait(ContinuationID(rawValue: UInt32(truncatingIfNeeded: waiter.token)), -EIO, kernel)
+            }
+            depart(inode, kernel)
+        }
         guard let giving = motion.giving else { return }
         let inode = giving.inode
         if giving.stage != .begin, slots.owner(ofSlot: giving.slot) == member {
