@@ -230,8 +230,12 @@ extension FileServer {
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, slot: Int? = nil, _ kernel: K) {
         // So often only while tables disagree: the client asks again when they do not.
         guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
-        guard !members.isDead(owner) else { return answer(-EIO, kernel) }
-        markPassed(request, to: owner, slot: slot ?? SlotTable.slot(ofInode: request.message.pointee.inode))
+        let slot = slot ?? SlotTable.slot(ofInode: request.message.pointee.inode)
+        guard !members.isDead(owner) else {
+            tellSender(of: request, slot: slot, kernel)
+            return answer(-EIO, kernel)
+        }
+        markPassed(request, to: owner, slot: slot)
         motion.forwarded += 1
         if kernel.forward(request.letter, to: members[owner]) == .sent { return }
         guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue else { return answer(Status.retry, kernel) }
@@ -250,7 +254,7 @@ extension FileServer {
         let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
         let knows = !isOfInode && directoryHere(request.message.pointee.inode)?.pointee.isSharded == true
         let inUse = knows ? Settled.inUse : request.envelope.pointee.settled & Settled.inUse
-        request.envelope.pointee.settled = (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse
+        request.envelope.pointee.settled = (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse | (isOfInode ? Settled.noShard : 0)
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
@@ -277,6 +281,9 @@ enum Settled {
     static var shard: UInt8 { 2 }
     /// The directory's owner says that the shard of the name is in use: where it should be and is not, it is lost.
     static var inUse: UInt8 { 4 }
+    /// It goes to the owner of the directory, as where the shard of the name should be there is none: who has not got the directory
+    /// either asks no shard again. Else two servers that disagree about the directory's owner would send it to each other for ever.
+    static var noShard: UInt8 { 8 }
 }
 
 extension Request {

@@ -34,6 +34,8 @@ public struct InodeReport: Sendable {
 /// What a server has not finished, and the pages that it may take and has taken.
 public struct WorkReport: Sendable, Equatable {
     public var continuations: Int
+    /// What each of them is, for who looks for the reason.
+    public var transactions: [String]
     public var lockWaiters: Int
     /// Messages and notices that wait for room.
     public var owed: Int
@@ -79,8 +81,13 @@ extension FileServer {
     public var inodesGiven: UInt64 { motion.movedInodes }
 
     public var work: WorkReport {
-        WorkReport(
-            continuations: continuations.count, lockWaiters: waiters.count, owed: owing + owedNotices.count, treeIsLocked: treeHolder != nil,
+        var transactions: [String] = []
+        continuations.forEach { _, state in
+            let state = state.pointee
+            transactions.append("\(state.kind) \(state.phase) of \(state.target), \(state.responses) answers to come, owes \(state.owed.rawValue)")
+        }
+        return WorkReport(
+            continuations: continuations.count, transactions: transactions, lockWaiters: waiters.count, owed: owing + owedNotices.count, treeIsLocked: treeHolder != nil,
             preparedNames: preparedNames.count, credits: pool.credits, pagesUsed: pool.used)
     }
 }

@@ -95,6 +95,8 @@ extension FileServer {
         record.pointee.links = 2
         // A seal counts as a transaction.
         record.pointee.busy = 1
+        record.pointee.sealer = sealer(kernel)
+        doubts.seals &+= 1
         take(wanted, record)
         record.directory.initialize(to: Directory(seed: kernel.random()))
         record.directory.pointee.start(at: wanted.next_cookie)
@@ -121,6 +123,8 @@ extension FileServer {
         if mustBeEmpty, record.directory.pointee.count > 0 { return answer(record.pointee.busy > 0 ? Status.retry : -ENOTEMPTY, kernel) }
         record.pointee.flags.insert(.sealed)
         record.pointee.busy += 1
+        record.pointee.sealer = sealer(kernel)
+        doubts.seals &+= 1
         answerSummary(record, kernel)
         // From here on only what transactions that were under way still change counts as an event. If the seal comes off
         // as if nothing had been, the times are the shard's own again.
@@ -128,10 +132,14 @@ extension FileServer {
         record.pointee.shardEvents = []
     }
 
+    /// The member that the turn's request is from: a directory stays where it is while its shards are sealed.
+    private func sealer<K: Kernel>(_ kernel: K) -> Int {
+        turn.letter.flatMap { members.index(of: MailboxAddress(rawValue: Request(letter: $0).envelope.pointee.from)) } ?? member
+    }
+
     private mutating func unseal<K: Kernel>(_ record: InodePointer, _ wanted: fos_peer_shard, _ kernel: K) {
         guard record.pointee.flags.contains(.sealed) else { return answer(0, kernel) }
-        record.pointee.busy -= 1
-        record.pointee.flags.subtract([.sealed, .spreading])
+        unseal(record)
         if wanted.flags & FOS_SHARD_AS_IT_WAS.rawValue != 0 {
             record.pointee.shardEvents.formUnion(record.pointee.eventsBeforeSeal)
         } else {
@@ -139,6 +147,12 @@ extension FileServer {
         }
         record.pointee.eventsBeforeSeal = []
         answer(0, kernel)
+    }
+
+    mutating func unseal(_ record: InodePointer) {
+        record.pointee.busy -= 1
+        record.pointee.flags.subtract([.sealed, .spreading])
+        doubts.seals &+= 1
     }
 
     mutating func drop(_ record: InodePointer) {

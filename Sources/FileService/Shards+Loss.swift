@@ -6,7 +6,9 @@
 // Protocol: the owner of a directory marks what it passes on to a shard that is in use (`Settled.inUse`); where the shard should be,
 // and is not, and the slot has lost something, it is lost. A server that hears of a death does not know whose directories died, as its
 // table of slots may lag behind: all its shards are in doubt, and their names are answered RETRY, until the owner of each directory
-// has been asked (SHARD_USED). One that is in use goes on; one that is not is dropped once no transaction holds a name in it.
+// has been asked (SHARD_USED). One that is in use goes on; one that is not is dropped once no transaction holds a name in it. One
+// that is sealed stays in doubt until the seal is off, and asks who sealed it: the message that ends the seal may have gone to the dead.
+// If the directory is not being changed, the answer says what it is like, and ends the seal.
 // Invariants: a server asks about one shard at a time; doubt goes with a shard that moves. While the owner of the directory is dead for
 // good, and nobody has taken its slots, names in doubt are answered -EIO as all that it owned is.
 
@@ -23,6 +25,8 @@ struct ShardDoubts {
     /// There may be one in doubt.
     var isAny = false
     var isAsking = false
+    /// Seals that were put on shards here, or came off: an answer that was given before the last one says nothing of it.
+    var seals: UInt64 = 0
     /// The next place of the table.
     var place = 0
 }
@@ -56,28 +60,43 @@ extension FileServer {
             let place = doubts.place
             doubts.place += 1
             guard let record = shards.record(at: place), record.pointee.isDoubted else { continue }
-            let directory = record.pointee.parent
-            if isHere(directory) {
-                settleDoubt(record, use(ofShard: record.pointee.shardIndex, of: directory), kernel)
-            } else if members.isDead(ownerIndex(of: directory)) {
-                // Whoever takes its slots says so.
-                continue
-            } else if ask(about: record, kernel) {
-                return
-            }
+            if clear(record, kernel) { return }
         }
         (doubts.place, doubts.isAny) = (0, false)
         for place in 0..<shards.placeCount {
             guard let record = shards.record(at: place), record.pointee.isDoubted else { continue }
             doubts.isAny = true
-            if !members.isDead(ownerIndex(of: record.pointee.parent)) { return kernel.tickAgain() }
+            if record.pointee.flags.contains(.sealed) || !members.isDead(ownerIndex(of: record.pointee.parent)) { return kernel.tickAgain() }
         }
     }
 
-    private mutating func ask<K: Kernel>(about record: InodePointer, _ kernel: K) -> Bool {
+    /// Clears a doubt up, if this server can; else asks, and true.
+    private mutating func clear<K: Kernel>(_ record: InodePointer, _ kernel: K) -> Bool {
+        let directory = record.pointee.parent
+        if record.pointee.flags.contains(.sealed) {
+            // Who has sealed it had the directory, and has it still or gave it away when it was done.
+            let sealer = record.pointee.sealer
+            if members.isDead(sealer) {
+                settleDoubt(record, FOS_SHARD_UNUSED.rawValue | FOS_SHARD_LOST.rawValue, kernel)
+                return false
+            }
+            if sealer != member { return ask(sealer, about: record, kernel) }
+            if !isHere(directory), onItsWay(directory) == nil { open(record) }
+        }
+        if isHere(directory) {
+            settleDoubt(record, use(ofShard: record.pointee.shardIndex, of: directory), kernel)
+            return false
+        }
+        // Who is dead says nothing; whoever takes its slots will.
+        let owner = ownerIndex(of: directory)
+        return !members.isDead(owner) && ask(owner, about: record, kernel)
+    }
+
+    private mutating func ask<K: Kernel>(_ peer: Int, about record: InodePointer, _ kernel: K) -> Bool {
         var state = Continuation(.doubt)
         state.target = record.pointee.parent
         state.numbers.0 = UInt64(record.pointee.shardIndex)
+        state.numbers.1 = doubts.seals
         state.responses = 1
         guard let id = continuations.insert(state) else { return false }
         (letters + index(id)).initialize(to: fos_letter())
@@ -87,7 +106,7 @@ extension FileServer {
         var question = fos_peer_shard()
         question.index = UInt32(record.pointee.shardIndex)
         message.setBody(question)
-        doubts.isAsking = kernel.send(message, to: owner(of: state.target), expecting: id, onBehalfOf: nil) == .sent
+        doubts.isAsking = kernel.send(message, to: members[peer], expecting: id, onBehalfOf: nil) == .sent
         if !doubts.isAsking { continuations.remove(id) }
         return doubts.isAsking
     }
@@ -100,7 +119,12 @@ extension FileServer {
             if onItsWay(number) != nil { return answer(Status.retry, kernel) }
             return pass(request, to: ownerIndex(of: number), kernel)
         }
-        question.flags = use(ofShard: Int(question.index), of: number)
+        let shard = Int(question.index)
+        let use = use(ofShard: shard, of: number)
+        if use == 0, let directory = inodes.find(number), directory.pointee.flags.isDisjoint(with: [.sealed, .spreading]) {
+            question = shardState(of: directory, shard: shard)
+        }
+        question.flags = use
         let message = kernel.scratch()
         message.setBody(question)
         deliver(message, kernel)
@@ -116,13 +140,44 @@ extension FileServer {
     mutating func resumeDoubt<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         let (directory, shard) = (state.pointee.target, Int(state.pointee.numbers.0))
+        let sealsThen = state.pointee.numbers.1
         continuations.remove(id)
         turn = Turn()
         doubts.isAsking = false
         // Another status is a server's that has died meanwhile, or does not know yet who has the directory.
         let answer = response.status == 0 ? response.fixed(fos_peer_shard.self) : nil
-        if let answer, let record = shards.find(directory, shard), record.pointee.isDoubted { settleDoubt(record, answer.flags, kernel) }
+        if let record = shards.find(directory, shard), record.pointee.isDoubted {
+            if record.pointee.flags.contains(.sealed), answer?.flags ?? 0 == 0 {
+                if sealsThen == doubts.seals { settleSeal(record, response.status, answer) }
+            } else if let answer {
+                settleDoubt(record, answer.flags, kernel)
+            }
+        }
         askDoubts(kernel)
+    }
+
+    /// What the sealer, or whoever has the directory by now, says of a seal. The message that ends it may have gone to a server that had
+    /// the shard before, and is dead.
+    private mutating func settleSeal(_ record: InodePointer, _ status: Int32, _ answer: fos_peer_shard?) {
+        if let answer {
+            // Without a mode the directory is being changed, and the end of the seal will come.
+            guard answer.mode != 0 else { return }
+            open(record)
+            record.pointee.mode = Mode.directory | answer.mode & Mode.permissions
+            record.pointee.uid = answer.uid
+            record.pointee.gid = answer.gid
+            record.pointee.isDoubted = false
+        } else if status == -EIO {
+            // The directory is lost by now, with a server that had it after the sealer.
+            open(record)
+        }
+    }
+
+    /// Takes off a seal whose end was lost.
+    private mutating func open(_ record: InodePointer) {
+        unseal(record)
+        record.pointee.shardEvents.formUnion(record.pointee.eventsBeforeSeal)
+        record.pointee.eventsBeforeSeal = []
     }
 
     private mutating func settleDoubt<K: Kernel>(_ record: InodePointer, _ use: UInt32, _ kernel: K) {

@@ -32,6 +32,9 @@ public struct Sharding: Sendable {
     }
     /// Every directory stays with one server.
     public static var never: Sharding { Sharding(threshold: 0) }
+    /// What a mount has unless it says otherwise. With fewer than four servers, or several of them on one core, one of them serves a
+    /// directory as fast, and listing and removing it takes fewer messages.
+    public static func usual(servers: Int, cores: Int) -> Sharding { servers >= 4 && cores >= 4 ? Sharding() : .never }
 }
 
 /// Where the record with a name is.
@@ -111,6 +114,9 @@ extension FileServer {
         guard let inode = directoryHere(directory) else {
             if isHere(directory) { return .gone }
             let owner = EntryPlace.elsewhere(ownerIndex(of: directory), slot: SlotTable.slot(ofInode: directory))
+            // With the directory all its shards are lost. Who has a shard's slot may not have heard of it yet, and would pass the request
+            // on to where the directory was.
+            if members.isDead(ownerIndex(of: directory)), !isLocked { return .lost }
             guard sharding.threshold > 0 else { return owner }
             let shard = shard(of: name, in: directory, bits: kernel.shardBits(of: directory))
             return shard == 0 ? owner : place(ofShard: shard, of: directory, isLocked, settled, otherwise: owner)
@@ -120,7 +126,7 @@ extension FileServer {
         let shard = shard(of: name, in: directory, bits: inode.pointee.shardBits)
         if shard == 0 || shard >= inode.pointee.activeShards + inode.pointee.movingShards { return .here(inode) }
         if shard >= inode.pointee.activeShards { return .moving }
-        return place(ofShard: shard, of: directory, isLocked, settled | Settled.inUse, otherwise: .moving)
+        return place(ofShard: shard, of: directory, isLocked, (settled | Settled.inUse) & ~Settled.noShard, otherwise: .moving)
     }
 
     private func place(ofShard shard: Int, of directory: UInt64, _ isLocked: Bool, _ settled: UInt8, otherwise: EntryPlace) -> EntryPlace {
@@ -131,6 +137,7 @@ extension FileServer {
         }
         let slot = slot(ofShard: shard, of: directory)
         if isUnknown(slot: slot) { return .moving }
+        if settled & Settled.noShard != 0 { return otherwise }
         let owner = owner(ofShard: shard, of: directory, isSettled: settled & Settled.shard != 0)
         if owner != member { return .elsewhere(owner, slot: slot) }
         return settled & Settled.inUse != 0 && isLost(slot: slot) ? .lost : otherwise

@@ -198,32 +198,49 @@ extension FileServer {
         locks.setFrozen(inode, true)
     }
 
-    /// One request that waits for a lock, in the order of waiting; then the inode is gone from here.
-    private mutating func sendWaiter<K: Kernel>(_ giving: Giving, _ wantsAnswer: Bool, _ kernel: K) -> Step {
+    /// One request that waits for a lock, in the order of waiting; then the inode is gone from here. It is passed on like any
+    /// request, so one server has it to answer at any time, whoever dies: it asks for the lock again at the taker.
+    private mutating func sendWaiter<K: Kernel>(_ giving: Giving, _ isLast: Bool, _ kernel: K) -> Step {
         guard let inode = giving.inode else { preconditionFailure("a waiter for no inode") }
         guard let waiter = locks.firstWaiter(inode) else {
             depart(inode, kernel)
             return .changed
         }
         let id = ContinuationID(rawValue: UInt32(truncatingIfNeeded: waiter.token))
-        if let envelope = waiters.state(id) {
-            let message = kernel.scratch()
-            message.pointee.operation = UInt16(FOS_OP_PEER_SLOT_PIECE.rawValue)
-            message.pointee.inode = inode.pointee.number
-            var writer = PieceWriter(message: message)
-            writer.begin(FOS_PIECE_WAITER)
-            writer.append(envelope.pointee)
-            writer.append(fos_peer_lock(waiter.request, isFlock: waiter.isFlock, generation: envelope.pointee.client_generation))
-            writer.finish()
-            let step = tell(message, wantsAnswer: wantsAnswer, kernel)
-            guard case .sent = step else { return step }
-            waiters.remove(id)
+        guard let envelope = waiters.state(id) else {
+            // Its client has died.
             locks.forgetFirstWaiter(inode, &arena, &pool)
-            return step
+            return .changed
         }
-        // Its client has died.
+        let letter = letters + index(giving.continuation)
+        writeWaiter(letter, envelope.pointee, waiter.request, isFlock: waiter.isFlock, inode.pointee.number)
+        guard kernel.forward(letter, to: members[giving.taker]) == .sent else { return .blocked }
+        waiters.remove(id)
         locks.forgetFirstWaiter(inode, &arena, &pool)
-        return .changed
+        // The rest of the turn's are not answered to this server; what is left goes when others have had their turn.
+        return isLast ? .blocked : .sent
+    }
+
+    /// The client's request as it came, of which only the envelope was kept.
+    private func writeWaiter(
+        _ letter: UnsafeMutablePointer<fos_letter>, _ envelope: fos_envelope, _ wanted: LockRequest, isFlock: Bool, _ number: UInt64
+    ) {
+        let request = Request(letter: letter)
+        request.envelope.pointee = envelope
+        request.envelope.pointee.hops = 0
+        request.envelope.pointee.settled = Settled.inode
+        request.message.pointee = fos_message()
+        request.message.pointee.operation = UInt16((isFlock ? FOS_OP_FLOCK : FOS_OP_SETLK).rawValue)
+        request.message.pointee.inode = number
+        request.message.pointee.sequence = envelope.sequence
+        if isFlock {
+            request.message.setBody(fos_flock_request(owner: wanted.owner.id, kind: UInt32(wanted.kind.rawValue), wait: 1))
+        } else {
+            request.message.setBody(
+                fos_lock_request(
+                    owner: wanted.owner.id, start: wanted.start, end: wanted.end, kind: UInt32(wanted.kind.rawValue), pid: wanted.pid, wait: 1,
+                    reserved: wanted.owner.isDescription ? 1 : 0))
+        }
     }
 
     /// The inode is the taker's, and what is here of it goes.
@@ -298,8 +315,16 @@ extension FileServer {
         motion.giving = nil
     }
 
-    /// The taker is lost, and what went there with it; the slot stays here.
+    /// The taker is lost, and what went there with it; the slot stays here. So is an inode whose waiting requests were following it: it
+    /// was the taker's, which may have changed it.
     mutating func abandonGiving<K: Kernel>(_ kernel: K) {
+        if let inode = motion.giving?.inode, motion.giving?.stage == .waiters {
+            while let waiter = locks.firstWaiter(inode) {
+                locks.forgetFirstWaiter(inode, &arena, &pool)
+                endWait(ContinuationID(rawValue: UInt32(truncatingIfNeeded: waiter.token)), -EIO, kernel)
+            }
+            depart(inode, kernel)
+        }
         guard let giving = motion.giving else { return }
         let inode = giving.inode
         if giving.stage != .begin, slots.owner(ofSlot: giving.slot) == member {

@@ -76,9 +76,6 @@ extension FileServer {
             let hasBegun = beginInode(content, number, kernel)
             motion.taking?.hasFailed = !hasBegun
         case FOS_PIECE_CANCEL: dropTaken()
-        case FOS_PIECE_WAITER:
-            takeWaiter(content, number, kernel)
-            return 0
         case FOS_PIECE_FINISH:
             finishTaken(content, kernel)
             return 0
@@ -271,29 +268,6 @@ extension FileServer {
         guard kernel.kernelCacheClient != nil else { return inode.pointee.flags = inode.pointee.flags.subtracting(.flushing) }
         inode.pointee.kernelReferences = last.kernel_references
         inode.pointee.leases = InodeLeases(rawValue: last.leases)
-    }
-
-    /// A request that waits for a lock asks for it again here, in the order of waiting.
-    private mutating func takeWaiter<K: Kernel>(_ content: UnsafeRawBufferPointer, _ number: UInt64, _ kernel: K) {
-        let size = MemoryLayout<fos_envelope>.size
-        guard content.count >= size + MemoryLayout<fos_peer_lock>.size else { return }
-        var envelope = content.loadUnaligned(as: fos_envelope.self)
-        let wanted = content.loadUnaligned(fromByteOffset: size, as: fos_peer_lock.self)
-        guard kernel.generation(ofClient: envelope.client) == envelope.client_generation, let request = wanted.request else { return }
-        let message = kernel.scratch()
-        guard let inode = inodes.find(number) else {
-            message.pointee.status = -EINTR
-            return kernel.reply(to: &envelope, message)
-        }
-        guard let token = waiters.insert(envelope) else {
-            message.pointee.status = Status.retry
-            return kernel.reply(to: &envelope, message)
-        }
-        let result = wanted.is_flock != 0
-            ? locks.flock(inode, request.owner, request.kind, token: UInt64(token.rawValue), &arena, &pool)
-            : locks.set(inode, request, token: UInt64(token.rawValue), &arena, &pool)
-        if result != .waiting { endWait(token, status(result), kernel) }
-        answerLocks(kernel)
     }
 
     /// The inode of a number that is coming, and not yet in the table.

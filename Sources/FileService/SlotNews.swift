@@ -174,6 +174,15 @@ extension FileServer {
         pullTable(kernel)
     }
 
+    /// A request has come here that belongs to a member which is dead for good. If a member sent it, it has not heard who had the slot:
+    /// the dead one may have died before it had told everybody, and nobody else would.
+    func tellSender<K: Kernel>(of request: Request, slot: Int, _ kernel: K) {
+        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_SERVER.rawValue,
+            let peer = members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)), peer != member
+        else { return }
+        send(news: fos_peer_slot(slot: UInt32(slot), owner: UInt32(slots.owner(ofSlot: slot)), version: slots.version(ofSlot: slot), generation: 0), to: peer, kernel)
+    }
+
     /// What was on its way to or from a member that has died.
     mutating func loseMoves<K: Kernel>(with dead: Int, _ kernel: K) {
         if motion.giving?.taker == dead { abandonGiving(kernel) }

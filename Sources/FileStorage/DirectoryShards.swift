@@ -25,8 +25,8 @@ public struct ShardEvents: OptionSet, BitwiseCopyable, Sendable {
 }
 
 extension Inode {
-    /// Bits of `size`: the number of a shard, or the shards that are in use (0 ..< 16); those that are being filled (16 ..<
-    /// 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56); doubt (56).
+    /// Bits of `size`: the number of a shard, or the shards that are in use (0 ..< 16); those that are being filled, or who has
+    /// sealed a shard (16 ..< 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56); doubt (56).
     @inlinable func part(_ shift: UInt64, _ mask: UInt64) -> Int { Int(truncatingIfNeeded: size >> shift & mask) }
     @inlinable mutating func setPart(_ shift: UInt64, _ mask: UInt64, _ value: Int) {
         size = size & ~(mask << shift) | (UInt64(truncatingIfNeeded: value) & mask) << shift
@@ -44,6 +44,11 @@ extension Inode {
     }
     /// Of a sharded directory: shards behind those that are being filled.
     @inlinable public var movingShards: Int {
+        get { part(16, 0xffff) }
+        set { setPart(16, 0xffff, newValue) }
+    }
+    /// Of a sealed shard: the member that has sealed it, as the owner of the directory, and will open it or drop it.
+    @inlinable public var sealer: Int {
         get { part(16, 0xffff) }
         set { setPart(16, 0xffff, newValue) }
     }

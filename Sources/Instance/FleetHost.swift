@@ -27,7 +27,7 @@ public final class FleetHost: Sendable {
     ///   - sizeBytes: of files and metadata, shared out among the file servers; at least 1 MiB.
     ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
     ///   - servers: file servers at the start, and at most; nil: by the number of cores.
-    ///   - shards: entries from which on a directory is spread over the file servers; 0 or nil: never.
+    ///   - shards: entries from which on a directory is spread over the file servers; 0: never; nil: by the number of cores.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
         name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
@@ -44,7 +44,7 @@ public final class FleetHost: Sendable {
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
             memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving,
-            sharding: Sharding(threshold: shards ?? 0))
+            sharding: shards.map { Sharding(threshold: $0) } ?? Sharding.usual(servers: layout.serving, cores: layout.cores))
         do throws(MicrokernelError) {
             microkernel = try Microkernel(configuration: configuration) { core in plan.servers(onCore: core) }
         } catch {

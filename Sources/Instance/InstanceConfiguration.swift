@@ -38,7 +38,7 @@ public struct InstanceConfiguration: Sendable {
     public var locks: LockMode
     /// File servers at the start and at most; nil: by the number of cores.
     public var servers: ClosedRange<Int>?
-    /// Entries from which on a directory is spread over the file servers; 0 or nil: never.
+    /// Entries from which on a directory is spread over the file servers; 0: never; nil: by the number of cores.
     public var shards: Int?
     public var logLevel: Logger.Level
 

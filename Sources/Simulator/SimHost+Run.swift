@@ -160,7 +160,8 @@ extension SimHost {
         letter.pointee.envelope.reserved1 = 0
         onDeliver?(letter, mailbox.address)
         let message = Request(letter: letter).message.pointee
-        if !mailbox.traces.isOff {
+        // Ticks come by themselves, and would leave nothing else in a trace of a machine that does not come to rest.
+        if !mailbox.traces.isOff, UInt32(message.operation) != FOS_OP_TICK.rawValue {
             trace(
                 mailbox, kind: response ? 1 : 0, operation: message.operation, status: message.status, inode: message.inode,
                 client: letter.pointee.envelope.client, detail: letter.pointee.envelope.sequence)

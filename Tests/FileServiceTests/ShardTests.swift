@@ -42,6 +42,12 @@ import Testing
         }
     }
 
+    /// On a small machine nothing is spread by itself.
+    @Test func directoriesAreSpreadByDefaultWhereServersHaveCores() {
+        #expect(Sharding.usual(servers: 4, cores: 4).threshold == 4096 && Sharding.usual(servers: 64, cores: 64).threshold == 4096)
+        for (servers, cores) in [(2, 1), (4, 1), (4, 3), (3, 4), (8, 2)] { #expect(Sharding.usual(servers: servers, cores: cores).threshold == 0) }
+    }
+
     @Test(arguments: [2, 3, 4, 7]) func growsAndEnds(members: Int) {
         let w = Large(members: members)
         let all = members == 3 ? 4 : members == 7 ? 8 : members

@@ -39,7 +39,7 @@ public struct Census {
             server.forEachInode { add($0, isWhole) }
             let work = server.work
             total += work.credits + work.pagesUsed
-            if work.continuations > 0 { complain("\(work.continuations) transactions of file server \(member) never end") }
+            if work.continuations > 0 { complain("\(work.continuations) transactions of file server \(member) never end: \(work.transactions.joined(separator: "; "))") }
             if work.lockWaiters > 0 { complain("\(work.lockWaiters) requests wait for locks at file server \(member)") }
             if work.owed > 0 { complain("file server \(member) still owes \(work.owed) messages") }
             if work.treeIsLocked { complain("the tree lock is held for ever") }
@@ -61,11 +61,11 @@ public struct Census {
 
     /// The entries of a shard are its directory's.
     private mutating func join(_ shard: InodeReport, _ isWhole: Bool) {
+        if shard.busy != 0 { complain("shard \(shard.number) of directory \(shard.parent) is busy with \(shard.busy) transactions that are over") }
         guard inodes[shard.parent]?.isDirectory == true else {
             if isWhole { complain("shard \(shard.number) is of no directory: \(shard.parent)") }
             return
         }
-        if shard.busy != 0 { complain("shard \(shard.number) is busy with \(shard.busy) transactions that are over") }
         inodes[shard.parent]?.entries += shard.entries
         inodes[shard.parent]?.subdirectories += shard.subdirectories
         inodes[shard.parent]?.links += shard.subdirectories

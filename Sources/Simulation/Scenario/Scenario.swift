@@ -126,9 +126,6 @@ extension Scenario {
         guard shards == 0 || !hasStore else {
             throw ScenarioError("\"shards\" goes with no crash whose \"restart\" is \"store\": what a store keeps of a directory is undivided")
         }
-        guard shards == 0 || !hasDeaths || !movesSlots else {
-            throw ScenarioError("\"shards\" goes with servers that die, or with \"slotsMove\", and not with both")
-        }
         guard nameServers > 1 || !faults.contains(where: { $0.fleet == .names }) else {
             throw ScenarioError("a name server dies, and \"nameServers\" are not two")
         }

@@ -152,7 +152,7 @@ enum fos_piece_kind {
     FOS_PIECE_OPEN = 6,       // `count` fos_peer_open
     FOS_PIECE_LOCK = 7,       // `count` fos_peer_lock that are held
     FOS_PIECE_FINISH = 8,     // fos_peer_inode as it is now: the inode is whole, and the taker's from the answer on
-    FOS_PIECE_WAITER = 9,     // fos_envelope of a request that waits, and the fos_peer_lock that it waits for
+    // 9 was a request that waits for a lock; such a one is passed on as what it is
     FOS_PIECE_CANCEL = 10,    // what came of this inode is void
     FOS_PIECE_TAKEN = 11,     // `count` fos_peer_link: transactions that have lately taken a link of it
 };

@@ -76,7 +76,8 @@ enum fos_right {
 struct fos_envelope {
     uint8_t sender_kind;      // enum fos_sender_kind
     uint8_t settled;          // bits: forwarded by the giver of a slot in motion, whose taker decides: it has not got the inode (1),
-                              // or the shard that the name is in (2); the directory's owner says that this shard is in use (4)
+                              // or the shard that the name is in (2); the directory's owner says that this shard is in use (4); for the
+                              // directory's owner, as where the shard should be there is none (8)
     uint16_t rights;          // enum fos_right, of the client
     uint32_t client;          // client index, if a client began this request (kept across forwards)
     uint32_t channel;         // of the client
