@@ -7,8 +7,9 @@
 // the welcome a client never writes to its socket; whatever comes then (data or hang-up) ends it, as does the death of its
 // process.
 // Short programs come and go by the thousand, so what a connection costs is theirs: the thread runs beside them, off the
-// cores' CPUs, and a departure wakes nobody for a while: whichever message comes next finds the news, which a core reads
-// before its bells.
+// cores' CPUs. The segment of the next client is made while nobody waits (Segment.swift). A departure wakes nobody for a
+// while: whichever message comes next finds the news, which a core reads before its bells, and what the dead had is taken
+// back by the dozen, by the clock.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
 // spare descriptor is kept to refuse connections with when descriptors run out. A user has a bound of clients, but the
 // owner and root. No path here waits for a client.
@@ -48,7 +49,7 @@ final class Acceptor: @unchecked Sendable {
     }
     static let pendingMax = 64
     private static let helloTime: UInt64 = 2_000_000_000
-    /// How long a sleeping core may sleep on with news of a departure, in ms.
+    /// How long a sleeping core may sleep on with news of a departure, and its segment stay, in ms.
     private static let farewellTime: Int32 = 20
 
     private let configuration: MicrokernelConfiguration
@@ -58,14 +59,20 @@ final class Acceptor: @unchecked Sendable {
     private let layoutCores: Int
     private let poll: Int32
     private var listener: Int32 = -1
-    private var spare: Int32 = -1
+    private var spareDescriptor: Int32 = -1
     private var pending: [Int: Pending] = [:]
     private var nextPending = 0
     private var connections: [Connection]
     private var free: [UInt32]
-    private var retiring = 0
-    /// Monotonic ns at which sleeping cores are woken for departures; nil: none awaits them.
+    /// Clients that have gone, in the order of their going, until every core has forgotten them.
+    private var retiring: [UInt32] = []
+    /// Monotonic ns at which these are looked at again; nil: there are none.
     private var farewellsDue: UInt64?
+    /// Made ahead for the next client that asks for as much as the last one did.
+    private var spare: Segment?
+    private var spareChannels = 0
+    /// In this round of the loop a client was let in, which now wants the CPU.
+    private var hasWelcomed = false
 
     // Shared with other threads, under `lock`.
     private var lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
@@ -84,7 +91,7 @@ final class Acceptor: @unchecked Sendable {
         pthread_mutex_init(lock, nil)
         poll = fos_platform_poll_create()
         guard poll >= 0 else { throw .system("epoll_create1", errno: -poll) }
-        spare = fos_platform_spare_descriptor()
+        spareDescriptor = fos_platform_spare_descriptor()
         _ = fos_platform_poll_add(poll, fabric.acceptorEvent, Key.event.rawValue << 32)
         if configuration.listens {
             listener = configuration.name.withCString { fos_platform_listen(configuration.ownerUID, $0, 128) }
@@ -97,7 +104,8 @@ final class Acceptor: @unchecked Sendable {
     deinit {
         fos_platform_close(poll)
         fos_platform_close(listener)
-        fos_platform_close(spare)
+        fos_platform_close(spareDescriptor)
+        spare?.dispose()
         pthread_mutex_destroy(lock)
         lock.deallocate()
     }
@@ -131,12 +139,12 @@ final class Acceptor: @unchecked Sendable {
     func run() {
         var ready = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
         while true {
+            hasWelcomed = false
             let count = fos_platform_poll_wait(poll, &ready, Int32(ready.count), patience)
             for item in ready.prefix(max(0, Int(count))) { handle(item) }
             handOut()
             expire()
-            hurryFarewells()
-            reclaim()
+            settleFarewells()
             let (sockets, stop) = locked {
                 let sockets = handed
                 handed = []
@@ -144,6 +152,7 @@ final class Acceptor: @unchecked Sendable {
             }
             for socket in sockets { expect(socket) }
             if stop { break }
+            if !hasWelcomed { prepare() }
         }
         handOut()
         for (_, waiting) in pending { fos_platform_close(waiting.socket) }
@@ -180,22 +189,16 @@ final class Acceptor: @unchecked Sendable {
         }
     }
 
+    /// Takes one connection. If more wait, epoll says so again.
     private func accept() {
-        for _ in 0..<16 {
-            let socket = fos_platform_accept(listener)
-            if socket >= 0 {
-                expect(socket)
-            } else if socket == -EMFILE || socket == -ENFILE {
-                // Out of descriptors: take the connection with the spare one and hang up, rather than spin on the listener.
-                fos_platform_close(spare)
-                fos_platform_close(fos_platform_accept(listener))
-                spare = fos_platform_spare_descriptor()
-                if spare < 0 { usleep(10_000) }
-                return
-            } else {
-                return
-            }
-        }
+        let socket = fos_platform_accept(listener)
+        if socket >= 0 { return expect(socket) }
+        guard socket == -EMFILE || socket == -ENFILE else { return }
+        // Out of descriptors: take the connection with the spare one and hang up, rather than spin on the listener.
+        fos_platform_close(spareDescriptor)
+        fos_platform_close(fos_platform_accept(listener))
+        spareDescriptor = fos_platform_spare_descriptor()
+        if spareDescriptor < 0 { usleep(10_000) }
     }
 
     /// Answers a new connection's hello, or waits for it.
@@ -278,6 +281,7 @@ final class Acceptor: @unchecked Sendable {
     private func admit(_ socket: Int32, _ peer: fos_platform_peer, rights: UInt32, channels wanted: Int) {
         let channels = min(max(wanted, 1), configuration.channelsMax)
         let layout = SegmentLayout(cores: layoutCores, channels: channels)
+        if free.isEmpty { reclaim() }
         guard let index = free.last else {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EAGAIN)
@@ -286,14 +290,11 @@ final class Acceptor: @unchecked Sendable {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EACCES)
         }
-        let segment = fos_platform_memfd("fos-segment", UInt64(layout.bytes))
-        guard segment >= 0, fos_platform_seal_size(segment) == 0,
-            let base = fos_platform_map_shared(segment, UInt64(layout.bytes))
-        else {
-            fos_platform_close(segment)
+        let made = segment(channels: channels, bytes: layout.bytes)
+        guard let segment = made.segment else {
             fos_platform_close(peer.pidfd)
             groups.deallocate()
-            return refuse(socket, segment < 0 ? segment : -ENOMEM)
+            return refuse(socket, made.error)
         }
         free.removeLast()
         let entry = fabric.clients + Int(index)
@@ -304,7 +305,7 @@ final class Acceptor: @unchecked Sendable {
         fresh.uid = peer.uid
         fresh.gid = peer.gid
         fresh.pid = UInt32(max(peer.pid, 0))
-        fresh.lay(base, layout: layout, index: index, cores: layoutCores, channels: channels)
+        fresh.lay(segment.base, layout: layout, index: index, cores: layoutCores, channels: channels)
         let record = UnsafeMutablePointer<UInt64>.allocate(capacity: channels)
         record.initialize(repeating: 0, count: channels)
         fresh.state = record
@@ -340,12 +341,31 @@ final class Acceptor: @unchecked Sendable {
             fos_welcome_name_server(&welcome, server).pointee = address.rawValue
             fos_welcome_name_server_epoch(&welcome, server).pointee = fabric.port(address)?.pointee.epoch ?? 0
         }
-        let sent = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, [segment, boardDescriptor], 2)
-        fos_platform_close(segment)
+        hasWelcomed = true
+        let sent = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, [segment.descriptor, boardDescriptor], 2)
+        fos_platform_close(segment.descriptor)
         let watched =
             fos_platform_poll_add(poll, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
             && (peer.pidfd < 0 || fos_platform_poll_add(poll, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
         if sent != 0 || !watched { depart(Int(index)) }
+    }
+
+    /// The segment of a new client: the one made ahead, if it is as large.
+    private func segment(channels: Int, bytes: Int) -> (segment: Segment?, error: Int32) {
+        spareChannels = channels
+        guard let ahead = spare else { return Segment.make(bytes: bytes) }
+        spare = nil
+        if ahead.bytes == bytes { return (ahead, 0) }
+        ahead.dispose()
+        return Segment.make(bytes: bytes)
+    }
+
+    /// Makes the next client's segment, once there have been clients: when one has gone, or by the clock.
+    private func prepare() {
+        guard spare == nil, spareChannels > 0 else { return }
+        let layout = SegmentLayout(cores: layoutCores, channels: spareChannels)
+        spare = Segment.make(bytes: layout.bytes).segment
+        spare?.touch(layout)
     }
 
     /// The supplementary groups that a client had when it connected, ascending; nil if the kernel does not tell.
@@ -372,31 +392,33 @@ final class Acceptor: @unchecked Sendable {
         fos_platform_close(connections[index].socket)
         fos_platform_close(connections[index].pidfd)
         connections[index] = Connection(socket: -1, pidfd: -1, retiring: true)
-        retiring += 1
+        retiring.append(UInt32(index))
         locked { listed[UInt32(index)] = nil }
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
         // A core that is about to sleep looks for news after it has said so: this one, or the late wake, reaches it.
         if farewellsDue == nil { farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000 }
     }
 
-    /// Wakes the cores that have slept through departures.
-    private func hurryFarewells() {
+    /// Takes back what the dead had, and wakes the cores that have slept through their departure.
+    private func settleFarewells() {
         guard let due = farewellsDue, fos_platform_monotonic_ns() >= due else { return }
+        reclaim()
         farewellsDue = nil
+        guard !retiring.isEmpty else { return }
+        farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000
         fos_fence()
         for core in 0..<fabric.coreCount { fabric.wake(core: core) }
     }
 
     /// Takes back the segments of clients that every core has forgotten.
     private func reclaim() {
-        guard retiring > 0 else { return }
-        for index in connections.indices where connections[index].retiring {
-            let entry = fabric.clients + index
-            guard fos_load_acquire_u32(Fabric.farewellWord(entry)) == UInt32(fabric.coreCount) else { continue }
-            connections[index].retiring = false
-            retiring -= 1
+        retiring.removeAll { index in
+            let entry = fabric.clients + Int(index)
+            guard fos_load_acquire_u32(Fabric.farewellWord(entry)) == UInt32(fabric.coreCount) else { return false }
+            connections[Int(index)].retiring = false
             dispose(entry)
-            free.insert(UInt32(index), at: 0)
+            free.insert(index, at: 0)
+            return true
         }
     }
 

@@ -46,12 +46,11 @@ extension CoreKernel {
         return nil
     }
 
-    /// The core holds nothing of the client any more; the last core tells the acceptor.
+    /// The core holds nothing of the client any more. The acceptor counts who has said so when it next looks.
     @usableFromInline func finishDeparture(_ client: UInt32) {
         let fabric = state.pointee.fabric
         state.pointee.workedSinceTick = true
-        let before = fos_fetch_add_u32(Fabric.farewellWord(fabric.clients + Int(client)), 1)
-        if Int(before) + 1 == fabric.coreCount, fabric.acceptorEvent >= 0 { fos_platform_event_signal(fabric.acceptorEvent) }
+        _ = fos_fetch_add_u32(Fabric.farewellWord(fabric.clients + Int(client)), 1)
     }
 
     /// A letter from the microkernel to a server: one-way news.

@@ -47,14 +47,14 @@ struct page_slot {
 };
 
 static int enabled;
-static struct attribute_slot attribute_slots[SLOTS];
-static struct entry_slot entry_slots[SLOTS];
-static struct page_slot page_slots[PAGE_SLOTS];
-static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES];
+static struct attribute_slot attribute_slots[SLOTS] FOS_LARGE;
+static struct entry_slot entry_slots[SLOTS] FOS_LARGE;
+static struct page_slot page_slots[PAGE_SLOTS] FOS_LARGE;
+static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES] FOS_LARGEST;
 // Numbers of slots, from 1, by hash; and the next slot to be used.
-static uint16_t attribute_places[PLACES], entry_places[PLACES], page_places[PAGE_PLACES];
+static uint16_t attribute_places[PLACES] FOS_LARGE, entry_places[PLACES] FOS_LARGE, page_places[PAGE_PLACES] FOS_LARGE;
 static uint32_t next_attribute, next_entry, next_page;
-static uint16_t pages_seen[PAGE_PLACES];  // marks of pages that were read once
+static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
 // Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, and how
 // long a thread waits for another one's listing.
 enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, WAITS = 8, WAIT_NS = 20000 };

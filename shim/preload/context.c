@@ -10,7 +10,7 @@
 #include <signal.h>
 #include "calls.h"
 
-static struct fos_context contexts[FOS_CONTEXTS_MAX];
+static struct fos_context contexts[FOS_CONTEXTS_MAX] FOS_LARGE;
 // Contexts from here on have never been taken: their pages are not touched, neither at the start nor in a child of fork.
 static uint32_t contexts_used = 1;
 static __thread uint32_t hint __attribute__((tls_model("initial-exec")));

@@ -10,8 +10,8 @@
 #define _GNU_SOURCE
 #include "calls.h"
 
-uint32_t fos_table[FOS_DESCRIPTORS_MAX];
-static struct fos_file files[FOS_FILES_MAX];
+uint32_t fos_table[FOS_DESCRIPTORS_MAX] FOS_LARGE;
+static struct fos_file files[FOS_FILES_MAX] FOS_LARGEST;
 static uint32_t never_used = 0;   // descriptions from here on are fresh
 static uint64_t free_files = 0;   // index + 1 of the first free one, and a count against ABA in the upper half
 static int highest = -1;

@@ -16,7 +16,7 @@ static struct {
     uint64_t directory;
     uint32_t epoch, bytes;
 } kept;
-static uint8_t kept_records[MOST_BYTES];
+static uint8_t kept_records[MOST_BYTES] FOS_LARGE;
 
 void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const uint8_t *records, size_t bytes) {
     if (!fos_cache_enabled() || bytes > MOST_BYTES) return;

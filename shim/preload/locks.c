@@ -15,7 +15,7 @@
 // The inodes on which this process has record locks, hashed, with linear probing. Too many for it: all count as locked.
 enum { LOCKED_INODES = 1024, LOCKED_MOST = 768 };
 static const uint64_t removed = UINT64_MAX;
-static uint64_t locked[LOCKED_INODES];
+static uint64_t locked[LOCKED_INODES] FOS_LARGE;
 static uint32_t locked_count;  // that are in it, and those that found no place
 
 static uint32_t place_of(uint64_t inode) { return (uint32_t)((inode * UINT64_C(0x9e3779b97f4a7c15)) >> (64 - 10)); }

@@ -23,7 +23,7 @@ struct region {
     uint64_t used;      // tick of the last use
     struct fos_mapping mapping;
 };
-static struct region regions[REGIONS];
+static struct region regions[REGIONS] FOS_LARGE;
 static uint64_t ticks;
 static uint32_t asking;
 

@@ -23,12 +23,12 @@ static struct region {
     int8_t place;       // where it is kept, -1: not
     uint8_t huge, retired;
     uint16_t pages[FRAMES];  // of huge frames: how many 4 KiB pages of each are mapped
-} regions[REGIONS];
+} regions[REGIONS] FOS_LARGE;
 static uint32_t regions_used;  // slots from here on were never used
 static uint64_t ticks;
 static uint32_t no_huge_frames;
 
-static struct fos_memory_extent pending[PENDING];
+static struct fos_memory_extent pending[PENDING] FOS_LARGE;
 static uint32_t pending_count;
 static uint32_t open_descriptors;  // that are in slots and not kept
 

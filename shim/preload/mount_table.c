@@ -44,10 +44,10 @@ struct answer {    // struct statmount of Linux 6.13; texts are offsets into `te
 static_assert(offsetof(struct answer, text) == 512, "as in <linux/mount.h>");
 static_assert(offsetof(struct answer, root) == 104 && offsetof(struct answer, source) == 124, "as in <linux/mount.h>");
 
-static uint64_t numbers[MOUNT_NUMBERS];
+static uint64_t numbers[MOUNT_NUMBERS] FOS_LARGE;
 static long count;
 static uint64_t numbers_hash;
-static struct answer answer;
+static struct answer answer FOS_LARGE;
 
 static const char seen_word[] = "FOS_SEEN=";
 // What the list with this hash has of FUSE mounts. count < 0: not known, or too many to be told.

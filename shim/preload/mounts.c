@@ -15,7 +15,7 @@
 
 enum { LOOK_AGAIN_NS = 200000000 };
 
-struct fos_mount fos_mounts[FOS_MOUNTS_MAX];
+struct fos_mount fos_mounts[FOS_MOUNTS_MAX] FOS_LARGE;
 struct fos_identity fos_identity;
 uint32_t fos_mounts_used, fos_mounts_served, fos_umask, fos_mounts_doubtful = 1, fos_file_size_limited, fos_cwd_known;
 
@@ -23,10 +23,10 @@ static uint32_t busy;           // 1 while a thread reads the table or connects
 static uintptr_t busy_owner;
 static uint64_t looked_at;      // coarse ns
 static uint64_t numbers_hash;   // of the mount numbers when the table was read
-static char line[FOS_MOUNT_LINE_BYTES];
+static char line[FOS_MOUNT_LINE_BYTES] FOS_LARGE;
 static struct fos_mount *cwd_mount;
 static uint64_t cwd_inode;
-static char cwd_path[FOS_PATH_BYTES];
+static char cwd_path[FOS_PATH_BYTES] FOS_LARGE;
 
 // ---- one at a time --------------------------------------------------------------------------------------------------
 

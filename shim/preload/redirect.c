@@ -98,7 +98,8 @@ int fos_redirect(const struct fos_object *object, const struct fos_sites_header 
     if (wanted == 0) return 0;
     if (wanted > SLOTS - used) return -E2BIG;
     widen(&room, slots + SLOT * used, slots + SLOT * (used + wanted));
-    long error = protect(room, PROT_READ | PROT_WRITE | PROT_EXEC);
+    // The room begins as memory that may be written; only what the slots of an object before share with these is not any more.
+    long error = used > 0 ? protect(room, PROT_READ | PROT_WRITE | PROT_EXEC) : 0;
     if (error == 0) error = protect(text, PROT_READ | PROT_WRITE | PROT_EXEC);
     if (error == 0 && !fits(object, sites, table->count)) error = -EILSEQ;
     for (uint32_t i = 0; i < table->count && error == 0; i++) {

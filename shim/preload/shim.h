@@ -22,6 +22,11 @@
 
 #pragma GCC visibility push(hidden)
 
+// For tables of more than some kilobytes. They lie behind everything else, the largest last, so that the small variables share
+// two pages: each page that a program touches for the first time costs it 2 us, and each 2 MiB of addresses 3 us more.
+#define FOS_LARGE __attribute__((section(".bss.large")))
+#define FOS_LARGEST __attribute__((section(".bss.largest")))
+
 // A system call as the program made it. `resume` is the address of its `syscall` instruction.
 struct fos_call {
     long number;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-static struct fos_tally unasked;
+static struct fos_tally unasked FOS_LARGE;
 struct fos_tally *fos_tally = &unasked;
 
 void fos_say(const char *part, ...) {
