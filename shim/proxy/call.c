@@ -52,10 +52,11 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
     state->resend = 0;
     shared->request.destination = destination;
     shared->request.epoch = epoch;
-    shared->request.status = 0;
+    int here = sched_getcpu();
+    shared->request.status = here >= 0 ? here + 1 : 0;
     // On the server's own CPU a wake puts this thread aside at once, before it could say that it sleeps. The server must know
     // even so that somebody waits for its CPU, or it spins in the way for as long as it would for others.
-    int shares = shares_cpu(client, state);
+    int shares = here >= 0 && here == fos_board_cpu(client->board, core_of(destination));
     if (shares) state->shared++;
     fos_store_relaxed_u32(&shared->client_parked, shares ? 2 : 0);
     fos_store_release_u32(&shared->request_sequence, state->sequence);
