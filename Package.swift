@@ -96,6 +96,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "FosCommandTests", dependencies: ["FosCommand", "CCommand", "CSyscallSites", "CFosWire"]),
         .testTarget(name: "PageStudyTests", dependencies: ["PageStudy"]),
+        .testTarget(name: "InstanceTests", dependencies: ["Instance"]),
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",

@@ -65,6 +65,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// By slot.
     let ways: UnsafeMutablePointer<SlotWay>
     var meter = LoadMeter()
+    var senders = SenderCounts()
     /// Whom reports go to, and whose orders count; nil: nobody but microkernels.
     let manager: MailboxAddress?
     /// Of the last news of the fleet's members.
@@ -165,6 +166,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         // Ticks and the fleet's own messages are no load: an idle server has nothing to report.
         if request.operation >= FOS_OP_LOOKUP.rawValue, request.operation < FOS_OP_PEER_SLOT_BEGIN.rawValue, meter.count() {
             meter.measure(arrived: request.envelope.pointee.arrived, now: kernel.monotonic)
+            senders.count(request.envelope)
         }
         serve(request, Rerun(), kernel)
         if request.message.pointee.given != 0 { releaseGiven(request, kernel) }

@@ -18,7 +18,7 @@ enum Limits {
     /// two entries, two directories and two inodes.
     static var noticesOfOneChange: Int { 8 }
     /// Forwards of one request: the client's hint was stale, and then the fleet's own tables disagree for a moment.
-    static var hops: UInt32 { 16 }
+    static var hops: UInt16 { 16 }
     /// Messages to shards of one directory that are under way at once, and what one step of spreading a directory
     /// moves: shards, and about so many entries.
     static var shardsAtOnce: Int32 { 16 }

@@ -311,6 +311,7 @@ extension FileServer {
         report.member = UInt32(member)
         var measured = meter
         measured.report(into: &report)
+        senders.report(into: &report)
         report.forwards = motion.forwarded
         report.delayed = motion.delayed
         report.slots = UInt32(slots.share(of: member))
@@ -325,6 +326,7 @@ extension FileServer {
         message.setBody(report)
         guard kernel.send(message, to: manager, expecting: .none, onBehalfOf: nil) == .sent else { return }
         meter = measured
+        senders.begin()
         reportedSlots = slots.share(of: member)
         reportedWork = unfinished
     }

@@ -23,11 +23,13 @@ public struct FleetStatus: Sendable {
 
     public var table: TextTable {
         var table = TextTable(
-            heading: ["SERVER", "CORE", "STATE", "SLOTS", "TO MOVE", "REQUESTS", "INODES", "WAIT", "LONGEST"], right: [1, 3, 4, 5, 6, 7, 8])
+            heading: ["SERVER", "CORE", "STATE", "SLOTS", "TO MOVE", "REQUESTS", "INODES", "WAIT", "LONGEST", "ASKED FROM"],
+            right: [1, 3, 4, 5, 6, 7, 8])
         for member in members {
             table.append([
                 "/sys/file/\(member.member)", String(member.core), Self.stateName(member.state), String(member.slots), String(member.orders),
                 String(member.requests), String(member.inodes), Self.time(member.delay_mean), Self.time(member.delay_max),
+                member.cpu == 0 ? "-" : "CPU \(member.cpu - 1), \(member.cpu_percent)%",
             ])
         }
         return table
@@ -79,7 +81,8 @@ public struct FleetStatus: Sendable {
             ("name", .string("/sys/file/\(member.member)")), ("core", .number(UInt64(member.core))), ("state", .string(stateName(member.state))),
             ("slots", .number(UInt64(member.slots))), ("to_move", .number(UInt64(member.orders))), ("requests", .number(member.requests)),
             ("inodes", .number(member.inodes)), ("pages", .number(member.pages)), ("wait_mean_ns", .number(member.delay_mean)),
-            ("wait_max_ns", .number(member.delay_max)),
+            ("wait_max_ns", .number(member.delay_max)), ("asked_from_cpu", .optional(member.cpu == 0 ? nil : UInt64(member.cpu - 1))),
+            ("asked_from_percent", .number(UInt64(member.cpu_percent))),
         ])
     }
 }

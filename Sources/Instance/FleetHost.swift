@@ -42,7 +42,7 @@ public final class FleetHost: Sendable {
         configuration.allowOther = allowOther
         configuration.listens = listens
         let plan = FleetPlan(
-            layout: layout, distances: Self.distances(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
+            layout: layout, distances: Self.distances(cpus, topology), placement: Self.placement(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
             memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving,
             sharding: shards.map { Sharding(threshold: $0) } ?? Sharding.usual(servers: layout.serving, cores: layout.cores))
         do throws(MicrokernelError) {
@@ -94,12 +94,27 @@ public final class FleetHost: Sendable {
             cpus[from] == cpus[to] ? 0 : Int(topology.distance(cpu: cpus[from], cpu: cpus[to]))
         }
     }
+
+    /// For the fleet manager: the cores, and after them the machine's CPUs by number, where programs are.
+    private static func placement(_ cores: [Int32], _ topology: Topology) -> (distances: DistanceMatrix, cpus: Range<Int>) {
+        let count = min(Int(topology.cpus.last ?? 0) + 1, Int(FOS_CPUS_MAX))
+        let rows = cores + (0..<Int32(count))
+        let known = rows.map { topology.cpus.firstIndex(of: $0) }
+        let matrix = DistanceMatrix(cores: rows.count) { from, to in
+            if rows[from] == rows[to] { return 0 }
+            guard let a = known[from], let b = known[to] else { return Int(Topology.farthest) }
+            return Int(topology.distance(a, b))
+        }
+        return (matrix, cores.count..<rows.count)
+    }
 }
 
 /// What each core needs to make its servers, on its own thread.
 private struct FleetPlan: Sendable {
     let layout: Layout
     let distances: DistanceMatrix
+    /// What the fleet manager places by: distances, and which rows of them are CPUs.
+    let placement: (distances: DistanceMatrix, cpus: Range<Int>)
     /// Of the whole instance.
     let pages: Int
     let memory: MemorySize
@@ -150,7 +165,7 @@ private struct FleetPlan: Sendable {
     private func fleetManager() -> FleetManager {
         FleetManager(
             places: layout.members(of: FOS_SERVICE_FILE), serving: layout.serving, minimum: layout.serving, automaticMaximum: automaticMaximum,
-            distances: distances)
+            distances: placement.distances, cpus: placement.cpus)
     }
 
     /// Credits are dealt evenly to those that serve; a server that runs out asks its peers, so the limit is the instance's, not a server's.

@@ -60,7 +60,7 @@ enum Limits {
     /// From so many bytes on a run is zeroed past the caches: half of the usual second-level cache.
     static var streamedBytes: Int { 256 << 10 }
     /// Forwards of one request.
-    static var hops: UInt32 { 4 }
+    static var hops: UInt16 { 4 }
 }
 
 /// The two sizes of page frames.

@@ -247,6 +247,7 @@ extension Core {
         envelope.pointee.pid = actsAs ? header.pointee.pid : entry.pointee.pid
         envelope.pointee.client_generation = generation
         envelope.pointee.hops = 0
+        envelope.pointee.cpu = UInt16(exactly: header.pointee.status) ?? 0
         envelope.pointee.reserved1 = 0
         envelope.pointee.reserved2 = 0
         envelope.pointee.arrived = clock

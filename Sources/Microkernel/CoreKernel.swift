@@ -153,7 +153,7 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
 
 extension Core {
     /// A request that has been forwarded so often is going in circles.
-    static var hopsMax: UInt32 { 64 }
+    static var hopsMax: UInt16 { 64 }
 
     /// Sends a request from a mailbox of this core. `awaits` reserves a response slot in it.
     mutating func send(

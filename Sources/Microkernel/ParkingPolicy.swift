@@ -2,7 +2,8 @@
 //
 // Design, section 3: a wake across CPUs costs 16 to 28 us to the sleeper and 6 us to the sender, so sleeping pays only
 // if no work comes for longer than that. The budget adapts: work that comes soon after parking (the sleep was a
-// mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. When the spinning thread finds that it
+// mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. What is soon is a multiple of a wake, since
+// the CPU that a spinning core takes is nobody else's, and the wait is a program's. When the spinning thread finds that it
 // was itself put aside by the scheduler, somebody else wants this CPU, and it parks at once. So it does when more threads
 // want to run than there are CPUs: one of them waits, perhaps for this one, and on a busy CPU a wake is cheap.
 
@@ -70,12 +71,11 @@ import CPlatform
         return handOff
     }
 
-    /// A look at how many threads want to run (-1: not known). True: they were too many at the looks before, too.
+    /// A look at how many threads want to run (-1: not known). True: they were too many at the looks before, too. Once that is
+    /// so, a single look is enough to say that it still is.
     mutating func isCrowded(_ runnable: Int32) -> Bool {
-        crowdedLooks = runnable > cpus ? crowdedLooks + 1 : 0
-        guard crowdedLooks >= Self.crowdLooksNeeded else { return false }
-        crowdedLooks = 0
-        return true
+        crowdedLooks = runnable > cpus ? min(crowdedLooks + 1, Self.crowdLooksNeeded) : 0
+        return crowdedLooks == Self.crowdLooksNeeded
     }
 
     /// After a sleep that lasted `slept` ns.

@@ -11,19 +11,26 @@ public struct Topology: Sendable {
     /// Distances between them: row and column in the order of `cpus`, row-major.
     public let distances: [UInt32]
 
+    /// Of CPUs that share a cache.
+    public static var sharedCache: UInt32 { 10 }
+    /// Of CPUs of which nothing is known: another package.
+    public static var farthest: UInt32 { 40 }
+
     public func distance(_ a: Int, _ b: Int) -> UInt32 { distances[a * cpus.count + b] }
 
     /// Distance between two CPUs by number; 40 if one is not known.
     public func distance(cpu a: Int32, cpu b: Int32) -> UInt32 {
-        guard let i = cpus.firstIndex(of: a), let j = cpus.firstIndex(of: b) else { return 40 }
+        guard let i = cpus.firstIndex(of: a), let j = cpus.firstIndex(of: b) else { return Topology.farthest }
         return distance(i, j)
     }
 
     /// Reads the topology of this machine. Without hwloc's help (a failed load) every two CPUs share a package.
-    public static func current() -> Topology {
+    /// - Parameter others: CPUs to know of besides those that this process may use.
+    public static func current(with others: [Int32] = []) -> Topology {
         let count = Int(fos_platform_allowed_cpus(nil, 0))
         var cpus = [Int32](repeating: 0, count: max(count, 0))
         _ = cpus.withUnsafeMutableBufferPointer { fos_platform_allowed_cpus($0.baseAddress, Int32($0.count)) }
+        if !others.isEmpty { cpus = Set(cpus + others).sorted() }
         var distances = [UInt32](repeating: 20, count: cpus.count * cpus.count)
         for i in cpus.indices { distances[i * cpus.count + i] = 0 }
         var topology: hwloc_topology_t?
@@ -42,12 +49,12 @@ public struct Topology: Sendable {
 
     private static func distance(_ topology: hwloc_topology_t, _ a: hwloc_obj_t, _ b: hwloc_obj_t) -> UInt32 {
         var object: hwloc_obj_t? = hwloc_get_common_ancestor_obj(topology, a, b)
-        var found: UInt32 = 40
+        var found = farthest
         while let ancestor = object {
             // The smallest thing both are in decides; a cache of any level that they share counts as shared cache.
             switch ancestor.pointee.type {
             case HWLOC_OBJ_CORE, HWLOC_OBJ_PU: return 0
-            case HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L5CACHE: return 10
+            case HWLOC_OBJ_L1CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L5CACHE: return sharedCache
             case HWLOC_OBJ_PACKAGE: found = 20
             default: break
             }

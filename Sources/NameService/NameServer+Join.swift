@@ -51,6 +51,10 @@ struct Yielded: BitwiseCopyable {
 extension NameServer {
     /// Whether it has taken its place.
     public var isServing: Bool { joining == nil && untold == nil && copying == nil && joiner == nil }
+    /// Whether it is on its way back.
+    public var isRejoining: Bool { joining != nil }
+    /// Whether, as far as this server has to do with it, every name is at two servers although some are dead.
+    public func hasMadeCopies(without dead: [Int]) -> Bool { joining != nil || copying == nil && dead.allSatisfy { !membership.isAlive($0) } }
 
     mutating func tick<K: Kernel>(_ kernel: K) {
         if joining != nil, joining?.awaited == 0, joining?.isAskingToYield == false { startJoining(kernel) }

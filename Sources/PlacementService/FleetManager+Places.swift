@@ -1,9 +1,10 @@
 // Which of the free places new servers of a growing fleet get: by distance to the traffic that they will take over.
 //
 // Role: a problem for the placement solver. A new server gets an equal part of the slots of each server that there is, and with
-// them that part of its requests; so it will talk to whom that one talks to, and until all tables agree requests come to it
-// through that one. A server therefore pulls as strongly as it is asked. New servers pull each other too, a little: what is renamed,
-// linked or made goes between them.
+// them that part of its requests; so it will be asked by the programs that ask that one. The CPUs where they run are fixed points
+// of the problem, and pull as strongly as they ask (`ProgramTraffic`). Requests of which nobody says where they come from pull to the
+// server that they came to. Until all tables agree requests come through the old servers, and what is renamed, linked or made
+// goes between all of them: so servers pull a little too.
 // Invariants: space before distance: a core that has a server already is taken when no empty one is free; servers that there are stay.
 
 import CFosWire
@@ -36,20 +37,35 @@ extension FleetManager {
 
     /// Cores for so many new servers, one each.
     private func place(_ number: Int, among cores: Set<Int>, near old: [Int]) -> [Int] {
-        var traffic = Traffic(parties: old.count + number)
-        let total = old.reduce(UInt64(0)) { $0 &+ servers[$1].traffic }
-        for new in 0..<number {
-            for (party, index) in old.enumerated() {
-                // Before anything is known all are alike.
-                traffic.add(old.count + new, party, messages: total == 0 ? 16 : servers[index].traffic &* 16 + 1)
-            }
-            for other in 0..<new { traffic.add(old.count + new, old.count + other, messages: max(total / UInt64(old.count + number), 1)) }
-        }
+        let asking = (0..<programs.cpus).filter { cpu in old.contains { programs.weight($0, cpu: cpu) > 0 } }
+        let first = old.count + asking.count  // of the new ones
         var room = Array(repeating: 0, count: matrix.cores)
-        for index in old { room[servers[index].mailbox.core] += 1 }
+        let places = old.map { servers[$0].mailbox.core } + asking.map { programs.row(of: $0) }
+        for row in places { room[row] += 1 }
         for core in cores { room[core] += 1 }
-        let fixed = old.map { Optional(servers[$0].mailbox.core) } + Array(repeating: nil, count: number)
+        let fixed = places.map(Optional.some) + Array(repeating: nil, count: number)
+        let traffic = traffic(of: number, near: old, asking)
         let problem = PlacementProblem(traffic: traffic, distances: matrix.view, room: room, fixed: fixed) { cores.contains($1) }
-        return Placement(problem).map { Array($0.cores[old.count...]) } ?? Array(cores.sorted().prefix(number))
+        return Placement(problem).map { Array($0.cores[first...]) } ?? Array(cores.sorted().prefix(number))
+    }
+
+    /// What so many new servers will exchange with the old ones, with programs on the CPUs that ask, and with each other.
+    /// Parties are numbered in that order.
+    private func traffic(of number: Int, near old: [Int], _ asking: [Int]) -> Traffic {
+        let first = old.count + asking.count
+        var traffic = Traffic(parties: first + number)
+        let asked = old.map { server in (0..<programs.cpus).reduce(programs.unsaid(of: server)) { $0 + programs.weight(server, cpu: $1) } }
+        let total = asked.reduce(0, +)
+        for new in first..<first + number {
+            for (party, server) in old.enumerated() {
+                // Before anything is known all are alike.
+                traffic.add(new, party, messages: total == 0 ? 16 : programs.unsaid(of: server) * 16 + asked[party] + 1)
+            }
+            for (party, cpu) in asking.enumerated() {
+                traffic.add(new, old.count + party, messages: old.reduce(0) { $0 + programs.weight($1, cpu: cpu) } * 16)
+            }
+            for other in first..<new { traffic.add(new, other, messages: max(total / UInt64(old.count + number), 1)) }
+        }
+        return traffic
     }
 }

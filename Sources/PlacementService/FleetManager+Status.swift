@@ -45,6 +45,10 @@ extension FleetManager {
         status.slots = server.report.slots
         status.orders = server.report.orders
         status.requests = server.report.requests
+        if let most = programs.busiest(of: index) {
+            status.cpu = UInt16(clamping: most.cpu + 1)
+            status.cpu_percent = UInt16(clamping: most.percent)
+        }
         status.delay_mean = server.delayMean
         status.delay_max = server.delayMax
         status.inodes = server.report.inodes

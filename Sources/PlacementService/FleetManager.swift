@@ -20,8 +20,6 @@ struct ManagedServer: BitwiseCopyable {
     /// The counts of `report` at the beginning of the interval.
     var samplesBefore: UInt64 = 0
     var delayBefore: UInt64 = 0
-    /// Requests that it was measured with over the last interval that had any: what it gives a new server a part of.
-    var traffic: UInt64 = 0
     /// Over the last interval, ns.
     var delayMean: UInt64 = 0
     var delayMax: UInt64 = 0
@@ -38,6 +36,7 @@ public struct FleetManager: Server, ~Copyable {
     let orders: UnsafeMutablePointer<UInt32>
     var ordersLeft = 0
     let matrix: DistanceMatrix
+    var programs: ProgramTraffic
     var policy: FleetPolicy
     let minimum: Int
     /// Most that the policy may choose: more servers than cores do not make a fleet faster.
@@ -58,11 +57,12 @@ public struct FleetManager: Server, ~Copyable {
     ///   - places: mailboxes of all file servers that may serve, in order of member index.
     ///   - serving: how many of them serve from the start.
     ///   - minimum, automaticMaximum: bounds of what the policy chooses; `places` bounds what an administrator can.
-    ///   - distances: between cores, for the choice of places.
+    ///   - distances: between cores, for the choice of places; and between them and the CPUs that programs run on.
+    ///   - cpus: rows of `distances` that are CPUs, in the order of their numbers; empty: programs are not taken into account.
     ///   - interval: between two looks at the fleet, ns.
     public init(
-        places: [MailboxAddress], serving: Int, minimum: Int, automaticMaximum: Int, distances: DistanceMatrix, policy: FleetPolicy = FleetPolicy(),
-        interval: UInt64 = 100_000_000
+        places: [MailboxAddress], serving: Int, minimum: Int, automaticMaximum: Int, distances: DistanceMatrix, cpus: Range<Int> = 0..<0,
+        policy: FleetPolicy = FleetPolicy(), interval: UInt64 = 100_000_000
     ) {
         precondition(!places.isEmpty && places.count <= Int(FOS_FLEET_MEMBERS_MAX), "a managed fleet has 1 to 256 places")
         precondition((1...places.count).contains(serving) && (1...serving).contains(minimum), "a fleet begins within its bounds")
@@ -74,7 +74,9 @@ public struct FleetManager: Server, ~Copyable {
         }
         orders = .allocate(capacity: count * count)
         orders.initialize(repeating: 0, count: count * count)
+        precondition(cpus.upperBound <= distances.cores, "every CPU has its distances")
         matrix = distances
+        programs = ProgramTraffic(servers: places.count, cpus: cpus)
         self.minimum = minimum
         self.automaticMaximum = min(max(automaticMaximum, serving), count)
         self.policy = policy
@@ -135,6 +137,7 @@ public struct FleetManager: Server, ~Copyable {
         else { return }
         servers[Int(report.member)].report = report
         servers[Int(report.member)].longest = max(servers[Int(report.member)].longest, report.delay_max)
+        programs.note(report)
         hasReports = true
         if change.isUnderWay { conclude(kernel) }
         kernel.tickAgain()
@@ -163,7 +166,7 @@ public struct FleetManager: Server, ~Copyable {
             servers[index].samplesBefore = report.samples
             servers[index].delayBefore = report.delay_sum
             if hasReports {
-                servers[index].traffic = more
+                programs.noteMeasured(more, by: index)
                 servers[index].delayMean = more > 0 ? delay / more : 0
                 servers[index].delayMax = servers[index].longest
                 servers[index].longest = 0
@@ -171,6 +174,7 @@ public struct FleetManager: Server, ~Copyable {
             samples &+= more
             delays &+= delay
         }
+        if hasReports { programs.endInterval() }
         quietIntervals = hasReports ? 0 : quietIntervals + 1
         hasReports = false
         guard wanted == 0 else { return }
@@ -288,7 +292,10 @@ public struct FleetManager: Server, ~Copyable {
             if servers[index].state == FOS_FLEET_LEAVING.rawValue, report.slots > 0 { return }
             if change.hasJoined(index), report.slots == 0 { return }
         }
-        for index in 0..<count where servers[index].state == FOS_FLEET_LEAVING.rawValue { servers[index].state = FOS_FLEET_ABSENT.rawValue }
+        for index in 0..<count where servers[index].state == FOS_FLEET_LEAVING.rawValue {
+            servers[index].state = FOS_FLEET_ABSENT.rawValue
+            programs.forget(index)
+        }
         change.end(kernel.monotonic, servers: servers, count: count)
     }
 }

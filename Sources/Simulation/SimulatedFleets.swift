@@ -88,7 +88,7 @@ public final class SimulatedFleets {
         ManagerMember(
             FleetManager(
                 places: files, serving: plan.serving, minimum: plan.serving, automaticMaximum: files.count, distances: distances,
-                policy: plan.policy, interval: UInt64(plan.intervalNanoseconds)),
+                cpus: 0..<host.topology.cores, policy: plan.policy, interval: UInt64(plan.intervalNanoseconds)),
             serving: plan.serving)
     }
     /// Changes of the file fleet's size that are over.

@@ -201,6 +201,7 @@ public final class SimThread {
         envelope.client_generation = client.generation
         envelope.channel = channel
         envelope.sequence = sequence
+        envelope.cpu = UInt16(exactly: client.core + 1) ?? 0
         (envelope.uid, envelope.gid, envelope.pid) = (client.uid, client.gid, client.pid)
         let message = Request(letter: source).message
         if UInt32(client.rights) & FOS_RIGHT_ACT_AS.rawValue != 0 {

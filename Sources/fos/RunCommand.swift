@@ -1,8 +1,10 @@
 // `fos run`: runs a command under the preload shim. `fos shim-path`: prints where the shim is.
 
 import ArgumentParser
+import CPlatform
 import FosCommand
 import Glibc
+import Instance
 
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -19,10 +21,15 @@ struct RunCommand: ParsableCommand {
               fos run -- make -j4
               fos run --stats -- git status
               fos run --memory -- python3 model.py
+              fos run --near --mount ~/scratch -- ./solver
 
             With --memory, large private memory (mmap, the heap) comes from pages that the memory fleet has zeroed ahead, \
             so programs that touch much new memory fault less. It is taken when it is asked for, not when it is touched: \
             leave it off for programs that reserve much and use little.
+
+            With --near, COMMAND and what it starts run only on CPUs near the servers of the mount: those that share a cache with \
+            a core of fos, or else a package, and that fos does not use itself. Programs see fewer CPUs then (nproc), and on a machine where \
+            all CPUs are equally far it only keeps them off the cores of fos.
 
             FOS_VERBOSE=1 in the environment says why a program runs without the shim.
 
@@ -37,6 +44,9 @@ struct RunCommand: ParsableCommand {
         name: .long, defaultAsFlag: "1M", parsing: .next,
         help: ArgumentHelp("Serve private anonymous memory, in pieces of SIZE and more, from the memory fleet of a mount.", valueName: "size"))
     var memory: String? = nil
+
+    @Flag(name: .long, help: "Run on CPUs near the servers of the mount (that of --mount, of the working directory, or the only one).")
+    var near = false
 
     @Flag(name: .long, help: "After the end, print what was answered by messages, what by the kernel and why, to standard error.")
     var stats = false
@@ -56,6 +66,7 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         try preloadShim(for: command, mount: mount, strict: strict)
+        if near { try stayNear(mount) }
         if strict { setenv("FOS_STRICT", "1", 1) }
         if let memory { setenv("FOS_MEMORY", String(try memoryThreshold(memory)), 1) }
         if noCache { setenv("FOS_NO_CACHE", "1", 1) }

@@ -59,10 +59,11 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
     state->resend = 0;
     request->destination = destination;
     request->epoch = epoch;
-    request->status = 0;
+    int here = sched_getcpu();
+    request->status = here >= 0 ? here + 1 : 0;
     // On the server's own CPU a wake puts this thread aside at once, before it could say that it sleeps. The server must know
     // even so that somebody waits for its CPU, or it spins in the way for as long as it would for others.
-    int shares = shares_cpu(client, state);
+    int shares = here >= 0 && here == fos_board_cpu(client->board, core_of(destination));
     if (shares) state->shared++;
     say_parked(client, channel, shares ? 2 : 0);
     // A longer one is refused by the core, whatever its payload.

@@ -24,6 +24,8 @@ public struct FaultPlan: Sendable, Equatable {
     /// crash, coreLost: which fleet's server, or whose core.
     public enum Fleet: String, Sendable { case files, names }
     public var fleet = Fleet.files
+    /// crash of a name server: also while another one is on its way back, as soon as every name is at two servers again.
+    public var whileRejoining = false
     public init(kind: Kind) { self.kind = kind }
 }
 
@@ -219,6 +221,8 @@ extension FaultPlan {
             guard kind == .coreLost || kind == .crash else { throw ScenarioError("\"fleet\" belongs to crash and coreLost alone") }
             self.fleet = fleet
         }
+        whileRejoining = try reader.bool("whileRejoining") ?? false
+        guard !whileRejoining || (kind == .crash && fleet == .names) else { throw ScenarioError("\"whileRejoining\" belongs to crashes of name servers alone") }
         guard kind != .crash || fleet == .files || restart == .empty else { throw ScenarioError("a name server that crashes has no store, and comes back empty") }
         try reader.finish()
     }

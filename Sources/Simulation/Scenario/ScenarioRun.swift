@@ -294,7 +294,7 @@ public final class ScenarioRun {
             host.at(moment) { $0.stall(address, until: $0.time + length) }
         case .crash where fault.fleet == .names:
             let member = random.below(fleets.names.count)
-            host.at(moment) { [unowned self] host in crashName(member, after: length, triesLeft: 50, host) }
+            host.at(moment) { [unowned self] host in crashName(member, fault, triesLeft: 50, host) }
         case .crash:
             guard let member = victim() else { return }
             host.at(moment) { [unowned self] host in crash(member, fault.restart, after: length, host) }
@@ -360,13 +360,15 @@ public final class ScenarioRun {
         return fleets.names.count < 2 || cores.isEmpty ? nil : cores[random.below(cores.count)]
     }
 
-    /// A name server dies, and comes back with nothing. While another one is away, or its copies are being made, it would take names
-    /// along: then it dies later.
-    private func crashName(_ member: Int, after length: VirtualTime, triesLeft: Int, _ host: SimHost) {
+    /// A name server dies, and comes back with nothing. While copies are being made for want of another one it would take names
+    /// along: then it dies later; and, unless the fault says so, while another one is away or on its way back.
+    private func crashName(_ member: Int, _ fault: FaultPlan, triesLeft: Int, _ host: SimHost) {
         let address = fleets.names[member]
-        guard fleets.names.allSatisfy({ (host.server(at: $0) as? NameMember)?.server.isServing == true }) else {
+        let length = VirtualTime(fault.nanoseconds) * 1000
+        guard fault.whileRejoining ? mayLoseName(member) : fleets.names.allSatisfy({ nameServer($0)?.server.isServing == true }) else {
             guard triesLeft > 0 else { return }
-            return host.at(host.time + 5_000_000) { [unowned self] host in crashName(member, after: length, triesLeft: triesLeft - 1, host) }
+            let wait: VirtualTime = fault.whileRejoining ? 300_000 : 5_000_000
+            return host.at(host.time + wait) { [unowned self] host in crashName(member, fault, triesLeft: triesLeft - 1, host) }
         }
         world.deaths.append(host.time)
         host.crash(address)
@@ -374,6 +376,16 @@ public final class ScenarioRun {
             host.restart(address, NameMember(fleets.nameServer(member, isJoining: true)), restored: false)
             registerAgain(address, as: "/sys/name")
         }
+    }
+
+    private func nameServer(_ address: MailboxAddress) -> NameMember? { host.server(at: address) as? NameMember }
+    /// Whether every name is at two servers, so that a server may die, and still two are left that serve.
+    private func mayLoseName(_ victim: Int) -> Bool {
+        let servers = fleets.names.map(nameServer)
+        guard servers[victim] != nil else { return false }
+        let dead = servers.indices.filter { servers[$0] == nil }
+        let left = servers.indices.count { $0 != victim && servers[$0]?.server.isRejoining == false }
+        return left >= 2 && servers.allSatisfy { $0?.server.hasMadeCopies(without: dead) ?? true }
     }
 
     /// A microkernel registers a mailbox under its new epoch.

@@ -9,6 +9,7 @@
 #define FOS_FLEET_H
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <fos/limits.h>
 
@@ -29,6 +30,10 @@ struct fos_fleet_give {       // FLEET_GIVE
     uint32_t reserved;
 };
 
+struct fos_fleet_sender {
+    uint16_t cpu;
+    uint16_t requests;        // at most 65535
+};
 struct fos_fleet_report {     // FLEET_REPORT; counts since the server started, so that a lost report loses nothing
     uint32_t service, member;
     uint64_t requests;
@@ -41,6 +46,9 @@ struct fos_fleet_report {     // FLEET_REPORT; counts since the server started, 
     uint32_t orders;          // slots it is still to give
     uint64_t inodes, pages;
     uint64_t moved_slots, moved_inodes, moved_bytes;  // given away since it started
+    // From where programs sent it requests since the last report, among those that were measured: the CPUs with most of them, in
+    // no order; one with 0 requests ends the list. By the clients' own word.
+    struct fos_fleet_sender senders[FOS_FLEET_SENDERS];
 };
 
 struct fos_fleet_place {      // FLEET_START, FLEET_STOP
@@ -74,7 +82,9 @@ struct fos_fleet_member {
     uint32_t service, member;
     uint32_t core, mailbox;
     uint32_t state;           // enum fos_fleet_state
-    uint32_t slots, orders, reserved;
+    uint32_t slots, orders;
+    uint16_t cpu;             // 1 + the CPU from which programs have asked it most lately; 0: not known
+    uint16_t cpu_percent;     // of what programs asked it
     uint64_t requests;
     uint64_t delay_mean, delay_max;  // ns, over the last interval
     uint64_t inodes, pages;
@@ -91,6 +101,9 @@ static_assert(sizeof(struct fos_fleet_summary) == 80, "fleet layout");
 static_assert(sizeof(struct fos_fleet_member) == 72, "fleet layout");
 static_assert(sizeof(struct fos_fleet_members) == 72, "fleet layout");
 static_assert(sizeof(struct fos_fleet_give) == 16, "fleet layout");
-static_assert(sizeof(struct fos_fleet_report) == 104, "fleet layout");
+static_assert(sizeof(struct fos_fleet_sender) == 4, "fleet layout");
+static_assert(offsetof(struct fos_fleet_report, senders) == 104 && sizeof(struct fos_fleet_report) == 360, "fleet layout");
+static_assert(offsetof(struct fos_fleet_member, cpu) == 28 && offsetof(struct fos_fleet_member, requests) == 32, "fleet layout");
+static_assert(sizeof(struct fos_fleet_report) <= FOS_PAYLOAD_BYTES_MAX, "a report fits a message");
 
 #endif

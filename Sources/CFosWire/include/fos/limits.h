@@ -32,6 +32,8 @@ enum {
     FOS_CORES_MAX = 256,
     FOS_NOTICES = 256,       // slots of one core's notice ring to one client
     FOS_FLEET_MEMBERS_MAX = 256,
+    FOS_CPUS_MAX = 1024,     // CPUs of the machine that placement can tell apart
+    FOS_FLEET_SENDERS = 64,  // CPUs in one report of a server: the ones with most requests
     FOS_SLOTS = 4096,        // inode slots; the low bits of an inode number are its slot
     FOS_MAP_BYTES_MAX = 16777216,  // of a file that can be mapped: what a server copies in one turn
     FOS_INODE_EPOCH_BITS = 16,

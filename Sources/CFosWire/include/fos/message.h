@@ -23,7 +23,8 @@ struct fos_message {
     fos_mailbox destination;
     uint32_t epoch;        // the mailbox's epoch as the sender's name cache has it; another one is refused as stale.
                            // In a file server's reply: the epoch of reply.inode on the board (fos/file.h)
-    int32_t status;        // in a reply: 0, a negative errno, or a positive enum fos_transport_status
+    int32_t status;        // in a reply: 0, a negative errno, or a positive enum fos_transport_status. In a client's request:
+                           // 1 + the CPU it runs on, 0 if it does not say; a hint for placement, and 0 for the server
     uint32_t sequence;     // the channel's request number, repeated in the reply
     uint32_t bulk_offset;  // bytes from the start of the channel's bulk area
     uint32_t bulk_length;  // request: bytes offered or wanted; reply: bytes transferred
@@ -86,12 +87,14 @@ struct fos_envelope {
     uint32_t continuation;    // sending server's continuation, if FOS_SENDER_SERVER
     uint32_t uid, gid, pid;   // acting credentials, already decided
     uint32_t client_generation;  // a reused client index never takes another client's reply
-    uint32_t hops;            // forwards so far
+    uint16_t hops;            // forwards so far
+    uint16_t cpu;             // 1 + the CPU (simulated: the core) on which the client was when it sent this, by its own word; 0: not known
     uint32_t reserved1;
     uint64_t reserved2;       // the host's own. The live microkernel: 1 for a client's request that is timed
     uint64_t arrived;         // monotonic ns when the microkernel took it in
 };
 static_assert(sizeof(struct fos_envelope) == 64, "an envelope is one cache line");
+static_assert(offsetof(struct fos_envelope, hops) == 40 && offsetof(struct fos_envelope, cpu) == 42, "envelope layout");
 
 // A mailbox slot: envelope and message together, 1 KiB.
 struct fos_letter {
