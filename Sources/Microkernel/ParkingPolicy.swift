@@ -2,8 +2,7 @@
 //
 // Design, section 3: a wake across CPUs costs 16 to 28 us to the sleeper and 6 us to the sender, so sleeping pays only
 // if no work comes for longer than that. The budget adapts: work that comes soon after parking (the sleep was a
-// mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. What is soon is a multiple of a wake, since
-// the CPU that a spinning core takes is nobody else's, and the wait is a program's. When the spinning thread finds that it
+// mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. When the spinning thread finds that it
 // was itself put aside by the scheduler, somebody else wants this CPU, and it parks at once. So it does when more threads
 // want to run than there are CPUs: one of them waits, perhaps for this one, and on a busy CPU a wake is cheap.
 
@@ -12,9 +11,9 @@ import CPlatform
 @usableFromInline struct ParkingPolicy: BitwiseCopyable {
     static var budgetStart: UInt64 { 40_000 }
     static var budgetLeast: UInt64 { 15_000 }
-    static var budgetMost: UInt64 { 1_500_000 }
+    static var budgetMost: UInt64 { 200_000 }
     /// A sleep shorter than this was not worth it.
-    static var soon: UInt64 { 1_000_000 }
+    static var soon: UInt64 { 150_000 }
     /// Two looks at the clock while spinning that lie further apart than this: the thread was preempted.
     static var preempted: UInt64 { 300_000 }
     /// A core with nothing to do looks around once in so long, in ns, in case news was lost with a dying client.
