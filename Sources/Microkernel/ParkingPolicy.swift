@@ -70,11 +70,12 @@ import CPlatform
         return handOff
     }
 
-    /// A look at how many threads want to run (-1: not known). True: they were too many at the looks before, too. Once that is
-    /// so, a single look is enough to say that it still is.
+    /// A look at how many threads want to run (-1: not known). True: they were too many at the looks before, too.
     mutating func isCrowded(_ runnable: Int32) -> Bool {
-        crowdedLooks = runnable > cpus ? min(crowdedLooks + 1, Self.crowdLooksNeeded) : 0
-        return crowdedLooks == Self.crowdLooksNeeded
+        crowdedLooks = runnable > cpus ? crowdedLooks + 1 : 0
+        guard crowdedLooks >= Self.crowdLooksNeeded else { return false }
+        crowdedLooks = 0
+        return true
     }
 
     /// After a sleep that lasted `slept` ns.

@@ -144,7 +144,7 @@ static void publish_and_look(struct fos_client *client, int channel, fos_mailbox
     publish(client, channel, destination, epoch);
     if (state->loud > 0) {
         state->loud--;
-    } else if (client->spin_ns != 0 && !shares_cpu(client, state)) {
+    } else if (client->spin_ns != 0 && state->parked == 0) {
         for (int look = 0; look < FOS_EAGER_LOOKS + FOS_QUIET_LOOKS; look++) {
             if (replied(client, channel)) return;
             if (look >= FOS_EAGER_LOOKS) fos_spin_pause();
