@@ -65,10 +65,12 @@ struct RunCommand: ParsableCommand {
     }
 
     func run() throws {
-        try preloadShim(for: command, mount: mount, strict: strict)
-        if near { try stayNear(mount) }
+        try prepareToRun {
+            try preloadShim(for: command, mount: mount, strict: strict)
+            if near { try stayNear(mount) }
+            if let memory { setenv("FOS_MEMORY", String(try memoryThreshold(memory)), 1) }
+        }
         if strict { setenv("FOS_STRICT", "1", 1) }
-        if let memory { setenv("FOS_MEMORY", String(try memoryThreshold(memory)), 1) }
         if noCache { setenv("FOS_NO_CACHE", "1", 1) }
         if stats { try runCounted() } else { throw startFailure(command, replaceProcess(with: command)) }
     }
@@ -88,6 +90,13 @@ struct RunCommand: ParsableCommand {
         let seconds = (ContinuousClock.now - start) / .seconds(1)
         writeError("\n" + tally.report(seconds: seconds).joined(separator: "\n") + "\n")
         throw ExitCode(status)
+    }
+}
+
+/// Does what comes before a command: whatever fails, it is fos that failed, and not the command.
+func prepareToRun(_ preparation: () throws -> Void) throws {
+    do { try preparation() } catch let failure as CommandFailure {
+        throw CommandFailure(failure.description, exitStatus: RunExit.failure)
     }
 }
 

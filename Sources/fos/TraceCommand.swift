@@ -35,7 +35,7 @@ struct TraceCommand: ParsableCommand {
     }
 
     func run() throws {
-        try preloadShim(for: command, mount: mount, strict: false)
+        try prepareToRun { try preloadShim(for: command, mount: mount, strict: false) }
         let trace = try CallTrace()
         setenv("FOS_TRACE", trace.path, 1)
         // Opened first: a name that cannot be written is said before the command runs.

@@ -184,7 +184,9 @@ SH
     run "$FOS" run
     [ "$status" = 1 ] && [ "${#lines[@]}" = 1 ]
     run "$FOS" run --mount /proc -- true
-    [ "$status" = 1 ] && [[ $output == "fos: run: /proc: not on a fos mount"* ]]
+    [ "$status" = 125 ] && [[ $output == "fos: run: /proc: not on a fos mount"* ]]
+    run "$FOS" run --memory=1 -- true
+    [ "$status" = 125 ] && [[ $output == "fos: run: --memory 1: less than a page"* ]]
     run "$FOS" run --mount "$MOUNT" --no-cache --strict -- sh -c 'echo "$FOS_MOUNT $FOS_NO_CACHE $FOS_STRICT"'
     [ "$status" = 0 ] && [ "$output" = "$MOUNT 1 1" ]
     run "$FOS" run --stats -- sh -c '/bin/true; /bin/true; kill -TERM $$'
