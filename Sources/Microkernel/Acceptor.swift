@@ -45,7 +45,6 @@ final class Acceptor: @unchecked Sendable {
     private struct Connection {
         var socket: Int32 = -1
         var pidfd: Int32 = -1
-        var retiring = false
     }
     static let pendingMax = 64
     private static let helloTime: UInt64 = 2_000_000_000
@@ -385,19 +384,21 @@ final class Acceptor: @unchecked Sendable {
 
     /// A client has gone: from now on its entry is dead to every core, and each is told.
     private func depart(_ index: Int) {
-        guard connections.indices.contains(index), connections[index].socket >= 0, !connections[index].retiring else { return }
+        guard connections.indices.contains(index), connections[index].socket >= 0 else { return }
         let entry = fabric.clients + index
         fos_store_release_u32(Fabric.liveWord(entry), 0)
         if fos_load_acquire_u32(fabric.kernelCacheClient) == UInt32(index + 1) { fos_store_release_u32(fabric.kernelCacheClient, 0) }
         fos_platform_close(connections[index].socket)
         fos_platform_close(connections[index].pidfd)
-        connections[index] = Connection(socket: -1, pidfd: -1, retiring: true)
+        connections[index] = Connection(socket: -1, pidfd: -1)
         retiring.append(UInt32(index))
         locked { listed[UInt32(index)] = nil }
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
         // A core that is about to sleep looks for news after it has said so: this one, or the late wake, reaches it.
-        if farewellsDue == nil { farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000 }
+        if farewellsDue == nil { putOffFarewells() }
     }
+
+    private func putOffFarewells() { farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000 }
 
     /// Takes back what the dead had, and wakes the cores that have slept through their departure.
     private func settleFarewells() {
@@ -405,7 +406,7 @@ final class Acceptor: @unchecked Sendable {
         reclaim()
         farewellsDue = nil
         guard !retiring.isEmpty else { return }
-        farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000
+        putOffFarewells()
         fos_fence()
         for core in 0..<fabric.coreCount { fabric.wake(core: core) }
     }
@@ -415,7 +416,6 @@ final class Acceptor: @unchecked Sendable {
         retiring.removeAll { index in
             let entry = fabric.clients + Int(index)
             guard fos_load_acquire_u32(Fabric.farewellWord(entry)) == UInt32(fabric.coreCount) else { return false }
-            connections[Int(index)].retiring = false
             dispose(entry)
             free.insert(index, at: 0)
             return true

@@ -106,20 +106,26 @@ extension CoreKernel {
         return worked
     }
 
-    /// The first server from `server` on that has letters, or -1. Letters of this core are noted as they come, so that no
-    /// mailbox is looked at in vain; only other cores' have to be looked for.
+    /// The first server from `server` on that has letters, or -1.
     @usableFromInline func nextWithLetters(from server: Int) -> Int {
+        let mailbox = nextWithLetters(from: server + 1, below: state.pointee.mailboxCount)
+        return mailbox < 0 ? -1 : mailbox - 1
+    }
+
+    /// The first of a range of mailboxes that has letters, or -1. Letters of this core are noted as they come, so that no
+    /// mailbox is looked at in vain; only other cores' have to be looked for.
+    @inline(__always) private func nextWithLetters(from mailbox: Int, below end: Int) -> Int {
         let core = state
-        let noted = core.pointee.localLetters >> UInt64(server + 1)
-        var next = noted == 0 ? serverCount : server + noted.trailingZeroBitCount
-        if core.pointee.fabric.coreCount > 1, next > server {
-            for other in server..<min(next, serverCount) where core.pointee.mailboxes[other + 1].hasRemoteWork {
+        let noted = core.pointee.localLetters >> UInt64(mailbox)
+        var next = noted == 0 ? end : min(mailbox + noted.trailingZeroBitCount, end)
+        if core.pointee.fabric.coreCount > 1, mailbox < next {
+            for other in mailbox..<next where core.pointee.mailboxes[other].hasRemoteWork {
                 next = other
                 break
             }
         }
-        guard next < serverCount else { return -1 }
-        core.pointee.localLetters &= ~(2 << UInt64(next))
+        guard next < end else { return -1 }
+        core.pointee.localLetters &= ~(1 << UInt64(next))
         core.pointee.touchClock()
         return next
     }
@@ -253,10 +259,7 @@ extension CoreKernel {
     /// The microkernel's own mailbox: answers to what it asked, and news of the privilege fleet.
     @usableFromInline func serveMicrokernel() -> Bool {
         let core = state
-        guard core.pointee.localLetters & 1 != 0 || core.pointee.fabric.coreCount > 1 && core.pointee.mailboxes[0].hasRemoteWork
-        else { return false }
-        core.pointee.localLetters &= ~1
-        core.pointee.touchClock()
+        guard nextWithLetters(from: 0, below: 1) == 0 else { return false }
         core.pointee.running.pointee = 0
         for _ in 0..<Self.batch {
             if let slot = core.pointee.mailboxes[0].takeResponse() {

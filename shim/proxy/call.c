@@ -35,10 +35,13 @@ static void ring(struct fos_client *client, int channel) {
     }
 }
 
-// True if the reply must come from a server on the CPU that this thread runs on.
+// True if the reply must come from a server on this CPU.
+static int is_servers_cpu(const struct fos_client *client, const struct fos_channel_state *state, int cpu) {
+    return cpu >= 0 && cpu == fos_board_cpu(client->board, core_of(state->destination));
+}
+// The same of the CPU that this thread runs on.
 static int shares_cpu(const struct fos_client *client, const struct fos_channel_state *state) {
-    int32_t cpu = fos_board_cpu(client->board, core_of(state->destination));
-    return cpu >= 0 && sched_getcpu() == cpu;
+    return is_servers_cpu(client, state, sched_getcpu());
 }
 
 // Says whether this thread sleeps. The core reads the word after each reply, so it is written only when it changes.
@@ -63,7 +66,7 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
     request->status = here >= 0 ? here + 1 : 0;
     // On the server's own CPU a wake puts this thread aside at once, before it could say that it sleeps. The server must know
     // even so that somebody waits for its CPU, or it spins in the way for as long as it would for others.
-    int shares = here >= 0 && here == fos_board_cpu(client->board, core_of(destination));
+    int shares = is_servers_cpu(client, state, here);
     if (shares) state->shared++;
     say_parked(client, channel, shares ? 2 : 0);
     // A longer one is refused by the core, whatever its payload.

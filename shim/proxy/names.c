@@ -156,7 +156,7 @@ static int lookup_keeping_request(struct fos_client *client, int channel, const 
     _Alignas(struct fos_message) uint8_t saved[FOS_MESSAGE_BYTES];
     fos_note_sent(client, channel);
     struct fos_call_times times = client->state[channel].times;
-    struct fos_message *request = &client->state[channel].request;
+    struct fos_message *request = fos_draft(client, channel);
     memcpy(saved, request, sizeof saved);
     int count = fos_lookup(client, channel, name, members, room, refresh);
     memcpy(request, saved, sizeof saved);
