@@ -71,7 +71,7 @@ PY
     for size in 0 100 x 1Q; do
         run "$FOS" run --memory="$size" -- true
         echo "$output"
-        [ "$status" = 1 ] && [ "$(wc -l <<< "$output")" = 1 ]
+        [ "$status" = 125 ] && [ "$(wc -l <<< "$output")" = 1 ]
     done
 }
 
