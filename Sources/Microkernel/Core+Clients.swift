@@ -141,7 +141,7 @@ extension Core {
     /// Takes one channel's request, if there is a new one. The record is read before the client's number. In the other order
     /// a core that is held up between the two could take the request of today under the number of one that another core has
     /// answered meanwhile, and nobody would ever answer it under its own. Only a later number is news.
-    private mutating func takeRequest(
+    @inline(__always) private mutating func takeRequest(
         _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
     ) -> Bool {
         let shared = entry.pointee.channel! + Int(channel)
@@ -156,6 +156,8 @@ extension Core {
         guard destination.core == index,
             begin(record, before, sequence)
         else { return false }
+        // Asked for now, the reply's line is there when the server is done: a client that has just posted does not look yet.
+        fos_prefetch_to_write(fos_channel_reply(shared))
         watch(word, sequence, client: client, generation: generation, channel: channel)
         deliver(
             entry, client: client, generation: generation, channel: channel, sequence: sequence, shared: shared,
@@ -164,7 +166,7 @@ extension Core {
     }
 
     /// Keeps an eye on a channel that is in use.
-    private mutating func watch(
+    @inline(__always) private mutating func watch(
         _ word: UnsafeMutablePointer<UInt32>, _ sequence: UInt32, client: UInt32, generation: UInt32, channel: UInt32
     ) {
         for position in 0..<watchedCount where watched[position].word == word {
@@ -209,7 +211,7 @@ extension Core {
     }
 
     /// Notes a request as in flight. False if another core was rung for the same channel and was first.
-    private func begin(_ record: UnsafeMutablePointer<UInt64>, _ before: UInt64, _ sequence: UInt32) -> Bool {
+    @inline(__always) private func begin(_ record: UnsafeMutablePointer<UInt64>, _ before: UInt64, _ sequence: UInt32) -> Bool {
         let flying = 1 << 32 | UInt64(sequence)
         if fabric.coreCount == 1 {
             fos_store_relaxed_u64(record, flying)
@@ -220,7 +222,7 @@ extension Core {
 
     /// Copies a request out of its channel, decides who is acting, and delivers or refuses it. The copy is made right
     /// into the mailbox slot of the destination that the client named a moment ago; what is then checked is the copy.
-    private mutating func deliver(
+    @inline(__always) private mutating func deliver(
         _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32, sequence: UInt32,
         shared: UnsafeMutablePointer<fos_channel>, mailbox: Int
     ) {
@@ -284,7 +286,7 @@ extension Core {
     }
 
     /// Operations that only servers and microkernels exchange.
-    static func clientsMaySend(_ operation: UInt16) -> Bool {
+    @inline(__always) static func clientsMaySend(_ operation: UInt16) -> Bool {
         switch UInt32(operation) {
         case FOS_OP_PEER_FIRST.rawValue...FOS_OP_PEER_LAST.rawValue,
             FOS_OP_NAME_SHARD_PIECE.rawValue...FOS_OP_NAME_SHARD_LAST.rawValue,
@@ -317,7 +319,7 @@ extension Core {
 
     /// Puts a reply into its reserved slot and wakes the client if it sleeps. Dropped if the client is gone or the
     /// request was answered before.
-    mutating func replyToClient(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
+    @inline(__always) mutating func replyToClient(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
         let client = envelope.pointee.client
         guard fabric.isLive(client: client, generation: envelope.pointee.client_generation) else { return }
         let entry = fabric.clients + Int(client)

@@ -184,7 +184,7 @@ extension Core {
     }
 
     /// Records into a mailbox's trace ring.
-    func trace(
+    @inline(__always) func trace(
         mailbox: Int, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32
     ) {
         let ring = mailboxes + mailbox

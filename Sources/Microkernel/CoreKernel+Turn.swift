@@ -6,6 +6,16 @@ import CPlatform
 import Glibc
 import Messaging
 
+/// What becomes of a request.
+private enum Handling {
+    /// Its server gets it.
+    case serve
+    /// The microkernel has answered or dropped it.
+    case done
+    /// It is answered with the server's counters.
+    case statistics
+}
+
 extension CoreKernel {
     @usableFromInline var serverCount: Int { state.pointee.mailboxCount - 1 }
 
@@ -107,7 +117,7 @@ extension CoreKernel {
     }
 
     /// The first server from `server` on that has letters, or -1.
-    @usableFromInline func nextWithLetters(from server: Int) -> Int {
+    @inline(__always) @usableFromInline func nextWithLetters(from server: Int) -> Int {
         let mailbox = nextWithLetters(from: server + 1, below: state.pointee.mailboxCount)
         return mailbox < 0 ? -1 : mailbox - 1
     }
@@ -137,18 +147,31 @@ extension CoreKernel {
         if state.pointee.mailboxes[mailbox].hasWork { state.pointee.localLetters |= 1 << UInt64(mailbox) }
     }
 
-    /// The response slot to continue next, or -1.
-    @usableFromInline func takeResponse(_ server: Int) -> Int {
+    /// What a server has to do next: responses before requests (paper, figure 6).
+    @usableFromInline func next(of server: Int) -> Next {
         let core = state
-        guard let slot = core.pointee.mailboxes[server + 1].takeResponse() else { return -1 }
+        let mailbox = core.pointee.mailboxes + (server + 1)
         core.pointee.running.pointee = UInt32(server + 1)
-        let letter = core.pointee.mailboxes[server + 1].port.responses + slot
+        if let slot = mailbox.pointee.takeResponse() {
+            traceResponse(mailbox: server + 1, mailbox.pointee.port.responses + slot)
+            return .resume(slot)
+        }
+        guard let taken = mailbox.pointee.takeRequest() else { return .rest }
+        switch begin(server, taken) {
+        case .serve: return .receive(taken)
+        case .statistics: return .describe(taken)
+        case .done:
+            release(server, taken)
+            return .done
+        }
+    }
+
+    private func traceResponse(mailbox: Int, _ letter: UnsafeMutablePointer<fos_letter>) {
         let message = fos_letter_message(letter)!
-        core.pointee.trace(
-            mailbox: server + 1, kind: TraceKind.response, operation: message.pointee.operation, status: message.pointee.status,
-            inode: message.pointee.inode, client: fos_letter_envelope(letter).pointee.client,
-            detail: fos_letter_envelope(letter).pointee.continuation)
-        return slot
+        let envelope = fos_letter_envelope(letter)!
+        state.pointee.trace(
+            mailbox: mailbox, kind: TraceKind.response, operation: message.pointee.operation, status: message.pointee.status,
+            inode: message.pointee.inode, client: envelope.pointee.client, detail: envelope.pointee.continuation)
     }
 
     @usableFromInline func response(_ server: Int, _ slot: Int) -> Response {
@@ -159,20 +182,17 @@ extension CoreKernel {
         state.pointee.mailboxes[server + 1].releaseResponse(slot)
     }
 
-    @usableFromInline func takeRequest(_ server: Int) -> TakenRequest? { state.pointee.mailboxes[server + 1].takeRequest() }
-
     @usableFromInline func release(_ server: Int, _ taken: TakenRequest) {
         state.pointee.mailboxes[server + 1].release(taken)
         if !taken.remote { state.pointee.localQueued &-= 1 }
     }
 
     /// Counts and traces a request, drops a dead client's, and answers what every mailbox answers alike.
-    @usableFromInline func begin(_ server: Int, _ taken: TakenRequest) -> Handling {
+    @inline(__always) private func begin(_ server: Int, _ taken: TakenRequest) -> Handling {
         let core = state
         let mailbox = server + 1
         let envelope = fos_letter_envelope(taken.letter)!
         let message = fos_letter_message(taken.letter)!
-        core.pointee.running.pointee = UInt32(mailbox)
         if envelope.pointee.sender_kind == UInt8(FOS_SENDER_CLIENT.rawValue) {
             guard core.pointee.fabric.isLive(client: envelope.pointee.client, generation: envelope.pointee.client_generation) else {
                 return .done
@@ -336,11 +356,17 @@ extension CoreKernel {
         // Read now, when nobody waits for it: what comes in this spin has come less than a microsecond later.
         core.pointee.clock = core.pointee.fastClock.now()
         core.pointee.clockIsFresh = true
-        for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 64 : 8) {
+        for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 256 : 8) {
             let posted = core.pointee.watchedPost()
-            if posted >= 0 { return core.pointee.collectWatched(from: posted) > 0 ? .letters : .nothing }
+            if posted >= 0 {
+                // None if it was refused, or has to wait for the privilege fleet.
+                guard core.pointee.collectWatched(from: posted) > 0, core.pointee.localLetters != 0 else { return .nothing }
+                return .letters(for: nextWithLetters(from: 0))
+            }
             if othersSend {
-                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork { return .letters }
+                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork {
+                    return .letters(for: mailbox - 1)
+                }
             }
             if !isEager { fos_spin_pause() }
         }

@@ -20,7 +20,7 @@ import CPlatform
     static var sleepMost: UInt64 { 5_000_000_000 }
     /// Idle turns spun without a pause.
     static var eagerTurns: UInt32 { 4 }
-    /// Idle turns between two looks at the clock; each spins for about a quarter of a microsecond.
+    /// Idle turns between two looks at the clock; each spins for a quarter to half a microsecond.
     static var turnsALook: UInt32 { 4 }
 
     /// Nanoseconds of spinning before the first look whether somebody waits for a CPU, and between two looks.

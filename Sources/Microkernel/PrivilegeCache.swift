@@ -112,7 +112,7 @@ enum Admission {
 
 extension Core {
     /// Whether a client may send to a mailbox of this core, as far as is known.
-    mutating func admission(of client: UInt32, to mailbox: Int, _ entry: UnsafeMutablePointer<ClientEntry>) -> Admission {
+    @inline(__always) mutating func admission(of client: UInt32, to mailbox: Int, _ entry: UnsafeMutablePointer<ClientEntry>) -> Admission {
         guard fabric.privilegeServerCount > 0 else { return .allowed }
         let view = views + Int(client)
         let bit: UInt64 = 1 << UInt64(mailbox)

@@ -8,20 +8,24 @@
 import CFosWire
 public import Messaging
 
-/// What the run loop does with a request.
-@usableFromInline enum Handling: UInt8 {
-    /// Hand it to the server.
-    case serve
-    /// The microkernel has answered or dropped it.
+/// What a server has to do next.
+@usableFromInline enum Next {
+    /// Go on with what awaited the response in this slot.
+    case resume(Int)
+    /// Take a request.
+    case receive(TakenRequest)
+    /// Say its counters to who asked for them.
+    case describe(TakenRequest)
+    /// Nothing: the microkernel has answered or dropped its request.
     case done
-    /// Answer with the server's counters.
-    case statistics
+    /// Nothing: its mailbox is empty.
+    case rest
 }
 
 /// What a spin ends with.
-@usableFromInline enum Spin: UInt8 {
-    /// There are letters.
-    case letters
+@usableFromInline enum Spin {
+    /// There are letters, and this server, or the microkernel (-1), has some.
+    case letters(for: Int)
     /// There is nothing for the servers, as far as was looked.
     case nothing
     /// Nothing, and the core has spun long enough: it should park.
@@ -50,8 +54,9 @@ extension CoreKernel {
                 if tickIsDue() { tick(group) }
             } else {
                 switch spin() {
-                case .letters:
+                case .letters(let server):
                     // At once: what else a turn looks after can wait, and a client cannot.
+                    if server >= 0 { serve(server, group) }
                     _ = serveLetters(group)
                     if tickIsDue() { tick(group) }
                 case .nothing: break
@@ -77,22 +82,21 @@ extension CoreKernel {
 
     @inlinable func serve<Group: ServerGroup & ~Copyable>(_ server: Int, _ group: UnsafeMutablePointer<Group>) {
         for _ in 0..<Self.batch {
-            let slot = takeResponse(server)
-            if slot >= 0 {
+            switch next(of: server) {
+            case .receive(let taken):
+                group.pointee.receive(server: server, Request(letter: taken.letter), self)
+                release(server, taken)
+            case .resume(let slot):
                 group.pointee.resume(server: server, response(server, slot), self)
                 releaseResponse(server, slot)
-                continue
-            }
-            guard let taken = takeRequest(server) else { return }
-            switch begin(server, taken) {
-            case .serve: group.pointee.receive(server: server, Request(letter: taken.letter), self)
-            case .done: break
-            case .statistics:
+            case .describe(let taken):
                 var statistics = statistics(of: server)
                 group.pointee.describe(server: server, &statistics)
                 reply(taken, statistics)
+                release(server, taken)
+            case .done: break
+            case .rest: return
             }
-            release(server, taken)
         }
         leave(server)
     }

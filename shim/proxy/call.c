@@ -139,6 +139,20 @@ int fos_post_owner(struct fos_client *client, int channel) {
     return result;
 }
 
+// Waits until the reply is likely there. Each look before fetches the reply's line from the core that is about to write it, and
+// the core has to fetch it back.
+static void wait_before_looking(const struct fos_channel_state *state) {
+    for (int pauses = (FOS_PATIENCE_START + state->patience) / 16; pauses > 0; pauses--) fos_spin_pause();
+}
+
+// A reply has come at a look. To look too early costs more than to look too late, so the time settles where seven replies
+// in eight are there at the first look. Those that take much longer say nothing.
+static void learn_patience(struct fos_channel_state *state, int look) {
+    int patience = FOS_PATIENCE_START + state->patience;
+    if (look == 0 && patience > 0) state->patience--;
+    else if (look > 0 && look < FOS_EAGER_LOOKS && patience < FOS_PATIENCE_MOST) state->patience += FOS_PATIENCE_STEP;
+}
+
 // Posts for a caller that waits for the reply at once. A core that watches the channel answers within a microsecond
 // without a bell, and the bell's cache line then stays where it is; so the client looks for that long before it rings.
 // A look in vain is not repeated for some calls.
@@ -148,8 +162,9 @@ static void publish_and_look(struct fos_client *client, int channel, fos_mailbox
     if (state->loud > 0) {
         state->loud--;
     } else if (client->spin_ns != 0 && state->parked == 0) {
+        wait_before_looking(state);
         for (int look = 0; look < FOS_EAGER_LOOKS + FOS_QUIET_LOOKS; look++) {
-            if (replied(client, channel)) return;
+            if (replied(client, channel)) return learn_patience(state, look);
             if (look >= FOS_EAGER_LOOKS) fos_spin_pause();
         }
         state->loud = FOS_LOUD_CALLS;

@@ -14,6 +14,9 @@ enum {
     FOS_SPIN_LEAST_NS = 2000,
     FOS_EAGER_LOOKS = 200,        // without a pause, which takes as long as a fifth of a round trip: about 0.3 us
     FOS_QUIET_LOOKS = 24,         // then, before the first bell of a call: about a microsecond in all
+    FOS_PATIENCE_START = 48,      // how long a channel waits at first until it looks for a reply, in 16ths of a pause
+    FOS_PATIENCE_MOST = 128,
+    FOS_PATIENCE_STEP = 7,        // what is added for a reply that was not there at the first look, to 1 that is taken off
     FOS_LOUD_CALLS = 15,          // calls that ring at once after a look in vain
     FOS_CHECK_NS = 50000000,      // a parked client looks this often whether the instance still lives
     FOS_LOOKUP_MEMBERS_MAX = 32,  // in one reply of NAME_LOOKUP
@@ -44,7 +47,8 @@ struct fos_channel_state {
     uint32_t loud;         // calls still to ring at once
     uint32_t shared;       // requests posted on the server's own CPU
     uint32_t parked;       // what client_parked of the channel is
-    uint8_t reserved[36];
+    int32_t patience;      // how much later, or sooner, than FOS_PATIENCE_START replies are looked for, in the same unit
+    uint8_t reserved[32];
     // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
