@@ -55,9 +55,9 @@ static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES] FOS_LARGEST;
 static uint16_t attribute_places[PLACES] FOS_LARGE, entry_places[PLACES] FOS_LARGE, page_places[PAGE_PLACES] FOS_LARGE;
 static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
-// Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, and how
-// long a thread waits for another one's listing.
-enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, WAITS = 8, WAIT_NS = 20000 };
+// Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, how long
+// a thread waits for another one's listings, and how often in vain.
+enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, PATIENCE_NS = 5000000, IN_VAIN_MOST = 3 };
 static struct {
     uint32_t busy;        // 1 while a thread is at it
     uint32_t owner;
@@ -67,13 +67,16 @@ static struct {
     uint32_t found, due;  // names found by message; when the next listing comes
     uint32_t kept, used;  // entries that listings brought, and names that were looked up since the last one without a message
     uint32_t bytes;       // its room; 0: there is nothing more to fetch
+    uint32_t listings;    // those that came, and ends of being busy; a futex
+    uint32_t waiting;     // threads that sleep on it
+    uint32_t in_vain;     // waits in a row that ended with nothing: whoever is busy may never come back (a handler that jumped away)
 } ahead;
 static uint64_t listed_directory;   // the last one that was listed
 enum { ATTRIBUTES_WANTED = 16 };
 static uint32_t attributes_wanted;  // listings to come that had better bring them: names of the last ones were looked up
 
 void fos_cache_start(int on) { enabled = on; }
-void fos_cache_after_fork(void) { ahead.busy = 0; }
+void fos_cache_after_fork(void) { ahead.busy = ahead.waiting = 0; }
 int fos_cache_enabled(void) { return enabled; }
 
 static uint32_t epoch_now(const struct fos_mount *mount, uint64_t inode) { return fos_inode_epoch(mount->client.board, inode); }
@@ -333,6 +336,12 @@ static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount
     return (reply->flags & FOS_REPLY_END) != 0 ? 0 : kept;
 }
 
+// A listing has come, or is not fetched any more: those that wait for one look again.
+static void note_listing(void) {
+    __atomic_fetch_add(&ahead.listings, 1, __ATOMIC_SEQ_CST);
+    for (uint32_t sleepers = __atomic_load_n(&ahead.waiting, __ATOMIC_SEQ_CST); sleepers > 0; sleepers--) fos_futex_wake(&ahead.listings);
+}
+
 // Fetches as much as pays. 1: something.
 static int fetch_what_pays(struct fos_context *context, struct fos_mount *mount, const char *name, uint32_t length) {
     enum { USED_PART = 4 };
@@ -346,21 +355,37 @@ static int fetch_what_pays(struct fos_context *context, struct fos_mount *mount,
         fos_store_relaxed_u32(&ahead.used, 0);
         fetched = 1;
         if (cached_entry(mount, ahead.directory, name, length, &child)) break;
+        note_listing();
     }
     return fetched;
+}
+
+// Takes the turn to look ahead, or waits for what another thread fetches: it is what this one wants too, and many that ask at
+// once are slower than one that is waited for. 1: it has the turn, 0: the name may be known now, or it is not worth more waiting.
+static int take_turn(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
+    uint64_t child, until = 0;
+    for (;;) {
+        uint32_t listings = fos_load_acquire_u32(&ahead.listings);
+        if (fos_compare_exchange_u32(&ahead.busy, 0, 1)) return 1;
+        if (fos_load_relaxed_u64(&ahead.directory) != directory || fos_load_relaxed_u32(&ahead.in_vain) >= IN_VAIN_MOST) return 0;
+        if (cached_entry(mount, directory, name, length, &child)) return 0;
+        uint64_t now = fos_clock();
+        if (until == 0) until = now + PATIENCE_NS;
+        if (now >= until) {
+            __atomic_fetch_add(&ahead.in_vain, 1, __ATOMIC_RELAXED);
+            return 0;
+        }
+        __atomic_fetch_add(&ahead.waiting, 1, __ATOMIC_SEQ_CST);
+        fos_futex_wait(&ahead.listings, listings, until - now);
+        __atomic_fetch_sub(&ahead.waiting, 1, __ATOMIC_SEQ_CST);
+    }
 }
 
 // A name of the directory is not known. 1: now it may be.
 static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
     if (!enabled || is_sharded(mount, directory)) return 0;
-    if (!fos_compare_exchange_u32(&ahead.busy, 0, 1)) {
-        // Another thread fetches what this one wants too; many that ask at once are slower than one that is waited for.
-        for (int wait = 0; wait < WAITS && fos_load_relaxed_u64(&ahead.directory) == directory; wait++) {
-            fos_sleep(WAIT_NS);
-            if (fos_load_acquire_u32(&ahead.busy) == 0) return 1;
-        }
-        return 0;
-    }
+    uint64_t child;
+    if (!take_turn(mount, directory, name, length)) return cached_entry(mount, directory, name, length, &child);
     uint32_t owner = fos_connection_tag(mount);
     uint32_t epoch = epoch_now(mount, directory);
     if (ahead.directory != directory || ahead.owner != owner || ahead.epoch != epoch) {
@@ -374,7 +399,9 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
         ahead.bytes = AHEAD_LEAST_BYTES;
     }
     int fetched = fetch_what_pays(context, mount, name, length);
+    fos_store_relaxed_u32(&ahead.in_vain, 0);
     fos_store_release_u32(&ahead.busy, 0);
+    note_listing();
     return fetched;
 }
 
