@@ -38,6 +38,11 @@ long fos_end(struct fos_use *use, long result) {
     return result;
 }
 
+// What is not ours may have been handed on by the program before.
+static inline long passed(struct fos_call *call, long result) {
+    return result == FOS_PASS && __builtin_expect(fos_handed_count != 0, 0) ? fos_handed_call(call, (int)call->arguments[0]) : result;
+}
+
 // ---- pieces of memory -----------------------------------------------------------------------------------------------
 
 struct pieces {
@@ -243,7 +248,7 @@ enum { OWN_OFFSET = -1 };  // instead of an offset: the description's
 static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_readable(file)) return fos_end(&use, -EBADF);
     if (positioned && offset < 0) return fos_end(&use, -EINVAL);
@@ -270,7 +275,7 @@ static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t o
     if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_writable(file)) return fos_end(&use, -EBADF);
     if (positioned && offset < 0) return fos_end(&use, -EINVAL);
@@ -363,7 +368,7 @@ long fos_lseek(struct fos_call *call) {
     uint32_t whence = (uint32_t)call->arguments[2];
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     // The end of a directory is whatever the kernel says it is.
     if (file->is_directory && whence > SEEK_CUR) {

@@ -19,6 +19,7 @@
 // A duplicate of `fd`, at `least` or above. The kernel chooses the number.
 static long duplicate(struct fos_call *call, int fd, int command, long least) {
     struct fos_use use;
+    if (__builtin_expect(fos_handed_count != 0, 0)) fos_handed_take(fd);
     long result = fos_begin(call, fd, &use);
     if (result != 0) return result;
     uint32_t backing = use.file->backing;
@@ -44,6 +45,10 @@ static long replace(struct fos_call *call, long flags, int same_is_error) {
     if (from != to && fos_hidden_descriptor(to)) {
         long moved = fos_move_hidden_descriptor(to);
         if (moved < 0) return moved;
+    }
+    if (__builtin_expect(fos_handed_count != 0, 0) && from != to && fos_raw(SYS_fcntl, from, F_GETFD) >= 0) {
+        fos_handed_take(from);
+        fos_handed_forget(to);
     }
     if (!fos_ours(from) && !fos_ours(to)) return FOS_PASS;
     if (from == to && !same_is_error) return to;
@@ -77,7 +82,8 @@ long fos_fcntl(struct fos_call *call) {
     case F_OFD_SETLKW: return fos_record_lock(call);
     default: break;
     }
-    if (!fos_ours(fd)) return FOS_PASS;
+    int duplicates = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+    if (!fos_ours(fd) && (!duplicates || fos_handed_count == 0 || !fos_handed_take(fd))) return FOS_PASS;
     struct fos_file *file;
     switch (command) {
     case F_DUPFD:
@@ -148,6 +154,7 @@ long fos_ioctl(struct fos_call *call) {
 
 // Files are always ready, which the kernel says itself once they are its own.
 static void give_to_kernel(struct fos_call *call, int fd, enum fos_bypass reason) {
+    if (reason == FOS_BYPASS_PASSED && __builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget(fd);
     if (!fos_ours(fd)) return;
     if (fos_materialise(NULL, fd) == 0) fos_bypass(reason, call->number);
 }
@@ -186,12 +193,12 @@ static void give_message(struct fos_call *call, const struct msghdr *message) {
     }
 }
 long fos_sendmsg(struct fos_call *call) {
-    if (fos_table_highest() >= 0) give_message(call, (const struct msghdr *)call->arguments[1]);
+    if (fos_table_highest() >= 0 || fos_handed_count > 0) give_message(call, (const struct msghdr *)call->arguments[1]);
     return FOS_PASS;
 }
 long fos_sendmmsg(struct fos_call *call) {
     const struct mmsghdr *messages = (const struct mmsghdr *)call->arguments[1];
-    if (fos_table_highest() < 0 || fos_bad_pointer(messages)) return FOS_PASS;
+    if ((fos_table_highest() < 0 && fos_handed_count == 0) || fos_bad_pointer(messages)) return FOS_PASS;
     for (uint64_t i = 0; i < (uint32_t)call->arguments[2] && i < 1024; i++) give_message(call, &messages[i].msg_hdr);
     return FOS_PASS;
 }

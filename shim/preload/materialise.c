@@ -173,7 +173,17 @@ void fos_show_size(struct fos_context *context, struct fos_mount *mount, const s
     is_same(context, mount, file->inode, AT_FDCWD, context->text);
 }
 
-static long materialise(struct fos_context *context, struct fos_file *file) {
+// The kernel's description behind a number becomes what ours is. `was_backed`: it was opened some time ago.
+static void bring_along(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, int number, int was_backed) {
+    if (file->offset != 0 || was_backed) fos_raw(SYS_lseek, number, file->offset, SEEK_SET);
+    if (!was_backed) return;
+    fos_raw(SYS_fcntl, number, F_SETFL, (long)file->flags);
+    // What the kernel knows is from when the descriptor was opened.
+    is_same(context, mount, file->inode, number, "");
+}
+
+static long materialise(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
     struct fos_mount *mount = fos_file_mount(file);
     if (file->state != FOS_FILE_MESSAGE) return 0;
     int was_backed = file->backing == FOS_BACKING_DONE;
@@ -184,12 +194,7 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
     for (int number = 0; number <= highest; number++) {
         struct fos_file *here = fos_file_get(number);
         if (here == file && numbers++ == 0) {
-            if (file->offset != 0) fos_raw(SYS_lseek, number, file->offset, SEEK_SET);
-            if (was_backed) {
-                fos_raw(SYS_fcntl, number, F_SETFL, (long)file->flags);
-                // What the kernel knows is from when the descriptor was opened.
-                is_same(context, mount, file->inode, number, "");
-            }
+            bring_along(context, mount, file, number, was_backed);
             // Only now: until its numbers were the kernel's, calls on them were answered here.
             __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
         }
@@ -202,7 +207,7 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
     return 0;
 }
 
-typedef long file_action(struct fos_context *context, struct fos_file *file);
+typedef long file_action(struct fos_context *context, struct fos_file *file, int fd);
 
 // Does it to the description behind a number, under its lock.
 static long with_description(struct fos_context *context, long fd, file_action *action) {
@@ -212,7 +217,7 @@ static long with_description(struct fos_context *context, long fd, file_action *
     long result = -ENFILE;
     if (own != NULL) {
         fos_file_lock(own, file);
-        result = action(own, file);
+        result = action(own, file, (int)fd);
         fos_file_unlock(own, file);
     }
     fos_file_put(own, file);
@@ -222,10 +227,20 @@ static long with_description(struct fos_context *context, long fd, file_action *
 
 long fos_materialise(struct fos_context *context, long fd) { return with_description(context, fd, materialise); }
 
-static long back_message(struct fos_context *context, struct fos_file *file) {
+static long back_message(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
     return file->state != FOS_FILE_MESSAGE ? 0 : back(context, fos_file_mount(file), file);
 }
 long fos_back(struct fos_context *context, long fd) { return with_description(context, fd, back_message); }
+
+static long back_whole(struct fos_context *context, struct fos_file *file, int fd) {
+    struct fos_mount *mount = fos_file_mount(file);
+    int was_backed = file->backing == FOS_BACKING_DONE;
+    long result = file->state != FOS_FILE_MESSAGE ? -EBADF : back(context, mount, file);
+    if (result == 0) bring_along(context, mount, file, fd, was_backed);
+    return result;
+}
+long fos_back_whole(struct fos_context *context, long fd) { return with_description(context, fd, back_whole); }
 
 long fos_back_all(uint64_t inode) {
     int highest = fos_table_highest();
@@ -240,11 +255,19 @@ long fos_back_all(uint64_t inode) {
     return result;
 }
 
+static int goes_on(int fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 0;
+    int goes = file->goes_on != 0;
+    fos_file_put(NULL, file);
+    return goes;
+}
+
 int fos_materialise_all(struct fos_context *context, int inherited_only) {
     int highest = fos_table_highest(), made = 0;
     for (int fd = 0; fd <= highest; fd++) {
         if (!fos_ours(fd)) continue;
-        if (inherited_only && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0) continue;
+        if (inherited_only && ((fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0 || goes_on(fd))) continue;
         if (fos_is_kernels(fd)) continue;
         made += fos_materialise(context, fd) == 0;
     }
@@ -255,6 +278,7 @@ long fos_via_kernel(struct fos_call *call, uint32_t fd_mask, enum fos_bypass rea
     int some = 0;
     long result = 0;
     for (int i = 0; i < 6; i++) {
+        if ((fd_mask >> i & 1) != 0 && __builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget((int)call->arguments[i]);
         if ((fd_mask >> i & 1) == 0 || !fos_ours((int)call->arguments[i])) continue;
         some = 1;
         long made = fos_materialise(NULL, (int)call->arguments[i]);
