@@ -423,7 +423,7 @@ PY
     next 1 'exec perl -e "\$| = 1; for (1..100) { print STDOUT qq(o\$_\n); print STDERR qq(e\$_\n) }" > out 2>&1'
     [ "$(wc -l < out)" = 200 ] && [ "$(sed -n 199,200p out | tr -d '\n')" = o100e100 ]
     # Read from where it was left; a reader goes over when it has read much.
-    next 1 'exec < '"$BASE"'/numbers; exec 0< out; read -r line; exec perl -e "my \$n; while (sysread(STDIN, \$_, 1)) { \$n++; sysseek(STDIN, 0, 1) for 1..1000 } print \$n" > count'
+    next 2 'exec < '"$BASE"'/numbers; exec 0< out; read -r line; exec perl -e "my \$n; while (sysread(STDIN, \$_, 1)) { \$n++; sysseek(STDIN, 0, 1) for 1..1000 } print \$n" > count'
     [ "$(cat count)" = $(($(stat -c %s out) - 3)) ]
     # On from there: a program that forks, one that executes yet another, one without the shim, and back.
     next 1 'exec > out; echo a; exec bash -c "echo b; (echo c); echo d; /bin/echo e"'
@@ -457,7 +457,7 @@ PY
 import os, signal, threading
 lines = []
 signal.signal(signal.SIGALRM, lambda *_: lines.append(os.write(1, b'%07d\n' % 9999999)))
-signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.004)
 def write(who):
     for i in range(300): os.write(1, b'%07d\n' % (who * 1000 + i))
 threads = [threading.Thread(target=write, args=(i,)) for i in range(6)]
@@ -483,6 +483,83 @@ PY
     head -c 8M /dev/zero > large
     next 0 "exec 7< large; exec /usr/bin/python3 '$BASE/unused.py'"
     cd /
+}
+
+@test "after a fork, calls that use no offset go on by message, and both sides see one file" {
+    only_fos
+    mkdir "$MOUNT/forked"
+    cat > "$BASE/forked.py" <<'PY'
+import fcntl, mmap, os, random, signal, subprocess, sys
+signal.alarm(100)
+os.chdir(sys.argv[1])
+seed = int(sys.argv[2])
+print('seed', seed)
+random.seed(seed)
+fd = os.open('db', os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+data = bytearray(random.randbytes(20000))
+assert os.write(fd, data) == len(data) and os.lseek(fd, 100, 0) == 100
+subprocess.run(['/bin/true'], check=True)
+def place(most): return random.randrange(len(data) - most), random.randrange(1, most)
+def many(count):
+    for i in range(count):
+        offset, size = place(3000)
+        new = random.randbytes(size)
+        assert os.pwrite(fd, new, offset) == size
+        data[offset:offset + size] = new
+        offset, size = place(3000)
+        assert os.pread(fd, size, offset) == data[offset:offset + size], (seed, i)
+        assert os.fstat(fd).st_size == os.stat('db').st_size == len(data)
+many(500)
+# A child that does what it is told, on the descriptor that it shares.
+down, up = os.pipe(), os.pipe()
+if os.fork() == 0:
+    while (what := os.read(down[0], 100).decode().split()):
+        if what[0] == 'write': result = os.pwrite(fd, bytes.fromhex(what[2]), int(what[1]))
+        elif what[0] == 'sum': result = sum(os.pread(fd, 1 << 20, 0))
+        elif what[0] == 'next': result = os.read(fd, 10).hex()
+        elif what[0] == 'flags': result = fcntl.fcntl(fd, fcntl.F_SETFL, int(what[1]))
+        elif what[0] == 'size': result = (os.ftruncate(fd, int(what[1])), os.fstat(fd).st_size)[1]
+        elif what[0] == 'map':
+            with mmap.mmap(fd, 0) as memory: memory[int(what[1])] = int(what[2]); result = sum(memory[:])
+        elif what[0] == 'gone': result = os.unlink('db')
+        elif what[0] == 'end': os._exit(0)
+        os.write(up[1], str(result).encode())
+def child(*what):
+    os.write(down[1], ' '.join(str(one) for one in what).encode())
+    return os.read(up[0], 100).decode()
+many(500)
+for round in range(60):
+    what = random.choice(['write', 'sum', 'size', 'map', 'many'])
+    if what == 'write':
+        offset, size = place(30)
+        data[offset:offset + size] = new = random.randbytes(size)
+        assert child('write', offset, new.hex()) == str(size)
+    elif what == 'size':
+        size = random.randrange(10000, 20000)
+        data = data[:size] + bytes(max(0, size - len(data)))
+        assert child('size', size) == str(size)
+    elif what == 'map':
+        data[round] = round
+        assert child('map', round, round) == str(sum(data)), (seed, round)
+    elif what == 'sum': assert child('sum') == str(sum(data)), (seed, round)
+    else: many(10)
+    many(1)
+# The offset and the flags are everybody's.
+assert child('next') == data[100:110].hex() and os.read(fd, 10) == data[110:120] and child('next') == data[120:130].hex()
+assert os.lseek(fd, 0, 1) == 130
+child('flags', os.O_APPEND)
+assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND and os.pwrite(fd, b'end', 0) == 3  # appends, as Linux does
+data += b'end'
+child('flags', 0)
+assert child('sum') == str(sum(data)) and os.fstat(fd).st_size == len(data)
+child('gone')
+assert os.fstat(fd).st_nlink == 0 and os.pread(fd, 1 << 20, 0) == data
+os.write(down[1], b'end')
+os.wait()
+assert os.pwrite(fd, b'last', 0) == 4 and os.pread(fd, 4, 0) == b'last'
+PY
+    "$FOS" run --stats -- /usr/bin/python3 "$BASE/forked.py" "$MOUNT/forked" "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    awk '$1 == "pwrite64" { gsub(",", "", $2); found = $2 >= 1000 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
 }
 
 @test "data that is overwritten in shared memory is what others read, with its times, by message and on the mount" {

@@ -192,6 +192,7 @@ void fos_step_aside(struct fos_context *context, struct fos_mount *mount);
 enum fos_file_state {
     FOS_FILE_MESSAGE = 0,  // the number is an O_PATH duplicate; data and offset are here
     FOS_FILE_KERNEL = 1,   // materialised meanwhile: the number is the kernel's. Directories stay in the table so
+    FOS_FILE_SHARED = 2,   // of a file, by a fork: the number and the offset are the kernel's; calls that need no offset are messages
 };
 
 // Whether a description of the kernel's for the same file stands behind the numbers, as a file with locks has it: the kernel
@@ -222,11 +223,18 @@ struct fos_file {
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
     uint64_t size;           // of a file, as it was opened and as its last WRITE said; UINT64_MAX: not known
+    uint32_t slow;           // FOS_FILE_SHARED: how many messages had to wait for the kernel lately; FOS_SLOW_MOST: no more of them
     uint32_t goes_on;        // an exec is under way: number + 1 that the description has in the list for the next program (adopt.c)
     uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
 
+// A message on a shared description that takes longer than FOS_SLOW_NS has waited for the kernel, which uses the file too. Where
+// more than one in FOS_SLOW_SHARE does, for a while, the description is left to the kernel.
+enum { FOS_SLOW_NS = 60000, FOS_SLOW_SHARE = 8, FOS_SLOW_MOST = 8 * FOS_SLOW_SHARE };
+static inline uint32_t fos_file_state(const struct fos_file *file) { return __atomic_load_n(&file->state, __ATOMIC_ACQUIRE); }
+// 1: a call that uses no offset may be a message.
+static inline int fos_by_message(const struct fos_file *file) { return fos_file_state(file) != FOS_FILE_KERNEL; }
 // 1: opened with O_PATH. What needs more than a name finds that the kernel has it (fos_begin), and says so.
 static inline int fos_names_only(const struct fos_file *file) { return (file->flags & O_PATH) != 0; }
 static inline int fos_readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY && !fos_names_only(file); }
@@ -287,7 +295,8 @@ long fos_reopen(struct fos_context *context, struct fos_mount *mount, const stru
 // The kernel has made `made` a duplicate of `fd`, a number of the same description, and the table knows: if the description
 // was being backed meanwhile, the duplicate is made again.
 void fos_follow_backing(struct fos_context *context, struct fos_file *file, uint32_t before, long fd, long made, long flags);
-// Makes all descriptions the kernel's; `inherited_only`: those that a program executed now would get, unless it goes on with them.
+// Makes all descriptions the kernel's. `inherited_only`: those that a program executed now would get, unless it goes on with them;
+// else this program stays, and calls on its files that use no offset stay messages (FOS_FILE_SHARED).
 // How many became the kernel's.
 int fos_materialise_all(struct fos_context *context, int inherited_only);
 // Materialises the files of `fd_mask` (bits by argument), counts a bypass, and returns FOS_PASS or -errno.
@@ -327,7 +336,7 @@ void fos_handed_belong(const struct fos_mount *mount);
 uint32_t fos_hand_on(struct fos_context *context);
 uint32_t fos_handed_list(struct fos_handed *list);
 void fos_hand_on_ends(void);
-// 1: a program that is executed by this path is sure to have the shim if its environment names it (programs.c).
+// 1: a program that is executed by this path is sure to have the shim if its environment names it, or there is none (programs.c).
 int fos_program_is_served(const char *path);
 
 // ---- paths (paths.c) ------------------------------------------------------------------------------------------------

@@ -111,7 +111,8 @@ long fos_copy_file_range(struct fos_call *call) {
     if (!fos_readable(other) || !fos_writable(use.file) || (use.file->flags & O_APPEND) != 0) result = -EBADF;
     else result = copy_between(&use, other, use.file, (int64_t *)call->arguments[1], (int64_t *)call->arguments[3], (uint64_t)call->arguments[4]);
     fos_file_put(use.context, other);
-    return fos_end(&use, result);
+    fos_end(&use, 0);
+    return result == FOS_PASS ? copy_by_kernel(call) : result;
 }
 
 // Between two files of a mount sendfile is a copy too; to a socket or a pipe the kernel sends.
@@ -131,5 +132,6 @@ long fos_sendfile(struct fos_call *call) {
     }
     result = copy_between(&use, in, use.file, (int64_t *)call->arguments[2], NULL, (uint64_t)call->arguments[3]);
     fos_file_put(use.context, in);
-    return fos_end(&use, result);
+    fos_end(&use, 0);
+    return result == FOS_PASS ? fos_via_kernel(call, 3, FOS_BYPASS_PASSED) : result;
 }

@@ -18,12 +18,17 @@ static long begin(struct fos_call *call, long fd, struct fos_use *use, int by_na
         long made = fos_materialise(NULL, fd);
         return made < 0 ? made : FOS_PASS;
     }
+    if (__builtin_expect(use->file->slow >= FOS_SLOW_MOST, 0)) {
+        fos_file_put(NULL, use->file);
+        long made = fos_materialise(NULL, fd);
+        return made < 0 ? made : FOS_PASS;
+    }
     use->mount = fos_file_reach(use->file);
     use->context = NULL;
     use->fd = fd;
     if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {
-        // A directory that is the kernel's is still answered by it when no message can be.
-        long result = use->file->state == FOS_FILE_KERNEL ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
+        // What is the kernel's is still answered by it when no message can be.
+        long result = fos_file_state(use->file) != FOS_FILE_MESSAGE ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
         fos_file_put(NULL, use->file);
         return result;
     }
@@ -131,6 +136,8 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
 void fos_show_if_due(struct fos_use *use) {
     if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0)) {
         fos_show_size(use->context, use->mount, use->file, use->fd);
+        // The kernel has mapped it, perhaps: each change of size would make it look.
+        if (use->file->state == FOS_FILE_SHARED) use->file->slow = FOS_SLOW_MOST;
     }
 }
 
@@ -243,6 +250,20 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
     return (long)done;
 }
 
+// Of a description that is shared since a fork, calls that name their offset are messages: when this one begins (ns); 0: it is
+// none such. One that uses the shared offset has the kernel read or write pages, after which messages would wait for it.
+static uint64_t shared_since(struct fos_file *file, int positioned) {
+    if (__builtin_expect(file->state != FOS_FILE_SHARED, 1)) return 0;
+    if (positioned) return fos_clock();
+    file->slow = FOS_SLOW_MOST;
+    return 0;
+}
+static void note_wait(struct fos_file *file, uint64_t start) {
+    if (start == 0) return;
+    if (fos_clock() - start > FOS_SLOW_NS) file->slow += FOS_SLOW_SHARE;
+    else if (file->slow > 0 && file->slow < FOS_SLOW_MOST) file->slow--;
+}
+
 enum { OWN_OFFSET = -1 };  // instead of an offset: the description's
 
 static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
@@ -260,10 +281,12 @@ static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t of
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    uint64_t start = shared_since(file, positioned);
+    if (file->state != FOS_FILE_MESSAGE && start == 0) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (offset > INT64_MAX - (int64_t)pieces->total) result = -EINVAL;
     else result = read_at(&use, pieces, (uint64_t)offset);
+    note_wait(file, start);
     if (!positioned) {
         if (result > 0) file->offset = offset + result;
         fos_file_unlock(use.context, file);
@@ -282,16 +305,18 @@ static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t o
     result = measure(pieces);
     if (result != 0) return fos_end(&use, result);
     // Linux appends also when pwrite names an offset.
-    int append = (file->flags & O_APPEND) != 0;
-    uint64_t end = 0;
+    uint64_t end = 0, start = shared_since(file, positioned);
+    // The flags of a shared description are changed by all who share it.
+    int append = ((start == 0 ? (long)file->flags : fos_raw(SYS_fcntl, use.fd, F_GETFL)) & O_APPEND) != 0;
     if (!positioned) {
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    if (file->state != FOS_FILE_MESSAGE && start == 0) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (!append && offset > INT64_MAX - (int64_t)pieces->total) result = offset == INT64_MAX ? -EFBIG : -EINVAL;
     else result = write_at(&use, pieces, (uint64_t)offset, append, &end);
+    note_wait(file, start);
     if (!positioned) {
         if (result > 0) file->offset = (int64_t)end;
         fos_file_unlock(use.context, file);

@@ -92,8 +92,8 @@ long fos_fcntl(struct fos_call *call) {
     case F_SETFD: return fos_raw(SYS_fcntl, fd, command, call->arguments[2]);
     case F_GETFL:
         if ((file = fos_file_get(fd)) == NULL) return FOS_PASS;
-        // A directory that is the kernel's is still known here, but its flags are changed there.
-        long flags = __atomic_load_n(&file->state, __ATOMIC_ACQUIRE) == FOS_FILE_KERNEL ? FOS_PASS : (long)file->flags;
+        // What is the kernel's may still be known here, but its flags are changed there.
+        long flags = fos_file_state(file) != FOS_FILE_MESSAGE ? FOS_PASS : (long)file->flags;
         fos_file_put(NULL, file);
         return flags;
     case F_SETFL:
@@ -117,6 +117,10 @@ long fos_ioctl(struct fos_call *call) {
     int is_directory = (int)file->is_directory;
     int64_t offset = file->offset;
     long result;
+    if (fos_file_state(file) == FOS_FILE_SHARED) {
+        fos_file_put(NULL, file);
+        return FOS_PASS;
+    }
     if (fos_names_only(file) && request != FIOCLEX && request != FIONCLEX) {
         fos_file_put(NULL, file);
         return fos_via_kernel(call, 1, FOS_BYPASS_PASSED);
@@ -248,7 +252,9 @@ long fos_mmap(struct fos_call *call) {
     if ((call->arguments[3] & 0x20) != 0) return FOS_PASS;  // MAP_ANONYMOUS: the descriptor is not looked at
     // A mapping reaches as far as the kernel knows the file to.
     if (!fos_ours((int)call->arguments[4])) return fos_pass_looking((int)call->arguments[4], NULL, 0);
-    return fos_via_kernel(call, 1 << 4, FOS_BYPASS_MAP);
+    int was_kernels = fos_is_kernels((int)call->arguments[4]);
+    long result = fos_via_kernel(call, 1 << 4, FOS_BYPASS_MAP);
+    return result == FOS_PASS && was_kernels ? fos_pass_looking((int)call->arguments[4], NULL, 0) : result;
 }
 
 // ---- the process ----------------------------------------------------------------------------------------------------

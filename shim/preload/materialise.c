@@ -1,4 +1,5 @@
-// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers. Backing: the kernel's
+// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers. Sharing: the same for a fork,
+// after which this process goes on with messages where no offset is needed. Backing: the kernel's
 // stands behind the numbers, for its locks, while data and offset stay here.
 //
 // The file is opened again through the mount: by the path it was opened with, if that still leads to the same inode, else
@@ -182,10 +183,23 @@ static void bring_along(struct fos_context *context, struct fos_mount *mount, co
     is_same(context, mount, file->inode, number, "");
 }
 
-static long materialise(struct fos_context *context, struct fos_file *file, int fd) {
-    (void)fd;
+// A file that stayed known after a fork is the kernel's altogether from here on.
+static void let_go(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
+    __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+    for (int number = 0; number <= fos_table_highest(); number++) {
+        struct fos_file *here = fos_file_get(number);
+        if (here == file) fos_table_clear(context, number);
+        if (here != NULL) fos_file_put(context, here);
+    }
+    if (fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
+}
+
+// `keeps`: a file stays known, and its reference with it.
+static long hand_over(struct fos_context *context, struct fos_file *file, int keeps) {
     struct fos_mount *mount = fos_file_mount(file);
+    if (file->state == FOS_FILE_SHARED && !keeps) let_go(context, mount, file);
     if (file->state != FOS_FILE_MESSAGE) return 0;
+    keeps = file->is_directory || (keeps && !fos_names_only(file) && fos_file_usable(file) != NULL);
     int was_backed = file->backing == FOS_BACKING_DONE;
     long result = back(context, mount, file);
     if (result < 0) return result;
@@ -196,15 +210,24 @@ static long materialise(struct fos_context *context, struct fos_file *file, int 
         if (here == file && numbers++ == 0) {
             bring_along(context, mount, file, number, was_backed);
             // Only now: until its numbers were the kernel's, calls on them were answered here.
-            __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+            __atomic_store_n(&file->state, keeps && !file->is_directory ? FOS_FILE_SHARED : FOS_FILE_KERNEL, __ATOMIC_RELEASE);
         }
-        if (here == file && !file->is_directory) fos_table_clear(context, number);
+        if (here == file && !keeps) fos_table_clear(context, number);
         if (here != NULL) fos_file_put(context, here);
     }
     // The kernel's own reference keeps the inode from here on.
-    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
+    if (numbers > 0 && !keeps && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
     fos_tally_add(&fos_tally->materialised, 1);
     return 0;
+}
+
+static long materialise(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
+    return hand_over(context, file, 0);
+}
+static long share(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
+    return hand_over(context, file, 1);
 }
 
 typedef long file_action(struct fos_context *context, struct fos_file *file, int fd);
@@ -255,21 +278,23 @@ long fos_back_all(uint64_t inode) {
     return result;
 }
 
-static int goes_on(int fd) {
+// 1: the next program goes on with what is behind the number, or does not get it.
+static int stays_out(int fd) {
     struct fos_file *file = fos_file_get(fd);
-    if (file == NULL) return 0;
-    int goes = file->goes_on != 0;
+    if (file == NULL) return 1;
+    int is_left = file->goes_on != 0, is_shared = fos_file_state(file) == FOS_FILE_SHARED;
     fos_file_put(NULL, file);
-    return goes;
+    return is_left || (!is_shared && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0);
 }
 
 int fos_materialise_all(struct fos_context *context, int inherited_only) {
     int highest = fos_table_highest(), made = 0;
     for (int fd = 0; fd <= highest; fd++) {
         if (!fos_ours(fd)) continue;
-        if (inherited_only && ((fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0 || goes_on(fd))) continue;
-        if (fos_is_kernels(fd)) continue;
-        made += fos_materialise(context, fd) == 0;
+        if (inherited_only && stays_out(fd)) continue;
+        int was_kernels = fos_is_kernels(fd);
+        long result = inherited_only ? fos_materialise(context, fd) : with_description(context, fd, share);
+        made += !was_kernels && result == 0;
     }
     return made;
 }

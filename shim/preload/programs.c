@@ -52,7 +52,8 @@ int fos_program_is_served(const char *path) {
     if (user[0] != user[1] || group[0] != group[1]) return 0;
     for (int script = 0; path != NULL && script <= SCRIPTS; script++) {
         long fd = fos_raw(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-        if (fd < 0) return 0;
+        // What is not there is not executed: execvp(3) looks along the PATH, and what is open stays this program's.
+        if (fd < 0) return fd == -ENOENT || fd == -ENOTDIR;
         int served = is_loaded_here(fd), refuses = has_rights_of_its_own(fd);
         long got = served || refuses ? 0 : fos_raw(SYS_pread64, fd, line, sizeof line, 0);
         fos_raw(SYS_close, fd);
