@@ -7,7 +7,8 @@
 // down (keep.c). In the new program they are the kernel's until they are used: what is only read stays so until the kernel's
 // calls on it have cost as much as going over to messages does, since many a program reads a line or two. Then the description
 // is adopted: offset and data are the shim's, and the kernel's description stays behind the numbers as behind those of a file
-// with locks. If it may be shared before that (a fork, passing it on) or is closed, it stays the kernel's.
+// with locks. Where it turns out that the kernel uses the file too (it has had its pages before, somebody reads it through the
+// mount), so that it has to look at each change of size, the description is the kernel's again. If it may be shared before that (a fork, passing it on) or is closed, it stays the kernel's.
 // Descriptors of others (a shell without the shim, a parent) are not adopted: nothing tells that nobody shares their offset.
 // Invariants: while a call of the kernel's uses the offset, it is counted, and the description is not adopted; so the offset that
 // is taken over is the last one. Who changes the list holds `changing`, with signals blocked: a handler that met a description
@@ -144,6 +145,7 @@ static struct fos_file *describe(uint32_t description) {
     file->flags = (uint32_t)flags;
     file->offset = offset;
     file->backing = FOS_BACKING_DONE;
+    file->is_adopted = 1;
     return file;
 }
 

@@ -223,13 +223,14 @@ struct fos_file {
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
     uint64_t size;           // of a file, as it was opened and as its last WRITE said; UINT64_MAX: not known
+    uint32_t is_adopted;     // by an earlier program's leave (adopt.c)
     uint32_t slow;           // FOS_FILE_SHARED: how many messages had to wait for the kernel lately; FOS_SLOW_MOST: no more of them
     uint32_t goes_on;        // an exec is under way: number + 1 that the description has in the list for the next program (adopt.c)
     uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
 
-// A message on a shared description that takes longer than FOS_SLOW_NS has waited for the kernel, which uses the file too. Where
+// A small message on a shared description that takes longer than FOS_SLOW_NS has waited for the kernel, which uses the file too. Where
 // more than one in FOS_SLOW_SHARE does, for a while, the description is left to the kernel.
 enum { FOS_SLOW_NS = 60000, FOS_SLOW_SHARE = 8, FOS_SLOW_MOST = 8 * FOS_SLOW_SHARE };
 static inline uint32_t fos_file_state(const struct fos_file *file) { return __atomic_load_n(&file->state, __ATOMIC_ACQUIRE); }

@@ -137,7 +137,7 @@ void fos_show_if_due(struct fos_use *use) {
     if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0)) {
         fos_show_size(use->context, use->mount, use->file, use->fd);
         // The kernel has mapped it, perhaps: each change of size would make it look.
-        if (use->file->state == FOS_FILE_SHARED) use->file->slow = FOS_SLOW_MOST;
+        if (use->file->state == FOS_FILE_SHARED || use->file->is_adopted) use->file->slow = FOS_SLOW_MOST;
     }
 }
 
@@ -250,13 +250,16 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
     return (long)done;
 }
 
-// Of a description that is shared since a fork, calls that name their offset are messages: when this one begins (ns); 0: it is
-// none such. One that uses the shared offset has the kernel read or write pages, after which messages would wait for it.
-static uint64_t shared_since(struct fos_file *file, int positioned) {
-    if (__builtin_expect(file->state != FOS_FILE_SHARED, 1)) return 0;
-    if (positioned) return fos_clock();
-    file->slow = FOS_SLOW_MOST;
-    return 0;
+// 1: the call may be a message. Of a description that is shared since a fork, calls that name their offset are; one that uses the
+// shared offset has the kernel read or write pages, after which messages would wait for it.
+static int may_send(struct fos_file *file, int positioned) {
+    if (__builtin_expect(file->state == FOS_FILE_MESSAGE, 1)) return 1;
+    if (file->state == FOS_FILE_SHARED && !positioned) file->slow = FOS_SLOW_MOST;
+    return file->state == FOS_FILE_SHARED && positioned;
+}
+// Whether small messages wait for the kernel is watched where others may use its description: when this one begins (ns), else 0.
+static uint64_t watched_since(const struct fos_file *file, uint64_t bytes) {
+    return __builtin_expect(file->state == FOS_FILE_SHARED, 0) && bytes <= KEPT_BYTES ? fos_clock() : 0;
 }
 static void note_wait(struct fos_file *file, uint64_t start) {
     if (start == 0) return;
@@ -281,8 +284,8 @@ static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t of
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    uint64_t start = shared_since(file, positioned);
-    if (file->state != FOS_FILE_MESSAGE && start == 0) result = FOS_PASS;
+    uint64_t start = watched_since(file, pieces->total);
+    if (!may_send(file, positioned)) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (offset > INT64_MAX - (int64_t)pieces->total) result = -EINVAL;
     else result = read_at(&use, pieces, (uint64_t)offset);
@@ -305,14 +308,14 @@ static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t o
     result = measure(pieces);
     if (result != 0) return fos_end(&use, result);
     // Linux appends also when pwrite names an offset.
-    uint64_t end = 0, start = shared_since(file, positioned);
+    uint64_t end = 0, start = watched_since(file, pieces->total);
     // The flags of a shared description are changed by all who share it.
-    int append = ((start == 0 ? (long)file->flags : fos_raw(SYS_fcntl, use.fd, F_GETFL)) & O_APPEND) != 0;
+    int append = ((file->state == FOS_FILE_SHARED ? fos_raw(SYS_fcntl, use.fd, F_GETFL) : (long)file->flags) & O_APPEND) != 0;
     if (!positioned) {
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    if (file->state != FOS_FILE_MESSAGE && start == 0) result = FOS_PASS;
+    if (!may_send(file, positioned)) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (!append && offset > INT64_MAX - (int64_t)pieces->total) result = offset == INT64_MAX ? -EFBIG : -EINVAL;
     else result = write_at(&use, pieces, (uint64_t)offset, append, &end);

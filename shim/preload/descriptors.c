@@ -46,7 +46,7 @@ struct fos_file *fos_file_new(void) {
     file->region = file->message_reads = file->message_writes = 0;
     file->message_bytes = 0;
     file->backing = FOS_BACKING_NONE;
-    file->goes_on = file->left_behind = file->slow = 0;
+    file->goes_on = file->left_behind = file->slow = file->is_adopted = 0;
     file->size = UINT64_MAX;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
