@@ -43,7 +43,7 @@ public final class Tally {
         line("cache", "\(grouped(tally.cache_hits)) hits, \(grouped(tally.cache_misses)) misses")
         line("data", "\(ByteSize(bytes: tally.bytes_read).text) read, \(ByteSize(bytes: tally.bytes_written).text) written; "
             + "\(grouped(tally.mapped_reads + tally.mapped_writes)) calls as memory copies")
-        line("descriptors", "\(grouped(tally.materialised)) handed to the kernel")
+        line("descriptors", "\(grouped(tally.materialised)) handed to the kernel, \(grouped(tally.adopted)) adopted by the next program")
         line("time", "\(Self.milliseconds(tally.time_handled)) in answered calls, \(Self.milliseconds(tally.time_messages)) of it waiting for messages; "
             + "\(Self.milliseconds(UInt64(max(0, seconds) * 1e9))) in all")
         let memory = Self.memoryReport(shared)

@@ -400,6 +400,169 @@ PY
     "$FOS" status "$MOUNT" | grep -q '^clients  *0'
 }
 
+@test "files that a program leaves open go on by message in the next one, with their offsets" {
+    only_fos
+    mkdir "$MOUNT/next"
+    cd "$MOUNT/next"
+    # next ADOPTED COMMANDS: a shell that executes, with what it has opened itself; how many descriptions go on by message.
+    next() {
+        "$FOS" run --stats -- bash -c "$2" 2> "$BASE/figures"
+        local adopted
+        adopted=$(sed -n 's/^descriptors.* \([0-9,]*\) adopted.*/\1/p' "$BASE/figures")
+        [ "$adopted" = "$1" ] || { echo "$2: $adopted instead of $1"; cat "$BASE/figures"; return 1; }
+    }
+    seq 1 20000 > "$BASE/numbers"
+    next 1 'exec seq 1 20000 > out'
+    cmp out "$BASE/numbers"
+    # Behind what the shell wrote itself, in a child, at the end, and with one file under two numbers.
+    next 1 'exec > out; echo first; exec seq 2 100'
+    [ "$(md5sum < out)" = "$( (echo first; seq 2 100) | md5sum)" ]
+    next 1 'seq 1 10 > out; true'
+    next 1 'seq 11 100 >> out; true'
+    seq 1 100 | cmp - out
+    next 1 'exec perl -e "\$| = 1; for (1..100) { print STDOUT qq(o\$_\n); print STDERR qq(e\$_\n) }" > out 2>&1'
+    [ "$(wc -l < out)" = 200 ] && [ "$(sed -n 199,200p out | tr -d '\n')" = o100e100 ]
+    # Read from where it was left; a reader goes over when it has read much.
+    next 2 'exec < '"$BASE"'/numbers; exec 0< out; read -r line; exec perl -e "my \$n; while (sysread(STDIN, \$_, 1)) { \$n++; sysseek(STDIN, 0, 1) for 1..1000 } print \$n" > count'
+    [ "$(cat count)" = $(($(stat -c %s out) - 3)) ]
+    # On from there: a program that forks, one that executes yet another, one without the shim, and back.
+    next 1 'exec > out; echo a; exec bash -c "echo b; (echo c); echo d; /bin/echo e"'
+    [ "$(tr -d '\n' < out)" = abcde ]
+    next 2 'exec > out; echo a; exec perl -e "\$| = 1; print qq(b\n); exec qw(perl -e), q(print qq(c\n))"'
+    [ "$(tr -d '\n' < out)" = abc ]
+    next 1 'exec > out; echo a; exec perl -e "\$| = 1; print qq(b\n); delete \$ENV{LD_PRELOAD}; exec qw(bash -c), q(echo c; /bin/echo d)"'
+    [ "$(tr -d '\n' < out)" = abcd ]
+    next 0 'exec > out; echo a; unset LD_PRELOAD; exec bash -c "echo b; (echo c); exec /bin/echo d"'
+    [ "$(tr -d '\n' < out)" = abcd ]
+    # An exec that fails after all was made ready for it.
+    cat > "$BASE/fails.py" <<'PY'
+import os, shutil
+shutil.copy('/bin/true', 't')
+os.chmod('t', 0o644)
+os.write(1, b'b')
+for attempt in range(2):
+    try: os.execv('./t', ['t'])
+    except PermissionError: os.write(1, b'c%d' % os.lseek(1, 0, os.SEEK_CUR))
+os.execv('/bin/echo', ['echo', 'd'])
+PY
+    rm out  # which the kernel has read: where it uses a file too, that is left to it
+    next 2 "exec > out; echo a; exec /usr/bin/python3 '$BASE/fails.py'"
+    [ "$(tr -d '\n' < out)" = abc3c5d ]
+    # A script, which is its interpreter; what is closed, copied over and passed on.
+    printf '#!/bin/bash\necho script; exec 3>&1 >&-; echo three >&3; exec 1>other; echo other\n' > script
+    chmod +x script
+    next 1 'exec > out; echo shell; exec ./script'
+    [ "$(cat out other | tr -d '\n')" = shellscriptthreeother ]
+    # A description is adopted while threads and a handler use it: every write is there, none on top of another.
+    cat > "$BASE/crowd.py" <<'PY'
+import os, signal, threading
+lines = []
+signal.signal(signal.SIGALRM, lambda *_: lines.append(os.write(1, b'%07d\n' % 9999999)))
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.004)
+def write(who):
+    for i in range(300): os.write(1, b'%07d\n' % (who * 1000 + i))
+threads = [threading.Thread(target=write, args=(i,)) for i in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+signal.setitimer(signal.ITIMER_REAL, 0)
+os.write(2, b'written %d\n' % (1800 + len(lines)))
+PY
+    next 1 "exec /usr/bin/python3 '$BASE/crowd.py' > out"
+    [ "$(wc -l < out)" = "$(sed -n 's/^written //p' "$BASE/figures")" ]
+    [ "$(grep -v 9999999 out | sort | uniq | wc -l)" = 1800 ]
+    # What was not used is given back when it is closed: the file's memory with it.
+    cat > "$BASE/unused.py" <<'PY'
+import os
+def free(): return os.statvfs('.').f_bfree
+before = free()
+os.unlink('large')
+assert free() - before < 100
+os.close(7)
+os.listdir('.')
+assert free() - before > 1000, (before, free())
+PY
+    head -c 8M /dev/zero > large
+    next 0 "exec 7< large; exec /usr/bin/python3 '$BASE/unused.py'"
+    cd /
+}
+
+@test "after a fork, calls that use no offset go on by message, and both sides see one file" {
+    only_fos
+    mkdir "$MOUNT/forked"
+    cat > "$BASE/forked.py" <<'PY'
+import fcntl, mmap, os, random, signal, subprocess, sys
+signal.alarm(100)
+os.chdir(sys.argv[1])
+seed = int(sys.argv[2])
+print('seed', seed)
+random.seed(seed)
+fd = os.open('db', os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+data = bytearray(random.randbytes(20000))
+assert os.write(fd, data) == len(data) and os.lseek(fd, 100, 0) == 100
+subprocess.run(['/bin/true'], check=True)
+def place(most): return random.randrange(len(data) - most), random.randrange(1, most)
+def many(count):
+    for i in range(count):
+        offset, size = place(3000)
+        new = random.randbytes(size)
+        assert os.pwrite(fd, new, offset) == size
+        data[offset:offset + size] = new
+        offset, size = place(3000)
+        assert os.pread(fd, size, offset) == data[offset:offset + size], (seed, i)
+        assert os.fstat(fd).st_size == os.stat('db').st_size == len(data)
+many(500)
+# A child that does what it is told, on the descriptor that it shares.
+down, up = os.pipe(), os.pipe()
+if os.fork() == 0:
+    while (what := os.read(down[0], 100).decode().split()):
+        if what[0] == 'write': result = os.pwrite(fd, bytes.fromhex(what[2]), int(what[1]))
+        elif what[0] == 'sum': result = sum(os.pread(fd, 1 << 20, 0))
+        elif what[0] == 'next': result = os.read(fd, 10).hex()
+        elif what[0] == 'flags': result = fcntl.fcntl(fd, fcntl.F_SETFL, int(what[1]))
+        elif what[0] == 'size': result = (os.ftruncate(fd, int(what[1])), os.fstat(fd).st_size)[1]
+        elif what[0] == 'map':
+            with mmap.mmap(fd, 0) as memory: memory[int(what[1])] = int(what[2]); result = sum(memory[:])
+        elif what[0] == 'gone': result = os.unlink('db')
+        elif what[0] == 'end': os._exit(0)
+        os.write(up[1], str(result).encode())
+def child(*what):
+    os.write(down[1], ' '.join(str(one) for one in what).encode())
+    return os.read(up[0], 100).decode()
+many(500)
+for round in range(60):
+    what = random.choice(['write', 'sum', 'size', 'map', 'many'])
+    if what == 'write':
+        offset, size = place(30)
+        data[offset:offset + size] = new = random.randbytes(size)
+        assert child('write', offset, new.hex()) == str(size)
+    elif what == 'size':
+        size = random.randrange(10000, 20000)
+        data = data[:size] + bytes(max(0, size - len(data)))
+        assert child('size', size) == str(size)
+    elif what == 'map':
+        data[round] = round
+        assert child('map', round, round) == str(sum(data)), (seed, round)
+    elif what == 'sum': assert child('sum') == str(sum(data)), (seed, round)
+    else: many(10)
+    many(1)
+# The offset and the flags are everybody's.
+assert child('next') == data[100:110].hex() and os.read(fd, 10) == data[110:120] and child('next') == data[120:130].hex()
+assert os.lseek(fd, 0, 1) == 130
+child('flags', os.O_APPEND)
+assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND and os.pwrite(fd, b'end', 0) == 3  # appends, as Linux does
+data += b'end'
+child('flags', 0)
+assert child('sum') == str(sum(data)) and os.fstat(fd).st_size == len(data)
+child('gone')
+assert os.fstat(fd).st_nlink == 0 and os.pread(fd, 1 << 20, 0) == data
+os.write(down[1], b'end')
+os.wait()
+assert os.pwrite(fd, b'last', 0) == 4 and os.pread(fd, 4, 0) == b'last'
+PY
+    "$FOS" run --stats -- /usr/bin/python3 "$BASE/forked.py" "$MOUNT/forked" "${FOS_TEST_SEED:-$RANDOM}" > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    awk '$1 == "pwrite64" { gsub(",", "", $2); found = $2 >= 1000 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
+}
+
 @test "data that is overwritten in shared memory is what others read, with its times, by message and on the mount" {
     only_fos
     cat > "$BASE/overwrite.py" <<'PY'

@@ -62,6 +62,7 @@ int fos_calls_start(char **environment) {
 }
 
 static void give_all(long number, int inherited_only, enum fos_bypass reason) {
+    if (!inherited_only) fos_handed_forget_all();
     if (fos_table_highest() < 0) return;
     struct fos_context *context = fos_enter(number);
     if (context == NULL) return;
@@ -74,6 +75,7 @@ void fos_calls_before_fork(int shares_memory) { give_all(shares_memory ? SYS_vfo
 void fos_calls_after_fork(int child) {
     if (!child) return;
     fos_contexts_reset();
+    fos_handed_after_fork();
     // Without a connection there was nothing to keep: their memory was not touched yet, and is not to be now.
     if (fos_mounts_served) {
         fos_cache_after_fork();
@@ -84,23 +86,41 @@ void fos_calls_after_fork(int child) {
     fos_mounts_after_fork();
 }
 
-// 1: descriptions of ours are open, so the servers hold references for this program.
+// 1: descriptions of ours are open, so the servers hold references for this program, that do not go on in the next.
 static int anything_open(void) {
     for (int fd = 0; fd <= fos_table_highest(); fd++) {
-        if (fos_ours(fd)) return 1;
+        struct fos_file *file = fos_file_get(fd);
+        if (file == NULL) continue;
+        int stays = file->goes_on == 0;
+        fos_file_put(NULL, file);
+        if (stays) return 1;
     }
     return 0;
 }
 
-int fos_calls_before_exec(char *word) {
-    give_all(SYS_execve, 1, FOS_BYPASS_EXEC);
-    if (word == NULL || anything_open()) return 0;
+// Leaves the connection to the next program, with what it may go on with by message. 1: it may.
+static int leave(char *word, const char *program) {
     struct fos_context *context = fos_enter(SYS_execve);
     if (context == NULL) return 0;
-    fos_references_settle(context, 1);
-    int kept = fos_mounts_keep(context, word);
+    int has_files = fos_table_highest() >= 0 || fos_handed_count > 0;
+    if (has_files && program != NULL && fos_program_is_served(program)) fos_hand_on(context);
+    else fos_handed_forget_all();
+    if (fos_materialise_all(context, 1) > 0) fos_bypass(FOS_BYPASS_EXEC, SYS_execve);
+    int kept = 0;
+    if (!anything_open()) {
+        fos_references_settle(context, 1);
+        kept = fos_mounts_keep(context, word);
+    }
     fos_leave(context);
     return kept;
+}
+
+int fos_calls_before_exec(char *word, const char *program) {
+    if (word != NULL && leave(word, program)) return 1;
+    // What was marked for the next program becomes the kernel's too.
+    fos_hand_on_ends();
+    give_all(SYS_execve, 1, FOS_BYPASS_EXEC);
+    return 0;
 }
 int fos_calls_tell(char *word) { return fos_mounts_tell(word); }
 
@@ -109,6 +129,9 @@ void fos_calls_before_execveat(long fd) {
     if (fos_ours(fd) && fos_materialise(NULL, fd) == 0) fos_bypass(FOS_BYPASS_EXEC, SYS_execveat);
 }
 
-void fos_calls_exec_failed(void) { fos_mounts_keep_failed(); }
+void fos_calls_exec_failed(void) {
+    fos_hand_on_ends();
+    fos_mounts_keep_failed();
+}
 
 void fos_calls_give_up(void) { give_all(SYS_unshare, 0, FOS_BYPASS_ASIDE); }

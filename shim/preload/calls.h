@@ -13,11 +13,13 @@
 //   references.c   of files that were closed, for the next open
 //   listings.c     the last listing, for the next one
 //   materialise.c  makes a description the kernel's, or puts one of the kernel's behind it
+//   adopt.c        descriptions that the program before this one has left
+//   programs.c     whether a program that is executed will have the shim
 //   locks.c        record locks and flock: the kernel's, on files that stay here
 //   calls_*.c      the handlers, by topic; calls_table.h says which call goes where
 //
-// Invariants: no libc function that makes a system call is used, none that allocates; nothing here blocks signals; each
-// function may be interrupted by a signal handler that makes calls itself, and never return.
+// Invariants: no libc function that makes a system call is used, none that allocates; nothing here blocks signals (but for the
+// moment of an adoption); each function may be interrupted by a signal handler that makes calls itself, and never return.
 #ifndef FOS_CALLS_H
 #define FOS_CALLS_H
 
@@ -190,6 +192,7 @@ void fos_step_aside(struct fos_context *context, struct fos_mount *mount);
 enum fos_file_state {
     FOS_FILE_MESSAGE = 0,  // the number is an O_PATH duplicate; data and offset are here
     FOS_FILE_KERNEL = 1,   // materialised meanwhile: the number is the kernel's. Directories stay in the table so
+    FOS_FILE_SHARED = 2,   // of a file, by a fork: the number and the offset are the kernel's; calls that need no offset are messages
 };
 
 // Whether a description of the kernel's for the same file stands behind the numbers, as a file with locks has it: the kernel
@@ -220,10 +223,19 @@ struct fos_file {
     uint32_t message_writes;
     uint32_t backing;        // enum fos_backing
     uint64_t size;           // of a file, as it was opened and as its last WRITE said; UINT64_MAX: not known
+    uint32_t is_adopted;     // by an earlier program's leave (adopt.c)
+    uint32_t slow;           // FOS_FILE_SHARED: how many messages had to wait for the kernel lately; FOS_SLOW_MOST: no more of them
+    uint32_t goes_on;        // an exec is under way: number + 1 that the description has in the list for the next program (adopt.c)
     uint32_t left_behind;    // of a directory: it could not become the kernel's before the fork that made this process
     char path[FOS_FILE_PATH_BYTES];
 };
 
+// A small message on a shared description that takes longer than FOS_SLOW_NS has waited for the kernel, which uses the file too. Where
+// more than one in FOS_SLOW_SHARE does, for a while, the description is left to the kernel.
+enum { FOS_SLOW_NS = 60000, FOS_SLOW_SHARE = 8, FOS_SLOW_MOST = 8 * FOS_SLOW_SHARE };
+static inline uint32_t fos_file_state(const struct fos_file *file) { return __atomic_load_n(&file->state, __ATOMIC_ACQUIRE); }
+// 1: a call that uses no offset may be a message.
+static inline int fos_by_message(const struct fos_file *file) { return fos_file_state(file) != FOS_FILE_KERNEL; }
 // 1: opened with O_PATH. What needs more than a name finds that the kernel has it (fos_begin), and says so.
 static inline int fos_names_only(const struct fos_file *file) { return (file->flags & O_PATH) != 0; }
 static inline int fos_readable(const struct fos_file *file) { return (file->flags & O_ACCMODE) != O_WRONLY && !fos_names_only(file); }
@@ -277,12 +289,15 @@ long fos_materialise(struct fos_context *context, long fd);
 long fos_back(struct fos_context *context, long fd);
 // The same for all descriptions of an inode.
 long fos_back_all(uint64_t inode);
+// The same, and the kernel's has the offset and flags of ours, and knows the file as it is.
+long fos_back_whole(struct fos_context *context, long fd);
 // A descriptor of the kernel's for the file of a description, closed at an exec. Or -errno.
 long fos_reopen(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file);
 // The kernel has made `made` a duplicate of `fd`, a number of the same description, and the table knows: if the description
 // was being backed meanwhile, the duplicate is made again.
 void fos_follow_backing(struct fos_context *context, struct fos_file *file, uint32_t before, long fd, long made, long flags);
-// The same for all descriptions; `inherited_only`: those that a program executed now would get.
+// Makes all descriptions the kernel's. `inherited_only`: those that a program executed now would get, unless it goes on with them;
+// else this program stays, and calls on its files that use no offset stay messages (FOS_FILE_SHARED).
 // How many became the kernel's.
 int fos_materialise_all(struct fos_context *context, int inherited_only);
 // Materialises the files of `fd_mask` (bits by argument), counts a bypass, and returns FOS_PASS or -errno.
@@ -294,6 +309,36 @@ void fos_show(struct fos_context *context, struct fos_mount *mount, uint64_t ino
 // After a reply with FOS_REPLY_LOOK_AGAIN: has the kernel ask for the file's attributes, so that mappings of it end where it does
 // now, and its owner and mode are what they are.
 void fos_show_size(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, long fd);
+
+// ---- adoption (adopt.c) ----------------------------------------------------------------------------------------------
+
+enum { FOS_HANDED_MAX = 16 };  // numbers that one program leaves to the next by message
+// A number that the next program has, and what it leads to.
+struct fos_handed {
+    uint64_t inode;
+    int32_t fd;
+    uint16_t description;  // the same for numbers of one description; below FOS_HANDED_MAX
+    uint16_t access;       // O_RDONLY, O_WRONLY or O_RDWR
+};
+extern uint32_t fos_handed_count;  // numbers that were handed on to this program and are the kernel's yet; mostly 0
+// A call that moves data or the offset, on a number that is not ours: its result if the number was handed on, else FOS_PASS.
+long fos_handed_call(struct fos_call *call, long fd);
+// Before a use that the kernel's description could not be watched in: adopts it, or leaves it to the kernel for good. 1: it is ours.
+int fos_handed_take(long fd);
+// The number is closed, or its description may be shared from now on: it stays the kernel's.
+void fos_handed_forget(long fd);
+void fos_handed_forget_all(void);
+void fos_handed_after_fork(void);
+// What the program before has written down, and later the connection that its references belong to; NULL: it is not taken up.
+void fos_handed_receive(const struct fos_handed *list, uint32_t count);
+void fos_handed_belong(const struct fos_mount *mount);
+// Before an exec of a program that will have the shim: puts the kernel's description behind what it may go on with. How many
+// numbers that are; the descriptions are marked until fos_hand_on_ends.
+uint32_t fos_hand_on(struct fos_context *context);
+uint32_t fos_handed_list(struct fos_handed *list);
+void fos_hand_on_ends(void);
+// 1: a program that is executed by this path is sure to have the shim if its environment names it, or there is none (programs.c).
+int fos_program_is_served(const char *path);
 
 // ---- paths (paths.c) ------------------------------------------------------------------------------------------------
 

@@ -83,8 +83,16 @@ static long copy_by_kernel(struct fos_call *call) {
     return fos_pass_looking((int)call->arguments[2], NULL, 0);
 }
 
+// What was handed on is adopted, as the kernel would move its offset.
+static void take_both(long source, long target) {
+    if (__builtin_expect(fos_handed_count == 0, 1)) return;
+    fos_handed_take(source);
+    fos_handed_take(target);
+}
+
 long fos_copy_file_range(struct fos_call *call) {
     long source = (int)call->arguments[0], target = (int)call->arguments[2];
+    take_both(source, target);
     if (fos_file_size_limited || (uint32_t)call->arguments[5] != 0) return copy_by_kernel(call);
     struct fos_use use;
     int by_target = fos_ours(target);
@@ -103,12 +111,14 @@ long fos_copy_file_range(struct fos_call *call) {
     if (!fos_readable(other) || !fos_writable(use.file) || (use.file->flags & O_APPEND) != 0) result = -EBADF;
     else result = copy_between(&use, other, use.file, (int64_t *)call->arguments[1], (int64_t *)call->arguments[3], (uint64_t)call->arguments[4]);
     fos_file_put(use.context, other);
-    return fos_end(&use, result);
+    fos_end(&use, 0);
+    return result == FOS_PASS ? copy_by_kernel(call) : result;
 }
 
 // Between two files of a mount sendfile is a copy too; to a socket or a pipe the kernel sends.
 long fos_sendfile(struct fos_call *call) {
     long target = (int)call->arguments[0], source = (int)call->arguments[1];
+    take_both(source, target);
     if (fos_file_size_limited || !fos_ours(source) || !fos_ours(target)) return fos_via_kernel(call, 3, FOS_BYPASS_PASSED);
     struct fos_use use;
     long result = fos_begin(call, target, &use);
@@ -122,5 +132,6 @@ long fos_sendfile(struct fos_call *call) {
     }
     result = copy_between(&use, in, use.file, (int64_t *)call->arguments[2], NULL, (uint64_t)call->arguments[3]);
     fos_file_put(use.context, in);
-    return fos_end(&use, result);
+    fos_end(&use, 0);
+    return result == FOS_PASS ? fos_via_kernel(call, 3, FOS_BYPASS_PASSED) : result;
 }

@@ -18,12 +18,17 @@ static long begin(struct fos_call *call, long fd, struct fos_use *use, int by_na
         long made = fos_materialise(NULL, fd);
         return made < 0 ? made : FOS_PASS;
     }
+    if (__builtin_expect(use->file->slow >= FOS_SLOW_MOST, 0)) {
+        fos_file_put(NULL, use->file);
+        long made = fos_materialise(NULL, fd);
+        return made < 0 ? made : FOS_PASS;
+    }
     use->mount = fos_file_reach(use->file);
     use->context = NULL;
     use->fd = fd;
     if (use->mount == NULL || (use->context = fos_enter(call->number)) == NULL) {
-        // A directory that is the kernel's is still answered by it when no message can be.
-        long result = use->file->state == FOS_FILE_KERNEL ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
+        // What is the kernel's is still answered by it when no message can be.
+        long result = fos_file_state(use->file) != FOS_FILE_MESSAGE ? FOS_PASS : use->mount == NULL ? -ENOTCONN : -ENOMEM;
         fos_file_put(NULL, use->file);
         return result;
     }
@@ -36,6 +41,11 @@ long fos_end(struct fos_use *use, long result) {
     fos_file_put(use->context, use->file);
     fos_leave(use->context);
     return result;
+}
+
+// What is not ours may have been handed on by the program before.
+static inline long passed(struct fos_call *call, long result) {
+    return result == FOS_PASS && __builtin_expect(fos_handed_count != 0, 0) ? fos_handed_call(call, (int)call->arguments[0]) : result;
 }
 
 // ---- pieces of memory -----------------------------------------------------------------------------------------------
@@ -126,6 +136,8 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
 void fos_show_if_due(struct fos_use *use) {
     if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0)) {
         fos_show_size(use->context, use->mount, use->file, use->fd);
+        // The kernel has mapped it, perhaps: each change of size would make it look.
+        if (use->file->state == FOS_FILE_SHARED || use->file->is_adopted) use->file->slow = FOS_SLOW_MOST;
     }
 }
 
@@ -238,12 +250,29 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
     return (long)done;
 }
 
+// 1: the call may be a message. Of a description that is shared since a fork, calls that name their offset are; one that uses the
+// shared offset has the kernel read or write pages, after which messages would wait for it.
+static int may_send(struct fos_file *file, int positioned) {
+    if (__builtin_expect(file->state == FOS_FILE_MESSAGE, 1)) return 1;
+    if (file->state == FOS_FILE_SHARED && !positioned) file->slow = FOS_SLOW_MOST;
+    return file->state == FOS_FILE_SHARED && positioned;
+}
+// Whether small messages wait for the kernel is watched where others may use its description: when this one begins (ns), else 0.
+static uint64_t watched_since(const struct fos_file *file, uint64_t bytes) {
+    return __builtin_expect(file->state == FOS_FILE_SHARED, 0) && bytes <= KEPT_BYTES ? fos_clock() : 0;
+}
+static void note_wait(struct fos_file *file, uint64_t start) {
+    if (start == 0) return;
+    if (fos_clock() - start > FOS_SLOW_NS) file->slow += FOS_SLOW_SHARE;
+    else if (file->slow > 0 && file->slow < FOS_SLOW_MOST) file->slow--;
+}
+
 enum { OWN_OFFSET = -1 };  // instead of an offset: the description's
 
 static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_readable(file)) return fos_end(&use, -EBADF);
     if (positioned && offset < 0) return fos_end(&use, -EINVAL);
@@ -255,10 +284,12 @@ static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t of
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    uint64_t start = watched_since(file, pieces->total);
+    if (!may_send(file, positioned)) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (offset > INT64_MAX - (int64_t)pieces->total) result = -EINVAL;
     else result = read_at(&use, pieces, (uint64_t)offset);
+    note_wait(file, start);
     if (!positioned) {
         if (result > 0) file->offset = offset + result;
         fos_file_unlock(use.context, file);
@@ -270,23 +301,25 @@ static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t o
     if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_writable(file)) return fos_end(&use, -EBADF);
     if (positioned && offset < 0) return fos_end(&use, -EINVAL);
     result = measure(pieces);
     if (result != 0) return fos_end(&use, result);
     // Linux appends also when pwrite names an offset.
-    int append = (file->flags & O_APPEND) != 0;
-    uint64_t end = 0;
+    uint64_t end = 0, start = watched_since(file, pieces->total);
+    // The flags of a shared description are changed by all who share it.
+    int append = ((file->state == FOS_FILE_SHARED ? fos_raw(SYS_fcntl, use.fd, F_GETFL) : (long)file->flags) & O_APPEND) != 0;
     if (!positioned) {
         fos_file_lock(use.context, file);
         offset = file->offset;
     }
-    if (file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    if (!may_send(file, positioned)) result = FOS_PASS;
     else if (pieces->total == 0) result = 0;
     else if (!append && offset > INT64_MAX - (int64_t)pieces->total) result = offset == INT64_MAX ? -EFBIG : -EINVAL;
     else result = write_at(&use, pieces, (uint64_t)offset, append, &end);
+    note_wait(file, start);
     if (!positioned) {
         if (result > 0) file->offset = (int64_t)end;
         fos_file_unlock(use.context, file);
@@ -363,7 +396,7 @@ long fos_lseek(struct fos_call *call) {
     uint32_t whence = (uint32_t)call->arguments[2];
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
-    if (result != 0) return result;
+    if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     // The end of a directory is whatever the kernel says it is.
     if (file->is_directory && whence > SEEK_CUR) {

@@ -19,6 +19,7 @@
 // A duplicate of `fd`, at `least` or above. The kernel chooses the number.
 static long duplicate(struct fos_call *call, int fd, int command, long least) {
     struct fos_use use;
+    if (__builtin_expect(fos_handed_count != 0, 0)) fos_handed_take(fd);
     long result = fos_begin(call, fd, &use);
     if (result != 0) return result;
     uint32_t backing = use.file->backing;
@@ -44,6 +45,10 @@ static long replace(struct fos_call *call, long flags, int same_is_error) {
     if (from != to && fos_hidden_descriptor(to)) {
         long moved = fos_move_hidden_descriptor(to);
         if (moved < 0) return moved;
+    }
+    if (__builtin_expect(fos_handed_count != 0, 0) && from != to && fos_raw(SYS_fcntl, from, F_GETFD) >= 0) {
+        fos_handed_take(from);
+        fos_handed_forget(to);
     }
     if (!fos_ours(from) && !fos_ours(to)) return FOS_PASS;
     if (from == to && !same_is_error) return to;
@@ -77,7 +82,8 @@ long fos_fcntl(struct fos_call *call) {
     case F_OFD_SETLKW: return fos_record_lock(call);
     default: break;
     }
-    if (!fos_ours(fd)) return FOS_PASS;
+    int duplicates = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+    if (!fos_ours(fd) && (!duplicates || fos_handed_count == 0 || !fos_handed_take(fd))) return FOS_PASS;
     struct fos_file *file;
     switch (command) {
     case F_DUPFD:
@@ -86,8 +92,8 @@ long fos_fcntl(struct fos_call *call) {
     case F_SETFD: return fos_raw(SYS_fcntl, fd, command, call->arguments[2]);
     case F_GETFL:
         if ((file = fos_file_get(fd)) == NULL) return FOS_PASS;
-        // A directory that is the kernel's is still known here, but its flags are changed there.
-        long flags = __atomic_load_n(&file->state, __ATOMIC_ACQUIRE) == FOS_FILE_KERNEL ? FOS_PASS : (long)file->flags;
+        // What is the kernel's may still be known here, but its flags are changed there.
+        long flags = fos_file_state(file) != FOS_FILE_MESSAGE ? FOS_PASS : (long)file->flags;
         fos_file_put(NULL, file);
         return flags;
     case F_SETFL:
@@ -111,6 +117,10 @@ long fos_ioctl(struct fos_call *call) {
     int is_directory = (int)file->is_directory;
     int64_t offset = file->offset;
     long result;
+    if (fos_file_state(file) == FOS_FILE_SHARED) {
+        fos_file_put(NULL, file);
+        return FOS_PASS;
+    }
     if (fos_names_only(file) && request != FIOCLEX && request != FIONCLEX) {
         fos_file_put(NULL, file);
         return fos_via_kernel(call, 1, FOS_BYPASS_PASSED);
@@ -148,6 +158,7 @@ long fos_ioctl(struct fos_call *call) {
 
 // Files are always ready, which the kernel says itself once they are its own.
 static void give_to_kernel(struct fos_call *call, int fd, enum fos_bypass reason) {
+    if (reason == FOS_BYPASS_PASSED && __builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget(fd);
     if (!fos_ours(fd)) return;
     if (fos_materialise(NULL, fd) == 0) fos_bypass(reason, call->number);
 }
@@ -186,12 +197,12 @@ static void give_message(struct fos_call *call, const struct msghdr *message) {
     }
 }
 long fos_sendmsg(struct fos_call *call) {
-    if (fos_table_highest() >= 0) give_message(call, (const struct msghdr *)call->arguments[1]);
+    if (fos_table_highest() >= 0 || fos_handed_count > 0) give_message(call, (const struct msghdr *)call->arguments[1]);
     return FOS_PASS;
 }
 long fos_sendmmsg(struct fos_call *call) {
     const struct mmsghdr *messages = (const struct mmsghdr *)call->arguments[1];
-    if (fos_table_highest() < 0 || fos_bad_pointer(messages)) return FOS_PASS;
+    if ((fos_table_highest() < 0 && fos_handed_count == 0) || fos_bad_pointer(messages)) return FOS_PASS;
     for (uint64_t i = 0; i < (uint32_t)call->arguments[2] && i < 1024; i++) give_message(call, &messages[i].msg_hdr);
     return FOS_PASS;
 }
@@ -241,7 +252,9 @@ long fos_mmap(struct fos_call *call) {
     if ((call->arguments[3] & 0x20) != 0) return FOS_PASS;  // MAP_ANONYMOUS: the descriptor is not looked at
     // A mapping reaches as far as the kernel knows the file to.
     if (!fos_ours((int)call->arguments[4])) return fos_pass_looking((int)call->arguments[4], NULL, 0);
-    return fos_via_kernel(call, 1 << 4, FOS_BYPASS_MAP);
+    int was_kernels = fos_is_kernels((int)call->arguments[4]);
+    long result = fos_via_kernel(call, 1 << 4, FOS_BYPASS_MAP);
+    return result == FOS_PASS && was_kernels ? fos_pass_looking((int)call->arguments[4], NULL, 0) : result;
 }
 
 // ---- the process ----------------------------------------------------------------------------------------------------

@@ -219,7 +219,10 @@ long fos_openat2(struct fos_call *call) {
 long fos_close(struct fos_call *call) {
     int fd = (int)call->arguments[0];
     if (fos_hidden_descriptor(fd)) return -EBADF;
-    if (!fos_ours(fd)) return FOS_PASS;
+    if (!fos_ours(fd)) {
+        if (__builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget(fd);
+        return FOS_PASS;
+    }
     fos_before_close(fd);
     struct fos_context *context = fos_enter(call->number);
     fos_table_clear(context, fd);
@@ -255,6 +258,7 @@ long fos_close_range(struct fos_call *call) {
     long flags = (uint32_t)call->arguments[2];
     // Marking close-on-exec is the kernel's alone; the shim's own are marked anyway.
     if (first > last || (flags & ~2L) != 0) return FOS_PASS;
+    for (int64_t fd = first; fos_handed_count > 0 && fd < FOS_DESCRIPTORS_MAX && fd <= last; fd++) fos_handed_forget(fd);
     if (fos_table_highest() < 0 && fos_highest_hidden_descriptor() < 0) return FOS_PASS;
     struct fos_context *context = fos_enter(call->number);
     int highest = fos_table_highest();

@@ -46,7 +46,7 @@ struct fos_file *fos_file_new(void) {
     file->region = file->message_reads = file->message_writes = 0;
     file->message_bytes = 0;
     file->backing = FOS_BACKING_NONE;
-    file->left_behind = 0;
+    file->goes_on = file->left_behind = file->slow = file->is_adopted = 0;
     file->size = UINT64_MAX;
     __atomic_store_n(&file->references, 1, __ATOMIC_RELEASE);
     return file;
@@ -101,7 +101,7 @@ struct fos_mount *fos_file_reach(struct fos_file *file) {
 // Gives the reference of a description back.
 static void release(struct fos_context *context, struct fos_file *file) {
     struct fos_mount *mount = fos_file_usable(file);
-    if (mount == NULL || (file->state != FOS_FILE_MESSAGE && !file->is_directory)) return;
+    if (mount == NULL || (file->state == FOS_FILE_KERNEL && !file->is_directory)) return;
     struct fos_context *own = context == NULL ? fos_enter(SYS_close) : context;
     if (own == NULL) return;
     if (!fos_reference_keep(own, mount, file->inode, file->flags) && !fos_reference_give(mount, file->inode, file->flags, file->size)) {
@@ -167,7 +167,7 @@ int fos_is_name(int fd) {
 int fos_is_kernels(int fd) {
     struct fos_file *file = fos_file_get(fd);
     if (file == NULL) return 1;
-    int is_kernels = __atomic_load_n(&file->state, __ATOMIC_ACQUIRE) == FOS_FILE_KERNEL;
+    int is_kernels = fos_file_state(file) != FOS_FILE_MESSAGE;
     fos_file_put(NULL, file);
     return is_kernels;
 }
@@ -178,7 +178,7 @@ void fos_files_after_fork(void) {
     for (int fd = 0; fd <= highest; fd++) {
         if (fos_table[fd] == 0) continue;
         struct fos_file *file = &files[fos_table[fd] - 1];
-        if (file->state == FOS_FILE_KERNEL) fos_table[fd] = 0;
+        if (file->state != FOS_FILE_MESSAGE) fos_table[fd] = 0;
         else file->left_behind = file->is_directory && (file->left_behind || fos_file_usable(file) != NULL);
     }
     for (uint32_t index = 0; index < never_used; index++) {

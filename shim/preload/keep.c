@@ -4,7 +4,7 @@
 // into the segment, behind its header, where only clients look. The new program takes the word out of its environment, and
 // goes on with the connection at its first call that could touch a mount, if it is the same process with the same rights and
 // nothing was mounted meanwhile; else it closes the descriptors and connects anew.
-// Only a connection that holds nothing is left: the only one, with no open file of ours, and no call of another thread. The
+// Only the only connection is left, with no open file but those that the new program goes on with (adopt.c), and no call of another thread. The
 // instance sees nothing of all this: the process, and so who it is, stay the same.
 #define _GNU_SOURCE
 #include <assert.h>
@@ -20,6 +20,8 @@ struct kept {
     uint32_t process, uid;
     struct fos_identity identity;
     struct fos_client_kept client;
+    uint32_t handed_count, reserved;
+    struct fos_handed handed[FOS_HANDED_MAX];
     char name[FOS_SERVICE_NAME_BYTES_MAX + 1];
     char path[KEPT_PATH];
 };
@@ -52,6 +54,7 @@ int fos_mounts_keep(struct fos_context *context, char *word) {
         .magic = KEPT_MAGIC, .layout_hash = fos_layout_hash(), .numbers_hash = fos_mounts_known_as(), .mount_id = mount->mount_id,
         .process = (uint32_t)fos_raw(SYS_getpid), .uid = mount->uid, .identity = fos_identity};
     fos_client_keep(&mount->client, fos_contexts_settle(context), &kept->client);
+    kept->handed_count = fos_handed_list(kept->handed);
     memcpy(kept->name, mount->name, sizeof kept->name);
     memcpy(kept->path, mount->path, mount->path_length + 1);
     memcpy(word, kept_word, sizeof kept_word - 1);
@@ -110,6 +113,7 @@ void fos_mounts_start(char **environment) {
         if (!read_kept(&kept)) continue;
         for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_fcntl, kept_descriptors[which], F_SETFD, FD_CLOEXEC);
         fos_kept_here = 1;
+        fos_handed_receive(kept.handed, kept.handed_count);
     }
 }
 
@@ -128,7 +132,7 @@ void fos_resume_kept(void) {
     if (!fos_mounts_claim()) return;
     struct kept kept;
     struct fos_mount *mount = &fos_mounts[0];
-    int taken = 0;
+    int taken = 0, resumed = 0, was_kept = fos_kept_here;
     if (fos_kept_here && fos_mounts_used == 0 && read_kept(&kept) && still_true(&kept)) {
         size_t path = strlen(kept.path);
         mount->mount_id = kept.mount_id;
@@ -144,9 +148,11 @@ void fos_resume_kept(void) {
         fos_mount_serve(mount);
         fos_store_release_u32(&fos_mounts_used, 1);
         fos_mounts_are_known(kept.numbers_hash);
+        resumed = 1;
     } else if (fos_kept_here && !taken) {
         for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_close, kept_descriptors[which]);
     }
     fos_kept_here = 0;
     fos_mounts_unclaim();
+    if (was_kept) fos_handed_belong(resumed ? mount : NULL);
 }

@@ -1,4 +1,5 @@
-// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers. Backing: the kernel's
+// Materialising: a description of ours becomes the kernel's, with its offset, under all its numbers. Sharing: the same for a fork,
+// after which this process goes on with messages where no offset is needed. Backing: the kernel's
 // stands behind the numbers, for its locks, while data and offset stay here.
 //
 // The file is opened again through the mount: by the path it was opened with, if that still leads to the same inode, else
@@ -173,9 +174,32 @@ void fos_show_size(struct fos_context *context, struct fos_mount *mount, const s
     is_same(context, mount, file->inode, AT_FDCWD, context->text);
 }
 
-static long materialise(struct fos_context *context, struct fos_file *file) {
+// The kernel's description behind a number becomes what ours is. `was_backed`: it was opened some time ago.
+static void bring_along(struct fos_context *context, struct fos_mount *mount, const struct fos_file *file, int number, int was_backed) {
+    if (file->offset != 0 || was_backed) fos_raw(SYS_lseek, number, file->offset, SEEK_SET);
+    if (!was_backed) return;
+    fos_raw(SYS_fcntl, number, F_SETFL, (long)file->flags);
+    // What the kernel knows is from when the descriptor was opened.
+    is_same(context, mount, file->inode, number, "");
+}
+
+// A file that stayed known after a fork is the kernel's altogether from here on.
+static void let_go(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
+    __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+    for (int number = 0; number <= fos_table_highest(); number++) {
+        struct fos_file *here = fos_file_get(number);
+        if (here == file) fos_table_clear(context, number);
+        if (here != NULL) fos_file_put(context, here);
+    }
+    if (fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
+}
+
+// `keeps`: a file stays known, and its reference with it.
+static long hand_over(struct fos_context *context, struct fos_file *file, int keeps) {
     struct fos_mount *mount = fos_file_mount(file);
+    if (file->state == FOS_FILE_SHARED && !keeps) let_go(context, mount, file);
     if (file->state != FOS_FILE_MESSAGE) return 0;
+    keeps = file->is_directory || (keeps && !fos_names_only(file) && fos_file_usable(file) != NULL);
     int was_backed = file->backing == FOS_BACKING_DONE;
     long result = back(context, mount, file);
     if (result < 0) return result;
@@ -184,25 +208,29 @@ static long materialise(struct fos_context *context, struct fos_file *file) {
     for (int number = 0; number <= highest; number++) {
         struct fos_file *here = fos_file_get(number);
         if (here == file && numbers++ == 0) {
-            if (file->offset != 0) fos_raw(SYS_lseek, number, file->offset, SEEK_SET);
-            if (was_backed) {
-                fos_raw(SYS_fcntl, number, F_SETFL, (long)file->flags);
-                // What the kernel knows is from when the descriptor was opened.
-                is_same(context, mount, file->inode, number, "");
-            }
+            bring_along(context, mount, file, number, was_backed);
             // Only now: until its numbers were the kernel's, calls on them were answered here.
-            __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+            __atomic_store_n(&file->state, keeps && !file->is_directory ? FOS_FILE_SHARED : FOS_FILE_KERNEL, __ATOMIC_RELEASE);
         }
-        if (here == file && !file->is_directory) fos_table_clear(context, number);
+        if (here == file && !keeps) fos_table_clear(context, number);
         if (here != NULL) fos_file_put(context, here);
     }
     // The kernel's own reference keeps the inode from here on.
-    if (numbers > 0 && !file->is_directory && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
+    if (numbers > 0 && !keeps && fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
     fos_tally_add(&fos_tally->materialised, 1);
     return 0;
 }
 
-typedef long file_action(struct fos_context *context, struct fos_file *file);
+static long materialise(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
+    return hand_over(context, file, 0);
+}
+static long share(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
+    return hand_over(context, file, 1);
+}
+
+typedef long file_action(struct fos_context *context, struct fos_file *file, int fd);
 
 // Does it to the description behind a number, under its lock.
 static long with_description(struct fos_context *context, long fd, file_action *action) {
@@ -212,7 +240,7 @@ static long with_description(struct fos_context *context, long fd, file_action *
     long result = -ENFILE;
     if (own != NULL) {
         fos_file_lock(own, file);
-        result = action(own, file);
+        result = action(own, file, (int)fd);
         fos_file_unlock(own, file);
     }
     fos_file_put(own, file);
@@ -222,10 +250,20 @@ static long with_description(struct fos_context *context, long fd, file_action *
 
 long fos_materialise(struct fos_context *context, long fd) { return with_description(context, fd, materialise); }
 
-static long back_message(struct fos_context *context, struct fos_file *file) {
+static long back_message(struct fos_context *context, struct fos_file *file, int fd) {
+    (void)fd;
     return file->state != FOS_FILE_MESSAGE ? 0 : back(context, fos_file_mount(file), file);
 }
 long fos_back(struct fos_context *context, long fd) { return with_description(context, fd, back_message); }
+
+static long back_whole(struct fos_context *context, struct fos_file *file, int fd) {
+    struct fos_mount *mount = fos_file_mount(file);
+    int was_backed = file->backing == FOS_BACKING_DONE;
+    long result = file->state != FOS_FILE_MESSAGE ? -EBADF : back(context, mount, file);
+    if (result == 0) bring_along(context, mount, file, fd, was_backed);
+    return result;
+}
+long fos_back_whole(struct fos_context *context, long fd) { return with_description(context, fd, back_whole); }
 
 long fos_back_all(uint64_t inode) {
     int highest = fos_table_highest();
@@ -240,13 +278,23 @@ long fos_back_all(uint64_t inode) {
     return result;
 }
 
+// 1: the next program goes on with what is behind the number, or does not get it.
+static int stays_out(int fd) {
+    struct fos_file *file = fos_file_get(fd);
+    if (file == NULL) return 1;
+    int is_left = file->goes_on != 0, is_shared = fos_file_state(file) == FOS_FILE_SHARED;
+    fos_file_put(NULL, file);
+    return is_left || (!is_shared && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0);
+}
+
 int fos_materialise_all(struct fos_context *context, int inherited_only) {
     int highest = fos_table_highest(), made = 0;
     for (int fd = 0; fd <= highest; fd++) {
         if (!fos_ours(fd)) continue;
-        if (inherited_only && (fos_raw(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) != 0) continue;
-        if (fos_is_kernels(fd)) continue;
-        made += fos_materialise(context, fd) == 0;
+        if (inherited_only && stays_out(fd)) continue;
+        int was_kernels = fos_is_kernels(fd);
+        long result = inherited_only ? fos_materialise(context, fd) : with_description(context, fd, share);
+        made += !was_kernels && result == 0;
     }
     return made;
 }
@@ -255,6 +303,7 @@ long fos_via_kernel(struct fos_call *call, uint32_t fd_mask, enum fos_bypass rea
     int some = 0;
     long result = 0;
     for (int i = 0; i < 6; i++) {
+        if ((fd_mask >> i & 1) != 0 && __builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget((int)call->arguments[i]);
         if ((fd_mask >> i & 1) == 0 || !fos_ours((int)call->arguments[i])) continue;
         some = 1;
         long made = fos_materialise(NULL, (int)call->arguments[i]);

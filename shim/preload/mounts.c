@@ -327,6 +327,7 @@ void fos_mounts_after_fork(void) {
 }
 
 void fos_identity_changes(struct fos_context *context) {
+    fos_handed_forget_all();
     fos_materialise_all(context, 0);
     for (uint32_t i = 0; i < fos_mounts_used; i++) {
         struct fos_mount *mount = &fos_mounts[i];

@@ -130,7 +130,7 @@ static int needs_no_connection(struct fos_context *context, const char *path) {
 static int begin_at_descriptor(const char **path, struct fos_place *place, struct position *at) {
     struct fos_file *file = named_file(*path, &place->descriptor);
     if (file == NULL) return 0;
-    place->mount = file->state == FOS_FILE_MESSAGE ? fos_file_usable(file) : NULL;
+    place->mount = fos_by_message(file) ? fos_file_usable(file) : NULL;
     at->directory = file->inode;
     fos_file_put(NULL, file);
     if (place->mount == NULL) {
@@ -167,7 +167,7 @@ static long begin(struct fos_context *context, long directory, const char **path
     at->directory = file->inode;
     if (place->mount == NULL) result = file->state == FOS_FILE_MESSAGE ? -ENOTCONN : FOS_PASS;
     else if (!file->is_directory && text[0] != 0) result = -ENOTDIR;
-    else if (!file->is_directory && file->state != FOS_FILE_MESSAGE) result = FOS_PASS;
+    else if (!file->is_directory && !fos_by_message(file)) result = FOS_PASS;
     fos_file_put(context, file);
     return result;
 }

@@ -139,7 +139,7 @@ __attribute__((noinline)) static long execute(struct fos_call *call, int place, 
     char *words[WORDS + 3], kept[FOS_WORD_BYTES], seen[FOS_SEEN_BYTES];
     size_t count = 0;
     int may_tell = (uintptr_t)given >= 4096 && is_preloaded(given, &count) && count <= WORDS;
-    int keeps = !borrowed && fos_calls_before_exec(may_tell ? kept : NULL);
+    int keeps = !borrowed && fos_calls_before_exec(may_tell ? kept : NULL, call->number == SYS_execve ? (const char *)call->arguments[0] : NULL);
     int tells = may_tell && fos_calls_tell(seen);
     if (keeps || tells) {
         memcpy(words, given, count * sizeof *words);

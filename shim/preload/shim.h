@@ -79,9 +79,10 @@ void fos_calls_before_fork(int shares_memory);
 void fos_calls_after_fork(int child);
 
 // Before execve and execveat. 1: `word` (FOS_WORD_BYTES) belongs into the environment of the new program, which then goes on
-// with what this one leaves it; if the call fails, fos_calls_exec_failed must follow. NULL: there is no place for a word.
+// with what this one leaves it; if the call fails, fos_calls_exec_failed must follow. NULL: there is no place for a word. `program`:
+// the path that is executed; NULL: it is not known.
 enum { FOS_WORD_BYTES = 64, FOS_SEEN_BYTES = 128 };
-int fos_calls_before_exec(char *word);
+int fos_calls_before_exec(char *word, const char *program);
 // Before the same, also in a child of vfork: it only reads. 1: `word` (FOS_SEEN_BYTES) belongs into the environment too.
 int fos_calls_tell(char *word);
 void fos_calls_exec_failed(void);

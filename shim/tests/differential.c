@@ -11,7 +11,7 @@
 // A program is a sequence of calls on a few names and descriptors, chosen by its seed. Some make a child, by fork or by
 // fork and exec of this very program, that goes on with calls of its own on the shared descriptors while the parent waits:
 // so shared offsets, inherited descriptors and the hand-over to the kernel are all part of it, and the result is
-// determined. Some of the executed ones go on without the shim, so that both ways to a file meet. What file systems may answer differently (inode numbers, order of listings, sizes of directories, times) is
+// determined. Half of the executed ones first use all that they inherited, at length. Some go on without the shim, so that both ways to a file meet. What file systems may answer differently (inode numbers, order of listings, sizes of directories, times) is
 // not printed.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -139,6 +139,27 @@ static int open_flags(void) {
 
 static void run(int calls);
 
+static void show_slots(char *text) {
+    int used = 0;
+    text[0] = 0;
+    for (int i = 0; i < SLOTS; i++) used += snprintf(text + used, 300 - (size_t)used, "%d ", slots[i]);
+}
+
+// In a child that is about to be another program: files that nobody shares, one under two numbers, and their places.
+static void open_alone(uint64_t seed, char *text) {
+    static const int access[] = {O_RDWR, O_WRONLY, O_RDWR | O_APPEND, O_WRONLY | O_APPEND};
+    for (int i = 0; i < 3; i++) {
+        if (slots[i] >= 0) close(slots[i]);
+    }
+    slots[0] = open("a", access[seed >> 8 & 3] | O_CREAT, 0644);
+    slots[1] = seed & 16 ? dup(slots[0]) : open("c", O_RDONLY | O_CREAT | (seed & 32 ? O_CLOEXEC : 0), 0644);
+    slots[2] = open("b", O_RDONLY);
+    say("alone", "a", write(slots[0], "some bytes to begin with", 20), (uint32_t)lseek(slots[2], 7, SEEK_SET));
+    if (seed & 64) lseek(slots[0], 5, SEEK_SET);
+    show_slots(text);
+    fflush(stdout);
+}
+
 static void make_child(const char *self) {
     int kind = (int)below(4), calls = 3 + (int)below(8);
     uint64_t seed = next();
@@ -151,13 +172,12 @@ static void make_child(const char *self) {
         snprintf(arguments[0], 300, "%llu", (unsigned long long)seed);
         snprintf(arguments[1], 300, "%d", calls);
         snprintf(arguments[2], 300, "%d", depth + 1);
-        int used = 0;
-        arguments[3][0] = 0;
-        for (int i = 0; i < SLOTS; i++) used += snprintf(arguments[3] + used, 300 - (size_t)used, "%d ", slots[i]);
+        show_slots(arguments[3]);
         char *list[] = {(char *)self, "go-on", arguments[0], arguments[1], arguments[2], arguments[3], NULL};
         if (kind == 2) {
             child = fork();
             if (child == 0) {
+                if (seed & 4) open_alone(seed, arguments[3]);
                 // Half of them go on without the shim, on the mount.
                 if (seed & 1) unsetenv("LD_PRELOAD");
                 execv(self, list);
@@ -369,6 +389,29 @@ static void call(void) {
     }
 }
 
+// Uses what was inherited so much that it pays to take it over from the kernel. Draws nothing, so that seeds mean what they did.
+static void use_inherited(void) {
+    char subject[160];
+    for (int i = 0; i < SLOTS; i++) {
+        struct stat seen;
+        int flags = fcntl(slots[i], F_GETFL);
+        if (flags < 0 || fstat(slots[i], &seen) != 0 || !S_ISREG(seen.st_mode)) continue;
+        long moved = 0;
+        uint32_t sum = 0;
+        for (int times = 0; times < 200; times++) {
+            uint8_t piece[8] = {(uint8_t)times, (uint8_t)i};
+            ssize_t got = (flags & O_ACCMODE) == O_RDONLY || ((flags & O_ACCMODE) == O_RDWR && times % 3 == 0) ? read(slots[i], piece, 1 + (size_t)times % 8) : write(slots[i], piece, 1 + (size_t)times % 3);
+            sum = sum * 31 + hash(piece, sizeof piece) + (uint32_t)lseek(slots[i], times % 50 == 49 ? -20 : 0, SEEK_CUR);
+            moved += got;
+        }
+        snprintf(subject, sizeof subject, "#%d %o", i, flags & (O_ACCMODE | O_APPEND));
+        say("inherited", subject, moved, sum);
+        if ((flags & O_ACCMODE) == O_RDONLY || (i & 1) == 0) continue;
+        long shorter = ftruncate(slots[i], 100);
+        say("shorter", subject, shorter, pread(slots[i], data, 50, 10) > 0 ? hash(data, 50) : 0);
+    }
+}
+
 static void run(int calls) {
     for (step = 0; step < calls; step++) call();
 }
@@ -486,11 +529,20 @@ int main(int count, char **arguments) {
     if (count == 6 && strcmp(arguments[1], "go-on") == 0) {
         state = strtoull(arguments[2], NULL, 10) | 1;
         depth = atoi(arguments[4]);
+        char again[32];
         char *at = arguments[5];
         for (int i = 0; i < SLOTS; i++) slots[i] = (int)strtol(at, &at, 10);
         // Closed on exec: their numbers are free now, and this program opens its own there.
         for (int i = 0; i < SLOTS; i++) {
             if (slots[i] >= 0 && fcntl(slots[i], F_GETFD) < 0) slots[i] = -1;
+        }
+        if (state & 2) use_inherited();
+        if (state & 8) {
+            // And once more by the same program, which has used them.
+            snprintf(again, sizeof again, "%llu", (unsigned long long)(state & ~UINT64_C(8)));
+            arguments[2] = again;
+            fflush(stdout);
+            execv(self, arguments);
         }
         run(atoi(arguments[3]));
         fflush(stdout);

@@ -37,8 +37,8 @@ void fos_calls_before_fork(int shares_memory) { (void)shares_memory; }
 void fos_calls_after_fork(int child) {
     if (child) process = process_id();
 }
-int fos_calls_before_exec(char *word) {
-    (void)word;
+int fos_calls_before_exec(char *word, const char *program) {
+    (void)word, (void)program;
     return 0;
 }
 void fos_calls_exec_failed(void) {}

@@ -122,6 +122,7 @@ struct fos_tally {
     uint64_t memory_frozen, memory_frozen_bytes;  // forks that found served memory, and what of it became copy-on-write
     uint64_t memory_copied;                       // bytes that had to become Linux's own memory
     uint64_t memory_time_freezing;                // ns that forks took longer
+    uint64_t adopted;                             // descriptions that a program left to the next, and that went on by message there
 };
 
 static inline void fos_tally_add(uint64_t *counter, uint64_t amount) { __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
