@@ -73,7 +73,7 @@ extension NameServer {
             return
         }
         guard isPeer(request.envelope), let peer = membership.index(of: from) else { return answer(request.envelope, -EACCES, kernel) }
-        guard joining == nil else { return answerJoiner(peer, request, kernel) }
+        guard joining == nil else { return joinWhileJoining(peer, request, kernel) }
         // Its death has not been heard of here, or this server helps another one.
         guard !membership.isAlive(peer), joiner == nil || joiner?.member == peer,
             let id = suspend(request, NameContinuation(wait: .joiner, position: UInt32(peer), bytes: 0))

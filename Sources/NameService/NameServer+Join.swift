@@ -211,7 +211,7 @@ extension NameServer {
     mutating func helperGone<K: Kernel>(_ kernel: K) { beginAgain(kernel) }
 
     /// JOIN of another one that joins.
-    mutating func answerJoiner<K: Kernel>(_ peer: Int, _ request: Request, _ kernel: K) {
+    mutating func joinWhileJoining<K: Kernel>(_ peer: Int, _ request: Request, _ kernel: K) {
         // It may serve in a moment.
         if joining?.isYielding == true { return answer(request.envelope, -EBUSY, kernel) }
         noteUp(peer)
