@@ -190,6 +190,7 @@ extension NameServer {
         let hash = parsed.name.hash
         guard owner(hash) == member else { return forward(request, to: owner(hash), kernel) }
         guard isKernel || !parsed.name.isProtected else { return answer(request.envelope, -EACCES, kernel) }
+        guard !hasYielded(hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
         let entry = table.find(parsed.name, hash: hash)
         guard entry != NameTable.none else { return answer(request.envelope, -ENOENT, kernel) }
         let index = table.member(entry, mailbox: parsed.fixed.member.mailbox)

@@ -50,6 +50,7 @@ extension NameServer {
     mutating func commit<K: Kernel>(_ request: Request, _ parsed: NameRequest, _ kernel: K) {
         let (client, generation) = client(request.envelope)
         guard isAlive(client: client, generation, kernel) else { return answer(request.envelope, -ESTALE, kernel) }
+        guard !isFixed(parsed.name.hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
         let refusal = apply(request, parsed, isTrial: true)
         guard refusal == 0 else { return answer(request.envelope, refusal, kernel) }
         guard let follower = follower(of: member) else {
@@ -76,10 +77,12 @@ extension NameServer {
         }
     }
 
-    func send<K: Kernel>(copyOf request: Request, to peer: Int, expecting id: ContinuationID, _ kernel: K) -> SendResult {
+    /// - Parameter attempt: the receiver's, if it joins.
+    func send<K: Kernel>(copyOf request: Request, to peer: Int, for attempt: UInt64 = 0, expecting id: ContinuationID, _ kernel: K) -> SendResult {
         let length = request.payload.count
         let message = kernel.scratch()
         message.pointee.operation = request.operation
+        message.pointee.inode = attempt
         message.pointee.flags = UInt16(FOS_NAME_COPY.rawValue)
         message.pointee.length = UInt32(length)
         if let base = request.payload.baseAddress { payload(of: message).copyMemory(from: base, byteCount: length) }
@@ -96,6 +99,7 @@ extension NameServer {
     /// As the follower: a change that its server has made.
     mutating func takeCopy<K: Kernel>(_ request: Request, _ kernel: K) {
         guard isPeer(request.envelope) else { return answer(request.envelope, -EACCES, kernel) }
+        guard isWanted(request) else { return answer(request.envelope, 0, kernel) }
         switch NameRequest.parse(request.payload, needsName: true, needsTarget: false) {
         case .valid(let parsed):
             let status = apply(request, parsed)
@@ -104,6 +108,9 @@ extension NameServer {
         case .invalid(let status): answer(request.envelope, status, kernel)
         }
     }
+
+    /// What was sent to this server for an earlier beginning of its way back, or for one that has died, is none of its any more.
+    private func isWanted(_ request: Request) -> Bool { joining.map { UInt64($0.attempt) == request.message.pointee.inode } ?? true }
 
     /// A change that a client's death has overtaken on its way here is made all the same, as its server has made it: it may take a name
     /// from somebody else. What it gave the client goes.
@@ -128,14 +135,12 @@ extension NameServer {
         guard isNews(request.envelope) else { return answer(request.envelope, -EPERM, kernel) }
         let mailbox = MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))
         guard let peer = membership.index(of: mailbox), peer != member else { return }
-        if let joiner, joiner.member == peer { dropJoiner() }
-        if let yielded, yielded.member == peer { dropYielded() }
-        guard membership.isAlive(peer) else { return }
-        let wasFollower = follower(of: member) == peer
+        if joiner?.member == peer { endHelp(kernel) }
+        let served = membership.isAlive(peer), wasFollower = follower(of: member) == peer
         membership.setDead(peer)
-        if joining != nil { return startJoining(kernel) }
-        // Whoever joins has another neighbour now.
-        refuseJoiner(kernel)
+        guard served else { return }
+        if joining != nil { return helperGone(kernel) }
+        spoilJoiner(kernel)
         // Its names are this server's, or this one's copies went with it.
         guard wasFollower || firstAlive(from: peer) == member else { return }
         copying = CopyRun()
@@ -146,8 +151,11 @@ extension NameServer {
 
     /// Sends the next member, or redirect, of what the receiver is to have.
     mutating func copyNext<K: Kernel>(_ receiver: CopyRun.Receiver, _ kernel: K) {
-        guard var run = run(receiver), !run.isUnderWay else { return }
-        guard let peer = receiver == .joiner ? joiner?.member : follower(of: member) else { return set(receiver, nil) }
+        guard var run = run(receiver), !run.isUnderWay, mayCopy(receiver) else { return }
+        guard let peer = receiver == .joiner ? joiner?.member : follower(of: member) else {
+            set(receiver, nil)
+            return copyNext(.joiner, kernel)
+        }
         // What the receiver was told before the first piece, that one has it drop.
         if run.isFirst { run = CopyRun() }
         while run.member < table.membersUsed {
@@ -167,7 +175,12 @@ extension NameServer {
         // There is nothing; but the receiver may have something old.
         if run.isFirst, receiver == .follower { return send(piece: NameTable.none, nil, run, receiver, to: peer, kernel) }
         set(receiver, nil)
-        if receiver == .joiner { joinerHasAll(kernel) }
+        if receiver == .joiner { joinerHasAll(kernel) } else { copyNext(.joiner, kernel) }
+    }
+    /// A joiner waits until there are two copies without it. And until it is known whether the joiner has taken its place, or until all know
+    /// that this server has, it is not known who is to have copies.
+    private func mayCopy(_ receiver: CopyRun.Receiver) -> Bool {
+        receiver == .joiner ? copying == nil : untold == nil && joiner?.hasYielded != true
     }
 
     private func isFor(_ receiver: CopyRun.Receiver, _ hash: UInt64) -> Bool {
@@ -183,14 +196,17 @@ extension NameServer {
     ) {
         guard let id = continuations.insert(NameContinuation(wait: receiver == .joiner ? .joinerPiece : .piece, position: UInt32(peer), bytes: 0)) else {
             set(receiver, run)
-            return kernel.tickAgain()
+            return again(after: .full, kernel)
         }
         var next = run
         if index != NameTable.none { if member == nil { next.entry += 1 } else { next.member += 1 } }
-        guard kernel.send(message(piece: index, member, isFirst: run.isFirst, kernel), to: membership[peer], expecting: id, onBehalfOf: nil) == .sent else {
+        let message = message(piece: index, member, isFirst: run.isFirst, kernel)
+        message.pointee.inode = receiver == .joiner ? joiner?.attempt ?? 0 : 0
+        let result = kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: nil)
+        guard result == .sent else {
             continuations.remove(id)
             set(receiver, run)
-            return kernel.tickAgain()
+            return again(after: result, kernel)
         }
         next.isFirst = false
         next.isUnderWay = true
@@ -230,10 +246,11 @@ extension NameServer {
     }
 
     /// `receiver`: whose piece it was that has been answered.
-    mutating func finishPiece<K: Kernel>(_ id: ContinuationID, _ receiver: CopyRun.Receiver, _ kernel: K) {
+    mutating func finishPiece<K: Kernel>(_ response: Response, _ id: ContinuationID, _ receiver: CopyRun.Receiver, _ kernel: K) {
         continuations.remove(id)
         // That of an earlier run says nothing of this one.
         guard var run = run(receiver), run.isUnderWay, run.piece == id else { return }
+        if receiver == .joiner, response.status != 0 { return spoilJoiner(kernel) }
         run.isUnderWay = false
         set(receiver, run)
         copyNext(receiver, kernel)
@@ -245,6 +262,7 @@ extension NameServer {
         guard isPeer(request.envelope), request.payload.count >= fixed, let base = request.payload.baseAddress else {
             return answer(request.envelope, -EACCES, kernel)
         }
+        guard isWanted(request) else { return answer(request.envelope, 0, kernel) }
         let piece = base.loadUnaligned(as: fos_name_piece.self)
         guard fixed + Int(piece.name_length) + Int(piece.target_length) <= request.payload.count else { return answer(request.envelope, -EINVAL, kernel) }
         let bytes = UnsafePointer((base + fixed).assumingMemoryBound(to: UInt8.self))

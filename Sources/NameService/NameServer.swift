@@ -48,11 +48,11 @@ enum NameWait: UInt8 {
     case copy
     /// A copy of what was there before a server died; nobody is answered by it. Or one for who joins.
     case piece, joinerPiece
-    /// A change that who joins is told of; nobody is answered by it.
+    /// A change that who joins is told of; nobody is answered by it. `bytes` is the joiner's serial.
     case told
     /// Who joins waits for what it has asked for.
     case joiner
-    /// This server joins: the member `position` makes copies for it, or yields.
+    /// This server joins: the member `position` helps it, or yields. `bytes` is the number of the attempt.
     case join, yield
 }
 
@@ -79,10 +79,11 @@ public struct NameServer: Server, ~Copyable {
     static var graveCount: UInt32 { 1_024 }
     /// What is being copied to the follower; nil: it has all.
     var copying: CopyRun?
-    /// A server that takes its place again, with this one's help.
+    /// A server that takes its place again, and whom this one helps; nobody else meanwhile.
     var joiner: Joiner?
     var joiners: UInt32 = 0
-    var yielded: Yielded?
+    /// It was told to drop copies, and has not heard yet who has them now.
+    var hasSurplus = false
     /// This server takes its place again; nil: it serves.
     var joining: Joining?
     /// Members that are still to be told that this server serves, from this one on; nil: all know.
@@ -111,7 +112,7 @@ public struct NameServer: Server, ~Copyable {
         graves = .allocate(capacity: Int(Self.graveCount))
         graves.initialize(repeating: (0, 0), count: Int(Self.graveCount))
         if isJoining {
-            joining = Joining()
+            joining = Joining(isWaiting: true)
             membership.set(member, alive: false)
         } else {
             for name in initial { insert(name) }
@@ -153,12 +154,13 @@ public struct NameServer: Server, ~Copyable {
         case FOS_OP_NAME_JOIN.rawValue: helpJoining(request, kernel)
         case FOS_OP_NAME_YIELD.rawValue: yieldPlace(request, kernel)
         case FOS_OP_NAME_SHARD_NEWS.rawValue: takeNews(request, kernel)
-        case FOS_OP_NAME_SHARD_END.rawValue: if isOfPeer(request.envelope) { dropSurplus() }
+        case FOS_OP_NAME_SHARD_END.rawValue: if isOfPeer(request.envelope) { takeEnd() }
         case FOS_OP_SERVER_GONE.rawValue: serverGone(request, kernel)
         case FOS_OP_SERVER_BACK.rawValue: serverBack(request, kernel)
         case FOS_OP_NAME_LOAD.rawValue: load(request, kernel)
         case FOS_OP_CLIENT_GONE.rawValue: clientGone(request.envelope, kernel)
         case FOS_OP_TICK.rawValue: tick(kernel)
+        case FOS_OP_IDLE.rawValue where isNews(request.envelope): tick(kernel)
         case FOS_OP_PING.rawValue: answer(request.envelope, 0, kernel)
         case FOS_OP_STATISTICS.rawValue: answerStatistics(request.envelope, kernel)
         default: answer(request.envelope, -ENOSYS, kernel)
@@ -181,11 +183,8 @@ public struct NameServer: Server, ~Copyable {
         case .list: continueList(response, id, kernel)
         case .dead: continueDead(response, id, kernel)
         case .copy: finishCopy(id, kernel)
-        case .piece: finishPiece(id, .follower, kernel)
-        case .joinerPiece where response.status < 0:
-            continuations.remove(id)
-            refuseJoiner(kernel)
-        case .joinerPiece: finishPiece(id, .joiner, kernel)
+        case .piece: finishPiece(response, id, .follower, kernel)
+        case .joinerPiece: finishPiece(response, id, .joiner, kernel)
         case .told: finishTold(id, kernel)
         case .join, .yield: continueJoining(response, id, kernel)
         case .joiner: break
@@ -229,8 +228,11 @@ public struct NameServer: Server, ~Copyable {
 
     /// Passes a request on to the member that owns its name.
     mutating func forward<K: Kernel>(_ request: Request, to owner: Int, _ kernel: K) {
-        // Whoever served in this one's place may have yielded it, and the answer is on its way.
-        if joining?.isAskingToYield == true { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        // A server that joins does not know for certain who serves, and others that join do not either: passed on once, a request is not
+        // passed on by it. And those who served in its place may have yielded.
+        if let joining, joining.isYielding || request.envelope.pointee.hops > 0 {
+            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        }
         // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
         guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
         switch kernel.forward(request.letter, to: membership[owner]) {

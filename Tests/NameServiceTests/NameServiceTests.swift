@@ -288,6 +288,10 @@ private struct Names {
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/ok", Names.member(0))) == -EINVAL)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REDIRECT, "/ok", target: "bad")) == -EINVAL)
         #expect(try names.run(client, LoopCall(fos_operation(999))) == -ENOSYS)
+        // News of the microkernel's, from a client.
+        #expect(try names.run(client, LoopCall(FOS_OP_IDLE)) == -ENOSYS)
+        // What only name servers ask each other.
+        for operation in [FOS_OP_NAME_JOIN, FOS_OP_NAME_YIELD] { #expect(try names.run(client, LoopCall(operation)) == -EACCES) }
         #expect(try names.run(client, LoopCall(FOS_OP_PING)) == 0)
         #expect(try names.list(client).isEmpty)
     }

@@ -49,9 +49,9 @@ private final class NamedMachine {
         host.loseCore(fleets.names[member].core)
         host.run()
     }
-    func crash(_ member: Int) {
+    func crash(_ member: Int, runs: Bool = true) {
         host.crash(fleets.names[member])
-        host.run()
+        if runs { host.run() }
     }
     /// It is there again, with nothing.
     func restart(_ member: Int, runs: Bool = true) {
@@ -163,6 +163,61 @@ private final class NameScript: ScriptProgram {
             machine.restart(victim)
             machine.checkCopies(before)
         }
+    }
+
+    /// Two that take their places at once take turns, whichever is first.
+    @Test(arguments: [(1, 3), (3, 1), (0, 1), (1, 0), (4, 0), (0, 4), (2, 3)]) func twoAreOnTheirWayBackAtOnce(first: Int, second: Int) {
+        let machine = NameDeathTests.machine(servers: 5)
+        let before = machine.names
+        machine.crash(first)
+        machine.crash(second)
+        machine.restart(first, runs: false)
+        machine.restart(second)
+        machine.checkCopies(before)
+        for number in 0..<NameDeathTests.count { #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (0, UInt32(1000 + number))) }
+    }
+
+    /// Two are on their way back, and a third one dies at each moment of it; in the end all are back.
+    @Test(arguments: 0..<5) func aThirdDiesWhileTwoAreOnTheirWayBack(victim: Int) {
+        for moment in stride(from: VirtualTime(500_000), through: 40_000_000, by: 1_700_000) {
+            let machine = NameDeathTests.machine(servers: 5)
+            let before = machine.names
+            machine.crash(1)
+            machine.crash(3)
+            machine.restart(3, runs: false)
+            machine.restart(1, runs: false)
+            machine.host.run(until: machine.host.time + moment)
+            machine.crash(victim)
+            machine.restart(victim)
+            machine.checkCopies(before)
+        }
+    }
+
+    /// A server that is back is told at once who is dead. The others have not heard it then, and would copy to it too little.
+    @Test(arguments: 0..<5) func aServerIsBackBeforeTheNewsOfAnotherDeath(second: Int) {
+        for first in 0..<5 where first != second {
+            let machine = NameDeathTests.machine(servers: 5)
+            let before = machine.names
+            machine.crash(first)
+            machine.crash(second, runs: false)
+            machine.restart(first)
+            machine.checkCopies(before)
+            machine.restart(second)
+            machine.checkCopies(before)
+        }
+    }
+
+    /// With all who had a name it is lost, and nothing else: the fleet serves again, and the name can be registered anew.
+    @Test func whenAllDieTheFleetBeginsAnew() {
+        let machine = NameDeathTests.machine()
+        for member in 0..<4 { machine.crash(member, runs: false) }
+        machine.host.run()
+        for member in [2, 0, 3, 1] { machine.restart(member, runs: false) }
+        machine.host.run()
+        machine.checkCopies(0)
+        #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/3").status == -ENOENT)
+        for number in 0..<8 { #expect(machine.ask(FOS_OP_NAME_REGISTER, "/work/\(number)", mailbox: UInt32(4000 + number)).status == 0) }
+        machine.checkCopies(8)
     }
 
     @Test func whatWasGivenBackDoesNotComeBack() {

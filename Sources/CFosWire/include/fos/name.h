@@ -60,9 +60,12 @@ struct fos_name_record {
 // Copies: each name is at two name servers. FOS_NAME_COPY in message.flags: a REGISTER, REDIRECT, DEREGISTER or MEMBER_DEAD that a
 // name's server has made, for the one that has the other copy. SHARD_PIECE: a member of a name, or a redirect, of before a server's
 // death, for who is to have the copy now; the reply is empty. Both between name servers only.
-// A server that is back, empty, sends JOIN to who serves its names and to whose follower it will be; each makes copies for it, sends
-// it every change from then on, and answers when all are there (RETRY: not now). Then YIELD to who serves its names, and NEWS to all.
-// END, one-way: to who was the sender's follower. All four have an empty payload.
+// A server that is back, empty, asks all (JOIN, in rising order; the payload is a bit for each member, set if the sender believes it to
+// serve) for copies of what it is to have: each helps one such server at a time, makes copies, sends every change from then on, and
+// answers when all are there. -EAGAIN: I join myself; -EBUSY: I help another one; RETRY: begin again. JOIN one-way: I do not need you.
+// Then YIELD to all (answered when all changes have arrived; nothing that will be the sender's is served from then on), and NEWS to all.
+// The header's inode of JOIN and YIELD, and of copies made for them, is the number of the sender's attempt. END, one-way: to who was the
+// sender's follower.
 enum fos_name_piece_flag {
     FOS_NAME_PIECE_MANY = 1,
     FOS_NAME_PIECE_REDIRECT = 2,

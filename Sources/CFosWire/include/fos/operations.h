@@ -25,7 +25,7 @@ enum fos_operation {
     FOS_OP_NAME_SHARD_END = 111,    // I send you no copies any more
     FOS_OP_NAME_SHARD_NEWS = 112,   // I serve my names from now on
     FOS_OP_NAME_JOIN = 113,         // make copies for me of what will be mine, and say when they are all there
-    FOS_OP_NAME_YIELD = 114,        // I have them all: what you served in my place is mine from now on
+    FOS_OP_NAME_YIELD = 114,        // I have them all: serve nothing that will be mine until you hear from me
     FOS_OP_NAME_SHARD_LAST = 119,
 
     // 200..299: privilege service
