@@ -103,6 +103,16 @@ int fos_platform_poll_add(int poll, int fd, uint64_t key) {
     return epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
+int fos_platform_poll_add_once(int poll, int fd, uint64_t key) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data = {.u64 = key}};
+    return epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int fos_platform_poll_arm(int poll, int fd, uint64_t key) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data = {.u64 = key}};
+    return epoll_ctl(poll, EPOLL_CTL_MOD, fd, &event) < 0 ? -errno : 0;
+}
+
 int fos_platform_poll_remove(int poll, int fd) {
     return epoll_ctl(poll, EPOLL_CTL_DEL, fd, NULL) < 0 ? -errno : 0;
 }

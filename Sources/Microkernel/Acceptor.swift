@@ -9,7 +9,8 @@
 // Short programs come and go by the thousand, so what a connection costs is theirs: the thread runs beside them, off the
 // cores' CPUs. The segment of the next client is made while nobody waits (Segment.swift). A departure wakes nobody for a
 // while: whichever message comes next finds the news, which a core reads before its bells, and what the dead had is taken
-// back by the dozen, by the clock.
+// back by the dozen, by the clock. Where one program follows the other, their ends do not wake this thread: it looks for them
+// when the next one has been let in, and by the clock.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
 // spare descriptor is kept to refuse connections with when descriptors run out. A user has a bound of clients, but the
 // owner and root. No path here waits for a client.
@@ -37,6 +38,7 @@ final class Acceptor: @unchecked Sendable {
         case pending = 2
         case socket = 3
         case process = 4
+        case departures = 5
     }
     private struct Pending {
         var socket: Int32
@@ -56,7 +58,12 @@ final class Acceptor: @unchecked Sendable {
     private let boardDescriptor: Int32
     private let boardBytes: UInt64
     private let layoutCores: Int
+    /// How many threads want to run (fos_platform_runnable), and how many can at once.
+    private let load = fos_platform_open_load()
+    private let cpus = Int32(fos_platform_online_cpus())
     private let poll: Int32
+    /// Sockets and processes of clients, watched apart from what wants an answer.
+    private let departures: Int32
     private var listener: Int32 = -1
     private var spareDescriptor: Int32 = -1
     private var pending: [Int: Pending] = [:]
@@ -67,9 +74,16 @@ final class Acceptor: @unchecked Sendable {
     private var retiring: [UInt32] = []
     /// Monotonic ns at which these are looked at again; nil: there are none.
     private var farewellsDue: UInt64?
+    /// The next client that ends wakes this thread. If not, it looks by itself, at least until `departuresDue` (monotonic ns).
+    private var isCalledForDepartures = false
+    private var departuresDue: UInt64 = 0
+    private var gone = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
     /// Made ahead for the next client that asks for as much as the last one did.
     private var spare: Segment?
     private var spareChannels = 0
+    /// The servers that owned slots when the board's table of them had this epoch.
+    private var owners = fos_file_servers()
+    private var ownersEpoch: UInt32 = 0
     /// In this round of the loop a client was let in, which now wants the CPU.
     private var hasWelcomed = false
 
@@ -89,9 +103,11 @@ final class Acceptor: @unchecked Sendable {
         free = (0..<UInt32(configuration.clientsMax)).reversed()
         pthread_mutex_init(lock, nil)
         poll = fos_platform_poll_create()
-        guard poll >= 0 else { throw .system("epoll_create1", errno: -poll) }
+        departures = fos_platform_poll_create()
+        guard poll >= 0, departures >= 0 else { throw .system("epoll_create1", errno: -min(poll, departures)) }
         spareDescriptor = fos_platform_spare_descriptor()
         _ = fos_platform_poll_add(poll, fabric.acceptorEvent, Key.event.rawValue << 32)
+        isCalledForDepartures = fos_platform_poll_add_once(poll, departures, Key.departures.rawValue << 32) == 0
         if configuration.listens {
             listener = configuration.name.withCString { fos_platform_listen(configuration.ownerUID, $0, 128) }
             if listener == -EADDRINUSE { throw .alreadyRunning }
@@ -102,6 +118,8 @@ final class Acceptor: @unchecked Sendable {
 
     deinit {
         fos_platform_close(poll)
+        fos_platform_close(departures)
+        fos_platform_close(load)
         fos_platform_close(listener)
         fos_platform_close(spareDescriptor)
         spare?.dispose()
@@ -143,6 +161,7 @@ final class Acceptor: @unchecked Sendable {
             for item in ready.prefix(max(0, Int(count))) { handle(item) }
             handOut()
             expire()
+            noticeDepartures()
             settleFarewells()
             let (sockets, stop) = locked {
                 let sockets = handed
@@ -161,7 +180,7 @@ final class Acceptor: @unchecked Sendable {
     }
 
     /// Milliseconds until something is due.
-    private var patience: Int32 { farewellsDue != nil ? Self.farewellTime : pending.isEmpty ? -1 : 500 }
+    private var patience: Int32 { farewellsDue != nil || !isCalledForDepartures ? Self.farewellTime : pending.isEmpty ? -1 : 500 }
 
     private func handle(_ item: fos_platform_ready) {
         let number = Int(item.key & 0xffff_ffff)
@@ -169,9 +188,34 @@ final class Acceptor: @unchecked Sendable {
         case .listener: accept()
         case .event: fos_platform_event_clear(fabric.acceptorEvent)
         case .pending: hello(number)
-        case .socket, .process: depart(number)
-        case nil: break
+        case .departures: isCalledForDepartures = false
+        case .socket, .process, nil: break
         }
+    }
+
+    /// Lets the clients go that have ended. One that ends while all is quiet wakes this thread. From then on it looks by itself, after
+    /// whatever else wakes it and by the clock, until a look finds nobody: where programs come and go, none has to wake it.
+    private func noticeDepartures() {
+        guard !isCalledForDepartures else { return }
+        let foundAny = seeOffTheDead()
+        let now = fos_platform_monotonic_ns()
+        if foundAny || hasWelcomed {
+            departuresDue = now + UInt64(Self.farewellTime) * 1_000_000
+        } else if now >= departuresDue {
+            isCalledForDepartures = fos_platform_poll_arm(poll, departures, Key.departures.rawValue << 32) == 0
+        }
+    }
+
+    /// True if any client has ended since the last look.
+    private func seeOffTheDead() -> Bool {
+        var foundAny = false
+        var count: Int
+        repeat {
+            count = max(0, Int(fos_platform_poll_wait(departures, &gone, Int32(gone.count), 0)))
+            for item in gone.prefix(count) { depart(Int(item.key & 0xffff_ffff)) }
+            if count > 0 { foundAny = true }
+        } while count == gone.count
+        return foundAny
     }
 
     /// Sends what servers have for clients. A client that is gone, or does not read, gets nothing.
@@ -252,7 +296,7 @@ final class Acceptor: @unchecked Sendable {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EACCES)
         }
-        guard isOwner || clients(of: peer.uid) < configuration.clientsOfUserMax else {
+        guard isOwner || hasPlace(for: peer.uid) else {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EAGAIN)
         }
@@ -265,6 +309,12 @@ final class Acceptor: @unchecked Sendable {
     }
 
     private func clients(of uid: UInt32) -> Int { locked { listed.values.count { $0.uid == uid } } }
+
+    private func hasPlace(for uid: UInt32) -> Bool {
+        if clients(of: uid) < configuration.clientsOfUserMax { return true }
+        _ = seeOffTheDead()
+        return clients(of: uid) < configuration.clientsOfUserMax
+    }
 
     private func refuse(_ socket: Int32, _ status: Int32) {
         var welcome = fos_welcome()
@@ -280,7 +330,10 @@ final class Acceptor: @unchecked Sendable {
     private func admit(_ socket: Int32, _ peer: fos_platform_peer, rights: UInt32, channels wanted: Int) {
         let channels = min(max(wanted, 1), configuration.channelsMax)
         let layout = SegmentLayout(cores: layoutCores, channels: channels)
-        if free.isEmpty { reclaim() }
+        if free.isEmpty {
+            _ = seeOffTheDead()
+            reclaim()
+        }
         guard let index = free.last else {
             fos_platform_close(peer.pidfd)
             return refuse(socket, -EAGAIN)
@@ -313,13 +366,9 @@ final class Acceptor: @unchecked Sendable {
         entry.pointee = fresh
         fos_store_release_u32(Fabric.liveWord(entry), generation)
         if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
-        // A core reads this news before it looks at bells, so none has to be woken for it. But the client's first request goes to a
-        // name server, whose core gets ready while the client still maps its segment.
+        // A core reads this news before it looks at bells, so none has to be woken for it.
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.attached, client: index) }
-        if fabric.nameServerCount > 0 {
-            fos_fence()
-            fabric.wake(core: fabric.nameServers[Int(index) % min(4, fabric.nameServerCount)].core)
-        }
+        wakeAhead()
 
         connections[Int(index)] = Connection(socket: socket, pidfd: peer.pidfd)
         let status = ClientStatus(
@@ -340,13 +389,39 @@ final class Acceptor: @unchecked Sendable {
             fos_welcome_name_server(&welcome, server).pointee = address.rawValue
             fos_welcome_name_server_epoch(&welcome, server).pointee = fabric.port(address)?.pointee.epoch ?? 0
         }
+        welcome.files = fileServers()
         hasWelcomed = true
         let sent = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, [segment.descriptor, boardDescriptor], 2)
         fos_platform_close(segment.descriptor)
         let watched =
-            fos_platform_poll_add(poll, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
-            && (peer.pidfd < 0 || fos_platform_poll_add(poll, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
+            fos_platform_poll_add(departures, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
+            && (peer.pidfd < 0 || fos_platform_poll_add(departures, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
         if sent != 0 || !watched { depart(Int(index)) }
+    }
+
+    /// Has the core ready to which a new client's first request most likely goes. To wake it takes longer than what the client still has
+    /// to do, if the machine is at rest; where no CPU is idle it takes little, and a core that finds nothing to do yet is in the way.
+    private func wakeAhead() {
+        let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, UInt32(FOS_ROOT_INODE))))
+        guard let port = fabric.port(owner), fos_load_relaxed_u32(fos_board_parked(fabric.board, UInt32(port.pointee.address.core))) != 0,
+            load < 0 || fos_platform_runnable(load) < cpus
+        else { return }
+        fos_fence()
+        fabric.wake(core: port.pointee.address.core)
+    }
+
+    /// The servers that own slots, found anew when the board has another table of them.
+    private func fileServers() -> fos_file_servers {
+        let epoch = fos_load_acquire_u32(fos_board_slot_epoch(fabric.board))
+        if epoch == ownersEpoch { return owners }
+        ownersEpoch = epoch
+        owners = fos_file_servers()
+        for slot in 0..<UInt32(FOS_SLOTS) {
+            let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, slot)))
+            guard let port = fabric.port(owner) else { continue }
+            if fos_file_servers_add(&owners, owner.rawValue, port.pointee.epoch) == 0 { break }
+        }
+        return owners
     }
 
     /// The segment of a new client: the one made ahead, if it is as large.

@@ -37,7 +37,10 @@ import CPlatform
     var groupCount: UInt32
 }
 
-/// Offsets inside a segment of `cores` cores and `channels` channels. All parts are page aligned but the first two.
+/// Offsets inside a segment of `cores` cores and `channels` channels.
+///
+/// A short program uses the header, a bell and the first channel. These lie on the first two pages, which its first look at the header
+/// maps both (fault-around); each page more would cost it and this process a page fault. What few clients use comes behind.
 struct SegmentLayout {
     var bells: Int
     var notices: Int
@@ -47,12 +50,16 @@ struct SegmentLayout {
 
     init(cores: Int, channels: Int) {
         let page = Int(FOS_PAGE_BYTES)
-        func up(_ n: Int) -> Int { (n + page - 1) / page * page }
-        bells = up(MemoryLayout<fos_segment_header>.size)
-        notices = up(bells + cores * MemoryLayout<fos_bell>.stride)
-        channel = up(notices + MemoryLayout<fos_notice_control>.stride + cores * MemoryLayout<fos_notice_ring>.stride)
-        bulk = up(channel + channels * MemoryLayout<fos_channel>.stride)
-        bytes = up(bulk + channels * Int(FOS_BULK_BYTES))
+        let line = Int(FOS_CACHE_LINE)
+        func up(_ n: Int, to unit: Int) -> Int { (n + unit - 1) / unit * unit }
+        let besideHeader = up(MemoryLayout<fos_segment_header>.size, to: line)
+        let bellBytes = cores * MemoryLayout<fos_bell>.stride
+        let fits = besideHeader + bellBytes <= Int(FOS_SEGMENT_CLIENT_AT)
+        bells = fits ? besideHeader : page
+        channel = fits ? page : up(bells + bellBytes, to: page)
+        notices = up(channel + channels * MemoryLayout<fos_channel>.stride, to: page)
+        bulk = up(notices + MemoryLayout<fos_notice_control>.stride + cores * MemoryLayout<fos_notice_ring>.stride, to: page)
+        bytes = up(bulk + channels * Int(FOS_BULK_BYTES), to: page)
     }
 }
 

@@ -27,7 +27,7 @@ struct Segment {
 
     /// Has the pages there that every client uses.
     func touch(_ layout: SegmentLayout) {
-        for page in [0, layout.bells, layout.channel] { base.storeBytes(of: 0, toByteOffset: page, as: UInt8.self) }
+        for part in [0, layout.bells, layout.channel] { base.storeBytes(of: 0, toByteOffset: part, as: UInt8.self) }
     }
 
     /// Gives back one that no client was given.

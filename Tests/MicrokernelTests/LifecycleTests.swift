@@ -74,6 +74,45 @@ extension MicrokernelTests {
             }
         }
 
+        /// The first that goes wakes the acceptor, which then looks for the others by itself, and is woken again after a pause.
+        @Test func whoGoesSoonAfterAnotherIsNoticedToo() throws {
+            let instance = try TestInstance()
+            for round in 1...3 {
+                let clients = try (0..<5).map { _ in try TestClient(instance.kernel, channels: 1) }
+                for client in clients { #expect(client.call(client.channel(), Do.echo, to: TestInstance.mailbox(0, 1)) == 0) }
+                #expect(instance.kernel.clients.count == 5)
+                for client in clients {
+                    client.disconnect()
+                    usleep(3000)
+                }
+                #expect(eventually { instance.kernel.clients.isEmpty })
+                #expect(eventually { instance.probe[.gone] == UInt64(2 * 5 * round) })
+                if round == 2 { usleep(100_000) }
+            }
+        }
+
+        /// A client is told who owns slots, and need not ask for it.
+        @Test func theWelcomeNamesTheOwnersOfSlots() throws {
+            let instance = try TestInstance(cores: 2)
+            let board = instance.kernel.fabric.board
+            func known() throws -> [fos_mailbox] {
+                let client = try TestClient(instance.kernel)
+                var members = [fos_name_member](repeating: fos_name_member(), count: 16)
+                let count = fos_lookup(client.client, client.channel(), "/sys/file", &members, 16, 0)
+                for member in members.prefix(max(0, Int(count))) { #expect(member.epoch == 1 && member.alive == 1) }
+                return count < 0 ? [] : members.prefix(Int(count)).map(\.mailbox)
+            }
+            #expect(try known().isEmpty)
+            let owners = [TestInstance.mailbox(0, 1), TestInstance.mailbox(1, 2)].map(\.rawValue)
+            for slot in 0..<UInt32(FOS_SLOTS) { fos_store_release_u32(fos_board_slot_owner(board, slot), owners[slot < 100 ? 0 : 1]) }
+            _ = fos_fetch_add_u32(fos_board_slot_epoch(board), 1)
+            #expect(try known() == owners)
+            // A mailbox that does not exist is not told.
+            fos_store_release_u32(fos_board_slot_owner(board, 5), TestInstance.mailbox(1, 60).rawValue)
+            _ = fos_fetch_add_u32(fos_board_slot_epoch(board), 1)
+            #expect(try known() == owners)
+        }
+
         /// A user cannot take all places; the owner and root can.
         @Test(.enabled(if: geteuid() == 0)) func aUserHasABoundOfClients() throws {
             let instance = try TestInstance {

@@ -51,8 +51,14 @@ static struct attribute_slot attribute_slots[SLOTS] FOS_LARGE;
 static struct entry_slot entry_slots[SLOTS] FOS_LARGE;
 static struct page_slot page_slots[PAGE_SLOTS] FOS_LARGE;
 static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES] FOS_LARGEST;
-// Numbers of slots, from 1, by hash; and the next slot to be used.
-static uint16_t attribute_places[PLACES] FOS_LARGE, entry_places[PLACES] FOS_LARGE, page_places[PAGE_PLACES] FOS_LARGE;
+// Numbers of slots, from 1, by hash; and which of these pages have any, a bit each: the others are not read, or a page that is
+// read before it is written would fault twice.
+static struct {
+    uint16_t attributes[PLACES], entries[PLACES], pages[PAGE_PLACES];
+} places FOS_LARGE __attribute__((aligned(FOS_PAGE_BYTES)));
+static uint32_t places_used;
+static_assert(sizeof places <= 32 * FOS_PAGE_BYTES, "a bit for each page");
+// The next slot to be used.
 static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
 // Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, how long
@@ -105,32 +111,38 @@ static int begin_write(uint32_t *sequence, int fresh) {
 static void end_write(uint32_t *sequence) { fos_store_release_u32(sequence, fos_load_relaxed_u32(sequence) + 1); }
 
 static uint64_t mix(uint64_t key) { return key * UINT64_C(0x9e3779b97f4a7c15); }
-// The places of a hash.
-static uint16_t *places_of(uint16_t *places, uint64_t hash, int bits) { return &places[hash >> (64 - bits) & ~(uint64_t)(WAYS - 1)]; }
+// The places of a hash. They share a page.
+static uint16_t *places_of(uint16_t *table, uint64_t hash, int bits) { return &table[hash >> (64 - bits) & ~(uint64_t)(WAYS - 1)]; }
+static uint32_t page_of_place(const uint16_t *place) {
+    return UINT32_C(1) << ((uintptr_t)place - (uintptr_t)&places) / FOS_PAGE_BYTES;
+}
+static int are_used(const uint16_t *ways) { return (fos_load_relaxed_u32(&places_used) & page_of_place(ways)) != 0; }
+static int ways_to_look_at(const uint16_t *ways) { return are_used(ways) ? WAYS : 0; }
 // The number of the slot that a place leads to, or -1.
-static int slot_at(const uint16_t *places, int way) { return (int)__atomic_load_n(&places[way], __ATOMIC_RELAXED) - 1; }
+static int slot_at(const uint16_t *ways, int way) { return (int)__atomic_load_n(&ways[way], __ATOMIC_RELAXED) - 1; }
 
 // A slot for something new, whose places these are: it takes the place that is free, or whose slot is older. `fresh`: see
 // begin_write.
-static uint32_t take_slot(uint16_t *places, uint32_t *next, uint32_t slots, int *fresh) {
+static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *fresh) {
     uint32_t count = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED), number = count % slots, oldest = 0;
     *fresh = count < slots;
     int chosen = 0;
-    for (int way = 0; way < WAYS; way++) {
-        int there = slot_at(places, way);
+    for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
+        int there = slot_at(ways, way);
         uint32_t age = there < 0 ? slots : (number - (uint32_t)there) % slots;
         if (age >= oldest) oldest = age, chosen = way;
     }
-    __atomic_store_n(&places[chosen], (uint16_t)(number + 1), __ATOMIC_RELAXED);
+    __atomic_store_n(&ways[chosen], (uint16_t)(number + 1), __ATOMIC_RELAXED);
+    if (!are_used(ways)) __atomic_fetch_or(&places_used, page_of_place(ways), __ATOMIC_RELAXED);
     return number;
 }
 
 // ---- attributes -----------------------------------------------------------------------------------------------------
 
 // The slot about an inode; NULL: there is none.
-static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
+static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
+    for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
+        int number = slot_at(ways, way);
         if (number >= 0 && attribute_slots[number].attributes.inode == inode && attribute_slots[number].owner == owner) return &attribute_slots[number];
     }
     return NULL;
@@ -140,7 +152,7 @@ static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, u
 static int kept_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
     if (!enabled) return 0;
     uint32_t owner = fos_connection_tag(mount);
-    struct attribute_slot *slot = attributes_about(owner, inode, places_of(attribute_places, mix(inode), PLACE_BITS));
+    struct attribute_slot *slot = attributes_about(owner, inode, places_of(places.attributes, mix(inode), PLACE_BITS));
     if (slot == NULL) return 0;
     uint32_t sequence = begin_read(&slot->sequence), found = slot->owner;
     *attributes = slot->attributes;
@@ -155,10 +167,10 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes) {
     if (!enabled || (attributes->flags & FOS_ATTRIBUTES_VOLATILE) != 0) return;
     uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = places_of(attribute_places, mix(attributes->inode), PLACE_BITS);
-    struct attribute_slot *slot = attributes_about(owner, attributes->inode, places);
+    uint16_t *ways = places_of(places.attributes, mix(attributes->inode), PLACE_BITS);
+    struct attribute_slot *slot = attributes_about(owner, attributes->inode, ways);
     int fresh = 0;
-    if (slot == NULL) slot = &attribute_slots[take_slot(places, &next_attribute, SLOTS, &fresh)];
+    if (slot == NULL) slot = &attribute_slots[take_slot(ways, &next_attribute, SLOTS, &fresh)];
     if (!begin_write(&slot->sequence, fresh)) return;
     slot->owner = owner;
     slot->attributes = *attributes;
@@ -223,16 +235,16 @@ static uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t 
         hash ^= hash >> 32;
     }
     for (; at < length; at++) hash = (hash ^ (uint8_t)name[at]) * UINT64_C(0x100000001b3);
-    return places_of(entry_places, mix(hash), PLACE_BITS);
+    return places_of(places.entries, mix(hash), PLACE_BITS);
 }
 
 static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t directory, const char *name, uint32_t length) {
     return slot->owner == owner && slot->directory == directory && slot->length == length && memcmp(slot->name, name, length) == 0;
 }
 // The slot about a name; NULL: there is none.
-static struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
+static struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
+    for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
+        int number = slot_at(ways, way);
         if (number >= 0 && is_about(&entry_slots[number], owner, directory, name, length)) return &entry_slots[number];
     }
     return NULL;
@@ -269,10 +281,10 @@ int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, 
 static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return;
     uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = entry_places_of(directory, name, length);
-    struct entry_slot *slot = entry_about(owner, directory, name, length, places);
+    uint16_t *ways = entry_places_of(directory, name, length);
+    struct entry_slot *slot = entry_about(owner, directory, name, length, ways);
     int fresh = 0;
-    if (slot == NULL) slot = &entry_slots[take_slot(places, &next_entry, SLOTS, &fresh)];
+    if (slot == NULL) slot = &entry_slots[take_slot(ways, &next_entry, SLOTS, &fresh)];
     if (!begin_write(&slot->sequence, fresh)) return;
     slot->owner = owner;
     slot->directory = directory;
@@ -471,9 +483,9 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 
 static uint64_t page_hash(uint64_t inode, uint64_t index) { return mix(inode + index * 31); }
 // The slot about a page; -1: there is none.
-static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *places) {
-    for (int way = 0; way < WAYS; way++) {
-        int number = slot_at(places, way);
+static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *ways) {
+    for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
+        int number = slot_at(ways, way);
         if (number >= 0 && page_slots[number].inode == inode && page_slots[number].index == index && page_slots[number].owner == owner) return number;
     }
     return -1;
@@ -482,7 +494,7 @@ static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most) {
     if (!enabled) return -1;
     uint32_t owner = fos_connection_tag(mount);
-    int number = page_about(owner, inode, index, places_of(page_places, page_hash(inode, index), PAGE_PLACE_BITS));
+    int number = page_about(owner, inode, index, places_of(places.pages, page_hash(inode, index), PAGE_PLACE_BITS));
     if (number < 0) return -1;
     struct page_slot *slot = &page_slots[number];
     uint32_t sequence = begin_read(&slot->sequence);
@@ -507,10 +519,10 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
     uint64_t hash = page_hash(inode, index);
     if (!enabled || !was_seen(hash)) return;
     uint32_t owner = fos_connection_tag(mount);
-    uint16_t *places = places_of(page_places, hash, PAGE_PLACE_BITS);
-    int number = page_about(owner, inode, index, places);
+    uint16_t *ways = places_of(places.pages, hash, PAGE_PLACE_BITS);
+    int number = page_about(owner, inode, index, ways);
     int fresh = 0;
-    if (number < 0) number = (int)take_slot(places, &next_page, PAGE_SLOTS, &fresh);
+    if (number < 0) number = (int)take_slot(ways, &next_page, PAGE_SLOTS, &fresh);
     struct page_slot *slot = &page_slots[number];
     if (!begin_write(&slot->sequence, fresh)) return;
     slot->owner = owner;

@@ -10,7 +10,7 @@
 #include <assert.h>
 #include "mounts.h"
 
-enum { KEPT_AT = 1024, KEPT_PATH = 1024 };
+enum { KEPT_AT = FOS_SEGMENT_CLIENT_AT, KEPT_PATH = 1024 };
 #define KEPT_MAGIC UINT64_C(0x317470656b736f66)
 static const char kept_word[] = "FOS_KEPT=";
 
@@ -25,7 +25,7 @@ struct kept {
     char name[FOS_SERVICE_NAME_BYTES_MAX + 1];
     char path[KEPT_PATH];
 };
-static_assert(sizeof(struct fos_segment_header) <= KEPT_AT && KEPT_AT + sizeof(struct kept) <= FOS_PAGE_BYTES, "what is kept lies in the header's page");
+static_assert(KEPT_AT + sizeof(struct kept) <= FOS_PAGE_BYTES, "what is kept lies in the header's page");
 
 int fos_kept_here;                       // 1: kept_descriptors are to be looked at
 static int kept_descriptors[FOS_OF_CONNECTION];

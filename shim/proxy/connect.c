@@ -194,6 +194,7 @@ static int shake_hands(struct fos_client *client, int socket, uint32_t channels,
     if (result == 0) result = map_board(client, welcome.board_bytes);
     if (result == 0) result = map_private(client);
     if (result != 0) release(client);
+    else fos_names_begin(client, &welcome.files);
     return (int)result;
 }
 
@@ -203,6 +204,7 @@ void fos_client_keep(const struct fos_client *client, uint32_t channels_used, st
         .name_servers = client->name_servers, .channels_used = channels_used};
     memcpy(kept->name_server, client->name_server, sizeof kept->name_server);
     memcpy(kept->name_server_epoch, client->name_server_epoch, sizeof kept->name_server_epoch);
+    fos_names_keep(client, &kept->files);
 }
 
 int fos_client_resume(struct fos_client *client, const struct fos_client_kept *kept, int socket, int segment_fd, int board_fd) {
@@ -226,6 +228,7 @@ int fos_client_resume(struct fos_client *client, const struct fos_client_kept *k
     }
     if (result == 0 && !fos_client_alive(client)) result = -ENOTCONN;
     if (result != 0) release(client);
+    else fos_names_begin(client, &kept->files);
     return result;
 }
 

@@ -1,7 +1,7 @@
 // The client's name cache: symbolic mailbox names and their members, asked of the name fleet.
 //
-// The fixed point is the welcome: it names the name fleet's own mailboxes. Everything else is looked up with
-// NAME_LOOKUP and kept with its epochs until a receiver refuses one as stale. Entry 0 always belongs to the file
+// The fixed point is the welcome: it names the name fleet's own mailboxes, and the file servers that own slots. Everything else
+// is looked up with NAME_LOOKUP. All is kept with its epochs until a receiver refuses one as stale. Entry 0 always belongs to the file
 // fleet, which every file call needs.
 // Many threads read, few write: the cache is guarded by a sequence count (odd while a writer is at it). Nobody waits
 // on it: a reader that meets a writer asks the fleet itself, a writer that meets another does not store.
@@ -98,6 +98,25 @@ static uint32_t nearest_core(const struct fos_client *client) {
         }
     }
     return best;
+}
+
+void fos_names_begin(struct fos_client *client, const struct fos_file_servers *files) {
+    struct fos_name_member members[FOS_FILE_SERVERS_TOLD];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < files->count && i < FOS_FILE_SERVERS_TOLD; i++) {
+        if (!fos_destination_valid(client, files->mailbox[i])) continue;
+        members[count++] = (struct fos_name_member){.mailbox = files->mailbox[i], .epoch = files->epoch[i], .core = files->mailbox[i] >> 16, .alive = 1};
+    }
+    if (count > 0) store(client, FOS_FILE_FLEET, sizeof FOS_FILE_FLEET - 1, members, count, 0);
+}
+
+void fos_names_keep(const struct fos_client *client, struct fos_file_servers *files) {
+    struct fos_name_member members[FOS_FILE_SERVERS_TOLD];
+    files->count = cached(client, FOS_FILE_FLEET, sizeof FOS_FILE_FLEET - 1, members, FOS_FILE_SERVERS_TOLD);
+    for (uint32_t i = 0; i < files->count; i++) {
+        files->mailbox[i] = members[i].mailbox;
+        files->epoch[i] = members[i].epoch;
+    }
 }
 
 // Asks the name fleet: the server that has the name, if the client knows all of them; any other forwards. Returns the count of

@@ -67,6 +67,9 @@ static inline void fos_note_sent(struct fos_client *client, int channel) {
 }
 
 // names.c
+// The file servers of the welcome, or of what was kept, into the empty cache of a client whose board is mapped; and back.
+void fos_names_begin(struct fos_client *client, const struct fos_file_servers *files);
+void fos_names_keep(const struct fos_client *client, struct fos_file_servers *files);
 // The epoch of a file server's mailbox as the cache has it. 1 found, 0 not.
 int fos_cached_epoch(const struct fos_client *client, fos_mailbox mailbox, uint32_t *epoch);
 // Where the channel's request goes now. Leaves the channel's request intact. 0 or -errno.

@@ -236,6 +236,28 @@ static void test_names(void) {
     end(&mock, &client);
 }
 
+// The welcome names the file servers: their clients ask nobody, until one of them refuses.
+static void test_welcome_names(void) {
+    struct mock_instance mock;
+    struct fos_client client;
+    mock_start(&mock, 2, -1, script);
+    for (int slot = 0; slot < FOS_SLOTS; slot++) mock.board->slot_owner[slot] = FILE_SERVER;
+    // One is of a core that does not exist, and the count is wrong.
+    mock.welcome.files = (struct fos_file_servers){.count = 900, .mailbox = {4, FILE_SERVER, 9u << 16}, .epoch = {1, 7, 1}};
+    mock_run(&mock);
+    CHECK(fos_client_attach(&client, mock.client_socket, 2, 0) == 0);
+    struct fos_client_kept kept;
+    fos_client_keep(&client, 0, &kept);
+    CHECK(kept.files.count > 1 && kept.files.count <= FOS_FILE_SERVERS_TOLD);
+    CHECK(kept.files.mailbox[1] == FILE_SERVER && kept.files.epoch[1] == 7);
+    fos_request(&client, 0, FOS_OP_PING, 77);
+    CHECK(fos_call(&client, 0) == 0 && mock.counter == 0 && mock.served == 1);
+    mock.file_epoch = 8;
+    fos_request(&client, 0, FOS_OP_PING, 78);
+    CHECK(fos_call(&client, 0) == 0 && mock.counter == 1);
+    end(&mock, &client);
+}
+
 struct watcher {
     const struct fos_channel *channel;
     uint32_t stop, backward;
@@ -529,7 +551,7 @@ int main(void) {
         void (*run)(void);
     } tests[] = {
         {"round trips", test_round_trips}, {"parking core", test_parking_core}, {"same CPU", test_same_cpu},
-        {"transport outcomes", test_transport_outcomes}, {"names", test_names}, {"watched sequence", test_watched_sequence}, {"channels", test_channels},
+        {"transport outcomes", test_transport_outcomes}, {"names", test_names}, {"names of the welcome", test_welcome_names}, {"watched sequence", test_watched_sequence}, {"channels", test_channels},
         {"adaptation", test_adaptation}, {"threads", test_threads}, {"notices", test_notices},
         {"instance ends", test_instance_ends}, {"bad welcome", test_bad_welcome}, {"connect", test_connect},
         {"mount table", test_mount_table},

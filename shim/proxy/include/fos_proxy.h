@@ -96,6 +96,7 @@ struct fos_client_kept {
     fos_mailbox name_server[4];
     uint32_t name_server_epoch[4];
     uint32_t channels_used;  // channels from here on have carried nothing
+    struct fos_file_servers files;
 };
 void fos_client_keep(const struct fos_client *client, uint32_t channels_used, struct fos_client_kept *kept);
 // Goes on with a connection that was kept. The descriptors become the client's; on an error they are closed. -EPROTO: this

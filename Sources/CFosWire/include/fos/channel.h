@@ -56,6 +56,9 @@ struct fos_segment_header {  // written by the microkernel before the client see
     uint64_t bulk_offset;      // channels × FOS_BULK_BYTES
     uint64_t bytes;            // of the whole segment
 };
+// From here on the header's page is the client's own: the instance neither reads nor writes it.
+enum { FOS_SEGMENT_CLIENT_AT = 1024 };
+static_assert(sizeof(struct fos_segment_header) <= FOS_SEGMENT_CLIENT_AT, "the header and the client's own part are apart");
 
 struct fos_bell {  // one line: a client sets bits, the core takes them
     uint64_t bits[FOS_BELL_WORDS];

@@ -28,6 +28,15 @@ struct fos_hello {
 };
 static_assert(sizeof(struct fos_hello) == 32, "hello layout");
 
+// File servers that own slots by the board, as many as there is room for. A hint, which spares nearly every client the
+// question that it would begin with: whoever is not among them is looked up, and a wrong epoch is refused as stale.
+enum { FOS_FILE_SERVERS_TOLD = 8 };
+struct fos_file_servers {
+    uint32_t count;
+    fos_mailbox mailbox[FOS_FILE_SERVERS_TOLD];
+    uint32_t epoch[FOS_FILE_SERVERS_TOLD];
+};
+
 struct fos_welcome {  // with SCM_RIGHTS: the segment memfd, then the board memfd; none if status != 0
     uint64_t magic;
     int32_t status;       // 0 or a negative errno: -EPROTO version or layout, -EACCES identity, -EAGAIN too many clients
@@ -40,8 +49,10 @@ struct fos_welcome {  // with SCM_RIGHTS: the segment memfd, then the board memf
     uint32_t name_servers;         // fixed point: how many of the mailboxes below are set
     fos_mailbox name_server[4];    // mailboxes of the name fleet
     uint32_t name_server_epoch[4];
-    uint32_t reserved;
+    struct fos_file_servers files;
 };
+static_assert(sizeof(struct fos_welcome) == 152, "welcome layout");
+static_assert(offsetof(struct fos_welcome, files) == 84 && sizeof(struct fos_file_servers) == 68, "welcome layout");
 
 // FNV-1a over the sizes and offsets that both sides must agree on; constant-folded by both compilers.
 static inline uint64_t fos_layout_hash(void) {

@@ -32,6 +32,16 @@ static inline struct fos_message *fos_letter_message(struct fos_letter *l) { ret
 static inline struct fos_envelope *fos_letter_envelope(struct fos_letter *l) { return &l->envelope; }
 static inline fos_mailbox *fos_welcome_name_server(struct fos_welcome *w, uint32_t i) { return &w->name_server[i % 4]; }
 static inline uint32_t *fos_welcome_name_server_epoch(struct fos_welcome *w, uint32_t i) { return &w->name_server_epoch[i % 4]; }
+// Adds a file server that is not among them yet. 0: there is no room for more.
+static inline int fos_file_servers_add(struct fos_file_servers *s, fos_mailbox mailbox, uint32_t epoch) {
+    for (uint32_t i = 0; i < s->count; i++) {
+        if (s->mailbox[i] == mailbox) return 1;
+    }
+    if (s->count == FOS_FILE_SERVERS_TOLD) return 0;
+    s->mailbox[s->count] = mailbox;
+    s->epoch[s->count++] = epoch;
+    return 1;
+}
 
 // Copies bytes that a peer may be changing. The barrier keeps the compiler from reading the source a second time
 // where the program reads the copy: what is validated is what is used.

@@ -36,6 +36,9 @@ struct fos_platform_ready {
 int fos_platform_poll_create(void);
 int fos_platform_poll_add(int poll, int fd, uint64_t key);
 int fos_platform_poll_remove(int poll, int fd);
+// Watches fd until it has been found ready once; and from then on once more.
+int fos_platform_poll_add_once(int poll, int fd, uint64_t key);
+int fos_platform_poll_arm(int poll, int fd, uint64_t key);
 // Waits at most `timeout_ms` (-1: without limit). Returns how many were stored; 0 also after a signal.
 int fos_platform_poll_wait(int poll, struct fos_platform_ready *ready, int room, int timeout_ms);
 // A counter that wakes a poll; `clear` takes it back to zero.
