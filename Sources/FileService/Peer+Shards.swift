@@ -64,6 +64,7 @@ extension FileServer {
         if found == nil, wanted.flags & FOS_SHARD_FIRST.rawValue == 0 { return answer(Status.retry, kernel) }
         if found == nil, !givesNumbers(of: slot) { return answer(inodes.numbering(slot: slot).hasLosses ? -EIO : Status.retry, kernel) }
         guard let record = found ?? makeShard(directory, slot, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
+        defer { store.committed(.inode(record)) }
         var at = MemoryLayout<fos_peer_shard>.size
         for _ in 0..<wanted.entries {
             guard let bytes = request.bytes(at: at, count: UInt32(MemoryLayout<fos_peer_shard_entry>.size)) else { return answer(-EINVAL, kernel) }
@@ -79,7 +80,7 @@ extension FileServer {
             }
             if entry.is_held != 0 { dentry.pointee.flags.insert(.kernelLease) }
             if entry.kind == Mode.directoryKind { addSubdirectory(record) }
-            store.committed(.entry(directory: directory, name: name, inode: entry.inode, kind: entry.kind))
+            committedName(record, dentry)
         }
         answer(0, kernel)
     }
@@ -101,6 +102,8 @@ extension FileServer {
         record.directory.initialize(to: Directory(seed: kernel.random()))
         record.directory.pointee.start(at: wanted.next_cookie)
         shards.insert(record)
+        // Before its entries, of which it may be filled with none.
+        store.committed(.inode(record))
         return record
     }
 
@@ -130,6 +133,7 @@ extension FileServer {
         // as if nothing had been, the times are the shard's own again.
         record.pointee.eventsBeforeSeal = record.pointee.shardEvents
         record.pointee.shardEvents = []
+        store.committed(.inode(record))
     }
 
     /// The member that the turn's request is from: a directory stays where it is while its shards are sealed.
@@ -139,13 +143,14 @@ extension FileServer {
 
     private mutating func unseal<K: Kernel>(_ record: InodePointer, _ wanted: fos_peer_shard, _ kernel: K) {
         guard record.pointee.flags.contains(.sealed) else { return answer(0, kernel) }
-        unseal(record)
         if wanted.flags & FOS_SHARD_AS_IT_WAS.rawValue != 0 {
-            record.pointee.shardEvents.formUnion(record.pointee.eventsBeforeSeal)
-        } else {
-            take(wanted, record)
+            openAsItWas(record)
+            return answer(0, kernel)
         }
+        unseal(record)
+        take(wanted, record)
         record.pointee.eventsBeforeSeal = []
+        store.committed(.inode(record))
         answer(0, kernel)
     }
 
@@ -157,6 +162,7 @@ extension FileServer {
 
     mutating func drop(_ record: InodePointer) {
         precondition(record.pointee.busy == (record.pointee.flags.contains(.sealed) ? 1 : 0), "a shard is dropped that is in use")
+        store.committed(.freed(record.pointee.number))
         shards.remove(record)
         inodes.remove(record, &arena, &pool)
     }
