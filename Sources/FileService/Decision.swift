@@ -107,7 +107,8 @@ extension FileServer {
         let bytes = UnsafeRawBufferPointer(start: message, count: MemoryLayout<fos_message>.size + Int(message.pointee.length))
         let record = DecisionRecord(
             cookie: cookie(id), kind: kind, step: step, directory: directory.pointee.number, asked: asked, newParent: state.pointee.newParent,
-            newRecord: state.pointee.newDirectory?.pointee.number ?? 0, newShardSlot: state.pointee.newShardSlot, source: state.pointee.source, victim: state.pointee.victim, flags: state.pointee.renameFlags, sourceKind: state.pointee.sourceKind,
+            newRecord: state.pointee.newDirectory?.pointee.number ?? 0, newShardSlot: state.pointee.newShardSlot,
+            source: state.pointee.source, victim: state.pointee.victim, flags: state.pointee.renameFlags, sourceKind: state.pointee.sourceKind,
             victimKind: state.pointee.victimKind, holdsTree: state.pointee.holdsTree)
         committed(.decision(record, name: dentry.name, message: bytes), kernel)
     }

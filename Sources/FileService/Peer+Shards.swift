@@ -34,7 +34,7 @@ extension FileServer {
         switch operation {
         case FOS_OP_PEER_SHARD_SUMMARY:
             if turn.isKernel { record.pointee.leases.insert(.attributes) }
-            answerSummary(record, kernel)
+            answerSummary(record, events: record.pointee.shardEvents, kernel)
         case FOS_OP_PEER_SHARD_SEAL: seal(record, mustBeEmpty: wanted.flags & FOS_SHARD_EMPTY.rawValue != 0, kernel)
         case FOS_OP_PEER_SHARD_UNSEAL: unseal(record, wanted, kernel)
         case FOS_OP_PEER_SHARD_DROP:
@@ -64,7 +64,6 @@ extension FileServer {
         if found == nil, wanted.flags & FOS_SHARD_FIRST.rawValue == 0 { return answer(Status.retry, kernel) }
         if found == nil, !givesNumbers(of: slot) { return answer(inodes.numbering(slot: slot).hasLosses ? -EIO : Status.retry, kernel) }
         guard let record = found ?? makeShard(directory, slot, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
-        defer { store.committed(.inode(record)) }
         var at = MemoryLayout<fos_peer_shard>.size
         for _ in 0..<wanted.entries {
             guard let bytes = request.bytes(at: at, count: UInt32(MemoryLayout<fos_peer_shard_entry>.size)) else { return answer(-EINVAL, kernel) }
@@ -79,7 +78,10 @@ extension FileServer {
                 return needCredits(Limits.creditsOfMetadata, kernel)
             }
             if entry.is_held != 0 { dentry.pointee.flags.insert(.kernelLease) }
-            if entry.kind == Mode.directoryKind { addSubdirectory(record) }
+            if entry.kind == Mode.directoryKind {
+                addSubdirectory(record)
+                store.committed(.inode(record))
+            }
             committedName(record, dentry)
         }
         answer(0, kernel)
@@ -128,12 +130,13 @@ extension FileServer {
         record.pointee.busy += 1
         record.pointee.sealer = sealer(kernel)
         doubts.seals &+= 1
-        answerSummary(record, kernel)
+        let events = record.pointee.shardEvents
         // From here on only what transactions that were under way still change counts as an event. If the seal comes off
         // as if nothing had been, the times are the shard's own again.
-        record.pointee.eventsBeforeSeal = record.pointee.shardEvents
+        record.pointee.eventsBeforeSeal = events
         record.pointee.shardEvents = []
         store.committed(.inode(record))
+        answerSummary(record, events: events, kernel)
     }
 
     /// The member that the turn's request is from: a directory stays where it is while its shards are sealed.
@@ -167,13 +170,12 @@ extension FileServer {
         inodes.remove(record, &arena, &pool)
     }
 
-    private mutating func answerSummary<K: Kernel>(_ found: InodePointer?, _ kernel: K) {
+    private mutating func answerSummary<K: Kernel>(_ found: InodePointer?, events: ShardEvents = [], _ kernel: K) {
         guard let record = found else {
             let message = kernel.scratch()
             message.setBody(fos_peer_shard_summary())
             return deliver(message, kernel)
         }
-        let events = record.pointee.shardEvents
         let message = kernel.scratch()
         message.setBody(
             fos_peer_shard_summary(
