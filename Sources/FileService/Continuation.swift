@@ -39,6 +39,8 @@ struct Owed: OptionSet, BitwiseCopyable {
     static var outcome: Owed { Owed(rawValue: 256) }
     /// A directory that a dead server's rename was to move learns that it stays.
     static var stays: Owed { Owed(rawValue: 512) }
+    /// Not before the next tick, or before a server is back: it was refused several times.
+    static var late: Owed { Owed(rawValue: 1024) }
 }
 
 struct Continuation: BitwiseCopyable {

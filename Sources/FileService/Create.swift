@@ -199,7 +199,9 @@ extension FileServer {
         markEntriesModified(directory, inode.pointee.born)
         committed(.inode(inode), kernel)
         committed(
-            .entry(directory: directory.pointee.directoryNumber, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode)), kernel)
+            .entry(
+                record: directory.pointee.number, name: name, inode: inode.pointee.number, kind: Mode.kind(inode.pointee.mode),
+                place: directory.directory.pointee.nextCookie - 1), kernel)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         answerEntry(inode, in: directory, flags: flags, kernel)

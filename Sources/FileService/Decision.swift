@@ -23,6 +23,8 @@ public struct DecisionRecord: BitwiseCopyable, Sendable {
         /// A name that goes with its inode elsewhere: UNLINK, RMDIR.
         case removal
         case rename
+        /// The shards of a directory that is removed, or whole and empty: they go (SHARD_DROP).
+        case shards
     }
     public enum Step: UInt8, Sendable, BitwiseCopyable {
         /// Whether it happens, the owner of `asked` has decided or not.
@@ -35,12 +37,16 @@ public struct DecisionRecord: BitwiseCopyable, Sendable {
     public var cookie: UInt64
     public var kind: Kind
     public var step: Step
-    /// The directory of the (old) name.
+    /// The record of the (old) name: a directory, or a shard of one. Of `shards`, the directory.
     public var directory: UInt64
-    /// The inode whose owner decides; of a directory to be made, a slot of its owner's.
+    /// The inode whose owner decides; of a directory to be made, a slot of its owner's. Of `shards`: how many, shard 0 included.
     public var asked: UInt64
     // RENAME
     public var newParent: UInt64
+    /// The record here that has the new name; 0: another server has it.
+    public var newRecord: UInt64 = 0
+    /// The slot of the shard in which another server has it; .max: it is in no shard.
+    public var newShardSlot: UInt16 = .max
     public var source: UInt64
     public var victim: UInt64
     public var flags: UInt32
@@ -101,9 +107,20 @@ extension FileServer {
         let bytes = UnsafeRawBufferPointer(start: message, count: MemoryLayout<fos_message>.size + Int(message.pointee.length))
         let record = DecisionRecord(
             cookie: cookie(id), kind: kind, step: step, directory: directory.pointee.number, asked: asked, newParent: state.pointee.newParent,
+            newRecord: state.pointee.newDirectory?.pointee.number ?? 0, newShardSlot: state.pointee.newShardSlot,
             source: state.pointee.source, victim: state.pointee.victim, flags: state.pointee.renameFlags, sourceKind: state.pointee.sourceKind,
             victimKind: state.pointee.victimKind, holdsTree: state.pointee.holdsTree)
         committed(.decision(record, name: dentry.name, message: bytes), kernel)
+    }
+
+    /// The shards of a directory are sealed and empty, and go with it.
+    mutating func recordEnd<K: Kernel>(ofShards count: Int, of directory: UInt64, _ id: ContinuationID, _ kernel: K) {
+        guard Store.outlivesServer, let state = continuations.state(id) else { return }
+        state.pointee.isRecorded = true
+        let record = DecisionRecord(
+            cookie: cookie(id), kind: .shards, step: .decided, directory: directory, asked: UInt64(count), newParent: 0, source: 0, victim: 0, flags: 0,
+            sourceKind: 0, victimKind: 0, holdsTree: false)
+        committed(.decision(record, name: UnsafeRawBufferPointer(start: nil, count: 0), message: UnsafeRawBufferPointer(start: nil, count: 0)), kernel)
     }
 
     /// It is decided, and nobody will ask any more.

@@ -168,12 +168,14 @@ extension FileServer {
         state.pointee.owed.insert(owed)
     }
 
-    /// Sends what full mailboxes made wait. After every response and every tick; what fails again waits on.
-    mutating func payOwed<K: Kernel>(_ kernel: K) {
+    /// Sends what full mailboxes made wait. After every response and every tick; what fails again waits on. `evenLate`: also what has
+    /// failed several times.
+    mutating func payOwed<K: Kernel>(evenLate: Bool = false, _ kernel: K) {
         for index in 0..<Limits.continuations {
             guard owing > 0 else { return }
             guard let id = continuations.id(at: index), let state = continuations.state(id), !state.pointee.owed.isEmpty else { continue }
             let owed = state.pointee.owed
+            if owed.contains(.late), !evenLate { continue }
             state.pointee.owed = Owed()
             owing -= 1
             begin(continuing: id, kernel)

@@ -260,7 +260,7 @@ extension FileServer {
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
     private mutating func tick<K: Kernel>(_ kernel: K) {
         if owedNotices.count > 0 { payOwedNotices(kernel) }
-        if owing > 0 { payOwed(kernel) }
+        if owing > 0 { payOwed(evenLate: true, kernel) }
         tickMotion(kernel)
         if Store.outlivesServer { tickRecovery(kernel) }
         askDoubts(kernel)

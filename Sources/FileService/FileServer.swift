@@ -88,6 +88,8 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var life: UInt32 = 0
     /// Its predecessor may have held the tree lock.
     var owesTreeUnlock = false
+    /// The board has not got all sharded directories that a store has brought back.
+    var owesPublishing = false
     var isPublished = false
     var leasesRevoked: UInt64 = 0
 
@@ -227,6 +229,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     mutating func publishSlots<K: Kernel>(_ kernel: K) {
         isPublished = true
         for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member && slots.version(ofSlot: slot) > 0 { kernel.publish(slot: slot, owner: kernel.mailbox) }
+        if Store.outlivesServer { publishSharded(kernel) }
     }
 
     /// A change is made: the store follows it, and clients that keep something of the inode see its epoch move. Every

@@ -23,6 +23,8 @@ enum Limits {
     /// moves: shards, and about so many entries.
     static var shardsAtOnce: Int32 { 16 }
     static var shardsOfStep: Int { 32 }
+    /// A message to a shard, or a step of spreading, that is refused is repeated so often at once, and then with each tick.
+    static var shardTriesAtOnce: UInt8 { 16 }
     static var entriesOfStep: Int { 1024 }
     /// Largest size of a file: off_t.
     static var fileBytes: UInt64 { UInt64(Int64.max) }

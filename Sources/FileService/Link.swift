@@ -26,7 +26,7 @@ extension FileServer {
         else { return needCredits(Limits.creditsOfMetadata, kernel) }
         if turn.isKernel { dentry.pointee.flags.insert(.kernelLease) }
         markEntriesModified(directory, time(kernel))
-        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: link.target, kind: dentry.pointee.kind), kernel)
+        committedName(directory, dentry)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         addLink(inode, kernel)

@@ -85,7 +85,9 @@ extension FileServer {
             preparedNames.add(
                 PreparedName(coordinator: coordinator(request), cookie: rename.cookie, directory: directory.pointee.number, dentry: dentry))
             committed(
-                .prepared(directory: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie), kernel)
+                .prepared(
+                    record: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie, place: dentry.pointee.cookie),
+                kernel)
         }
         // What follows comes straight here.
         if directory.pointee.isShard {
@@ -102,7 +104,7 @@ extension FileServer {
             return answerPeer(isDone ? 0 : -EIO, kernel)
         }
         participate(rename.cookie)
-        committed(.released(directory: directory.pointee.number, name: name), kernel)
+        committed(.released(record: directory.pointee.number, name: name), kernel)
         directory.pointee.busy -= 1
         setEntry(
             directory, dentry, name, inode: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
@@ -112,7 +114,7 @@ extension FileServer {
 
     mutating func peerRenameAbort<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
         guard let (_, name, dentry) = preparedName(directory, request) else { return }
-        committed(.released(directory: directory.pointee.number, name: name), kernel)
+        committed(.released(record: directory.pointee.number, name: name), kernel)
         unlock(dentry, in: directory)
     }
 

@@ -34,7 +34,7 @@ extension FileServer {
         switch operation {
         case FOS_OP_PEER_SHARD_SUMMARY:
             if turn.isKernel { record.pointee.leases.insert(.attributes) }
-            answerSummary(record, kernel)
+            answerSummary(record, events: record.pointee.shardEvents, kernel)
         case FOS_OP_PEER_SHARD_SEAL: seal(record, mustBeEmpty: wanted.flags & FOS_SHARD_EMPTY.rawValue != 0, kernel)
         case FOS_OP_PEER_SHARD_UNSEAL: unseal(record, wanted, kernel)
         case FOS_OP_PEER_SHARD_DROP:
@@ -78,8 +78,11 @@ extension FileServer {
                 return needCredits(Limits.creditsOfMetadata, kernel)
             }
             if entry.is_held != 0 { dentry.pointee.flags.insert(.kernelLease) }
-            if entry.kind == Mode.directoryKind { addSubdirectory(record) }
-            store.committed(.entry(directory: directory, name: name, inode: entry.inode, kind: entry.kind))
+            if entry.kind == Mode.directoryKind {
+                addSubdirectory(record)
+                store.committed(.inode(record))
+            }
+            committedName(record, dentry)
         }
         answer(0, kernel)
     }
@@ -101,6 +104,8 @@ extension FileServer {
         record.directory.initialize(to: Directory(seed: kernel.random()))
         record.directory.pointee.start(at: wanted.next_cookie)
         shards.insert(record)
+        // Before its entries, of which it may be filled with none.
+        store.committed(.inode(record))
         return record
     }
 
@@ -125,11 +130,13 @@ extension FileServer {
         record.pointee.busy += 1
         record.pointee.sealer = sealer(kernel)
         doubts.seals &+= 1
-        answerSummary(record, kernel)
+        let events = record.pointee.shardEvents
         // From here on only what transactions that were under way still change counts as an event. If the seal comes off
         // as if nothing had been, the times are the shard's own again.
-        record.pointee.eventsBeforeSeal = record.pointee.shardEvents
+        record.pointee.eventsBeforeSeal = events
         record.pointee.shardEvents = []
+        store.committed(.inode(record))
+        answerSummary(record, events: events, kernel)
     }
 
     /// The member that the turn's request is from: a directory stays where it is while its shards are sealed.
@@ -139,13 +146,14 @@ extension FileServer {
 
     private mutating func unseal<K: Kernel>(_ record: InodePointer, _ wanted: fos_peer_shard, _ kernel: K) {
         guard record.pointee.flags.contains(.sealed) else { return answer(0, kernel) }
-        unseal(record)
         if wanted.flags & FOS_SHARD_AS_IT_WAS.rawValue != 0 {
-            record.pointee.shardEvents.formUnion(record.pointee.eventsBeforeSeal)
-        } else {
-            take(wanted, record)
+            openAsItWas(record)
+            return answer(0, kernel)
         }
+        unseal(record)
+        take(wanted, record)
         record.pointee.eventsBeforeSeal = []
+        store.committed(.inode(record))
         answer(0, kernel)
     }
 
@@ -157,17 +165,17 @@ extension FileServer {
 
     mutating func drop(_ record: InodePointer) {
         precondition(record.pointee.busy == (record.pointee.flags.contains(.sealed) ? 1 : 0), "a shard is dropped that is in use")
+        store.committed(.freed(record.pointee.number))
         shards.remove(record)
         inodes.remove(record, &arena, &pool)
     }
 
-    private mutating func answerSummary<K: Kernel>(_ found: InodePointer?, _ kernel: K) {
+    private mutating func answerSummary<K: Kernel>(_ found: InodePointer?, events: ShardEvents = [], _ kernel: K) {
         guard let record = found else {
             let message = kernel.scratch()
             message.setBody(fos_peer_shard_summary())
             return deliver(message, kernel)
         }
-        let events = record.pointee.shardEvents
         let message = kernel.scratch()
         message.setBody(
             fos_peer_shard_summary(

@@ -21,6 +21,7 @@ extension FileServer {
         guard let peer = members.index(of: mailbox), peer != member else { return }
         if forGood { members.setDead(peer) }
         loseMoves(with: peer, kernel)
+        dropRequests(of: mailbox)
         // One that comes back with its store goes on with what it holds here, or lets go of it then.
         if forGood || !Store.outlivesServer {
             letGo(of: mailbox, kernel)
@@ -43,7 +44,7 @@ extension FileServer {
     /// been told of another parent: an exchange had begun.
     private mutating func settleOrphan<K: Kernel>(_ name: PreparedName, _ directory: InodePointer, _ kernel: K) {
         let victim = name.dentry.pointee.inode
-        committed(.released(directory: name.directory, name: name.dentry.name), kernel)
+        committed(.released(record: name.directory, name: name.dentry.name), kernel)
         if name.dentry.pointee.flags.contains(.placeholder) { return unlock(name.dentry, in: directory) }
         if isHere(victim) {
             let isGone = hasTaken(victim, name.cookie, of: name.coordinator.rawValue)
@@ -146,11 +147,16 @@ extension FileServer {
         guard let peer = members.index(of: mailbox), peer != member else { return }
         if members.isDead(peer) { members.set(peer, alive: true) }
         if Store.outlivesServer {
-            if isRestored { preparedNames.doubt(allOf: mailbox) } else { letGo(of: mailbox, kernel) }
+            if isRestored {
+                preparedNames.doubt(allOf: mailbox)
+            } else {
+                letGo(of: mailbox, kernel)
+                doubtShards(kernel)
+            }
             askDecisions(kernel)
         }
         askDoubts(kernel)
-        if owing > 0 { payOwed(kernel) }
+        if owing > 0 { payOwed(evenLate: true, kernel) }
     }
 
     /// What a client is answered when a member could not be sent its request: that member is gone, or will have room.

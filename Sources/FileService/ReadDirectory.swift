@@ -131,7 +131,9 @@ extension FileServer {
     private mutating func markListed<K: Kernel>(_ record: InodePointer, _ kernel: K) {
         let before = record.pointee.accessed
         markAccessed(record, kernel)
-        if record.pointee.accessed != before { record.pointee.shardEvents.insert(.accessed) }
+        guard record.pointee.accessed != before else { return }
+        record.pointee.shardEvents.insert(.accessed)
+        store.committed(.inode(record))
     }
 
     /// - isEnd: no entry follows, as far as the epoch of the whole directory tells.

@@ -31,6 +31,7 @@ extension FileServer {
             if decision.record.holdsTree { holdsTree = true }
         }
         preparedNames.doubtAll()
+        guard recoverShards() else { return false }
         // What its predecessor held for a rename that it had not decided.
         owesTreeUnlock = !holdsTree
         return true
@@ -38,7 +39,8 @@ extension FileServer {
 
     private mutating func recover(_ decision: StoredDecision) -> Bool {
         let record = decision.record
-        guard let directory = inodes.find(record.directory) else { preconditionFailure("a directory with a locked name is gone from its store") }
+        if record.kind == .shards { return recoverEnd(ofShards: record) }
+        guard let directory = inodes.record(record.directory) else { preconditionFailure("a directory with a locked name is gone from its store") }
         var state = Continuation(record.kind == .rename ? .rename : record.kind == .removal ? .removal : .insertion)
         state.recoveredCookie = record.cookie
         state.recoveredStep = record.step.rawValue
@@ -64,8 +66,9 @@ extension FileServer {
         state.pointee.victimKind = record.victimKind
         state.pointee.holdsTree = record.holdsTree
         state.pointee.isPrepared = true
-        guard slots.owner(ofInode: record.newParent) == member else { return true }
-        guard let directory = inodes.find(record.newParent), let names = RenameNames(kept(id)) else {
+        state.pointee.newShardSlot = record.newShardSlot
+        guard record.newRecord != 0 else { return true }
+        guard let directory = inodes.record(record.newRecord), let names = RenameNames(kept(id)) else {
             preconditionFailure("a directory with a locked name is gone from its store")
         }
         guard let dentry = lockAgain(Array(names.new), in: directory, kind: record.sourceKind) else { return false }
@@ -89,7 +92,7 @@ extension FileServer {
     }
 
     /// The request as it was, from nobody: its client has been answered EIO.
-    private func fillLetter(_ id: ContinuationID, _ message: [UInt8]) {
+    func fillLetter(_ id: ContinuationID, _ message: [UInt8]) {
         let letter = kept(id)
         letter.letter.initialize(to: fos_letter())
         letter.envelope.pointee.sender_kind = UInt8(FOS_SENDER_NONE.rawValue)
@@ -154,6 +157,21 @@ extension FileServer {
         }
     }
 
+    /// What a dead coordinator has asked for and was not done yet, for want of credits or of shards that are not sealed, is not done any
+    /// more: who takes its place asks what became of it (OUTCOME, DECISION), or copies a shard anew.
+    mutating func dropRequests(of mailbox: MailboxAddress) {
+        for index in 0..<Limits.continuations {
+            guard let id = continuations.id(at: index), let state = continuations.state(id), !state.pointee.isDecided else { continue }
+            let letter = kept(id)
+            guard UInt32(letter.envelope.pointee.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.envelope.pointee.from == mailbox.rawValue else { continue }
+            switch state.pointee.kind {
+            case .credits, .pages, .flush, .step: letter.message.pointee.operation = UInt16(FOS_OP_PING.rawValue)
+            case .shards where state.pointee.phase == .seal: fail(state, Status.retry)
+            default: break
+            }
+        }
+    }
+
     /// OUTCOME: a coordinator that is back asks what its transaction did to an inode here, or to none that it knows.
     mutating func peerOutcome<K: Kernel>(_ request: Request, _ kernel: K) {
         guard let question = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
@@ -181,6 +199,7 @@ extension FileServer {
             let isSent = member == 0 || members.isDead(0) || kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent
             owesTreeUnlock = !isSent
         }
+        if owesPublishing { publishSharded(kernel) }
         askDecisions(kernel)
     }
 
@@ -218,8 +237,8 @@ extension FileServer {
         }
         if reply.flags & FOS_PEER_DONE.rawValue != 0 { return preparedNames.setDoubt(.none, coordinator, numbers.0) }
         // It may have been committed meanwhile, and is no prepared name any more.
-        guard let name = preparedNames.take(coordinator, numbers.0), let directory = inodes.find(name.directory) else { return }
-        committed(.released(directory: name.directory, name: name.dentry.name), kernel)
+        guard let name = preparedNames.take(coordinator, numbers.0), let directory = inodes.record(name.directory) else { return }
+        committed(.released(record: name.directory, name: name.dentry.name), kernel)
         unlock(name.dentry, in: directory)
     }
 

@@ -104,7 +104,7 @@ extension FileServer {
         if dentry.pointee.kind == Mode.directoryKind { removeSubdirectory(directory) }
         directory.directory.pointee.remove(dentry, &arena, &pool)
         markEntriesModified(directory, time(kernel))
-        committed(.entryRemoved(directory: directory.pointee.directoryNumber, name: name), kernel)
+        committed(.entryRemoved(record: directory.pointee.number, name: name), kernel)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: child, wasHeld: wasHeld, isGone: isGone, kernel)
     }

@@ -228,7 +228,7 @@ extension FileServer {
         dentry.pointee.flags = turn.isKernel ? .kernelLease : []
         if kind == Mode.directoryKind { addSubdirectory(directory) }
         markEntriesModified(directory, time(kernel))
-        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: inode, kind: kind), kernel)
+        committedName(directory, dentry)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: wasPlaceholder ? 0 : before, wasHeld: wasHeld, isGone: isGone && !wasPlaceholder, kernel)
     }

@@ -3,8 +3,9 @@
 // Protocol: `FileServer(…, hasRoot: false)`, then `restore` before its first message. What was open only (no names left)
 // does not come back: those who had it open had it from the server that died.
 // Invariants: numbers, generations, versions and times are as they were, so clients see the same files, and what is made next is
-// none of those that are gone; names that a rename
-// of another server had prepared are locked again, until that server commits or undoes it. Cookies of listings are new.
+// none of those that are gone; names that a rename of another server had prepared are locked again, until that server commits or
+// undoes it. Entries have the cookies that they had, so listings go on where they were. Shards and sharded directories come back as they
+// were in the last turn; what was under way with them goes on in `Shards+Recovery`.
 
 import FileStorage
 import Fleet
@@ -15,11 +16,14 @@ public struct StoredInode {
     public struct Entry: Sendable {
         public var inode: UInt64
         public var kind: UInt8
+        /// Its cookie in listings.
+        public var place: UInt64
         /// Locked for a rename of another server; without an inode it only reserves the name.
         public var prepared: Prepared?
-        public init(inode: UInt64, kind: UInt8, prepared: Prepared? = nil) {
+        public init(inode: UInt64, kind: UInt8, place: UInt64, prepared: Prepared? = nil) {
             self.inode = inode
             self.kind = kind
+            self.place = place
             self.prepared = prepared
         }
     }
@@ -101,8 +105,15 @@ extension FileServer {
 
     private mutating func fillDirectory(_ inode: InodePointer, _ stored: StoredInode) -> Bool {
         inode.directory.initialize(to: Directory(seed: stored.record.number &* 0x9e37_79b9_7f4a_7c15))
-        for (name, entry) in stored.entries.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
-            let made = name.withUnsafeBytes { inode.directory.pointee.insert($0, inode: entry.inode, kind: entry.kind, &arena, &pool) }
+        let nextCookie = max(stored.record.nextCookie, (stored.entries.values.map(\.place).max() ?? 0) + 1)
+        restoreSharding(inode, stored.record, nextCookie: nextCookie)
+        let isShard = inode.pointee.isShard
+        for (name, entry) in stored.entries.sorted(by: { $0.value.place < $1.value.place }) {
+            let made = name.withUnsafeBytes { name in
+                isShard
+                    ? inode.directory.pointee.adopt(name, inode: entry.inode, kind: entry.kind, lowCookie: entry.place, &arena, &pool)
+                    : inode.directory.pointee.adopt(name, inode: entry.inode, kind: entry.kind, cookie: entry.place, &arena, &pool)
+            }
             guard let dentry = made else { return false }
             let isPlaceholder = entry.inode == 0
             if entry.kind == Mode.directoryKind, !isPlaceholder { inode.pointee.subdirectories &+= 1 }
@@ -112,6 +123,15 @@ extension FileServer {
             preparedNames.add(
                 PreparedName(coordinator: prepared.coordinator, cookie: prepared.cookie, directory: inode.pointee.number, dentry: dentry))
         }
+        inode.directory.pointee.skipCookies(to: nextCookie)
         return true
+    }
+}
+
+extension Inode {
+    /// Of a directory's record, also of a copy: the cookie that the next entry would have got.
+    fileprivate var nextCookie: UInt64 {
+        var copy = self
+        return withUnsafeMutablePointer(to: &copy) { $0.directory.pointee.nextCookie }
     }
 }

@@ -38,11 +38,16 @@ extension FileServer {
         guard shards.count > 0 else { return }
         for place in 0..<shards.placeCount {
             guard let record = shards.record(at: place) else { continue }
-            if !isHere(record.pointee.parent) || inodes.find(record.pointee.parent) == nil { record.pointee.isDoubted = true }
+            if !isHere(record.pointee.parent) || inodes.find(record.pointee.parent) == nil { setDoubt(record, true) }
         }
         doubts.isAny = true
         doubts.place = 0
         askDoubts(kernel)
+    }
+
+    private mutating func setDoubt(_ record: InodePointer, _ isDoubted: Bool) {
+        record.pointee.isDoubted = isDoubted
+        store.committed(.inode(record))
     }
 
     /// A shard has come with its slot.
@@ -81,7 +86,7 @@ extension FileServer {
                 return false
             }
             if sealer != member { return ask(sealer, about: record, kernel) }
-            if !isHere(directory), onItsWay(directory) == nil { open(record) }
+            if !isHere(directory), onItsWay(directory) == nil { openAsItWas(record) }
         }
         if isHere(directory) {
             settleDoubt(record, use(ofShard: record.pointee.shardIndex, of: directory), kernel)
@@ -162,26 +167,27 @@ extension FileServer {
         if let answer {
             // Without a mode the directory is being changed, and the end of the seal will come.
             guard answer.mode != 0 else { return }
-            open(record)
+            openAsItWas(record)
             record.pointee.mode = Mode.directory | answer.mode & Mode.permissions
             record.pointee.uid = answer.uid
             record.pointee.gid = answer.gid
-            record.pointee.isDoubted = false
+            setDoubt(record, false)
         } else if status == -EIO {
             // The directory is lost by now, with a server that had it after the sealer.
-            open(record)
+            openAsItWas(record)
         }
     }
 
-    /// Takes off a seal whose end was lost.
-    private mutating func open(_ record: InodePointer) {
+    /// Takes a seal off as if it had not been.
+    mutating func openAsItWas(_ record: InodePointer) {
         unseal(record)
         record.pointee.shardEvents.formUnion(record.pointee.eventsBeforeSeal)
         record.pointee.eventsBeforeSeal = []
+        store.committed(.inode(record))
     }
 
     private mutating func settleDoubt<K: Kernel>(_ record: InodePointer, _ use: UInt32, _ kernel: K) {
-        if use & FOS_SHARD_UNUSED.rawValue == 0 { return record.pointee.isDoubted = false }
+        if use & FOS_SHARD_UNUSED.rawValue == 0 { return setDoubt(record, false) }
         let seals: UInt32 = record.pointee.flags.contains(.sealed) ? 1 : 0
         guard record.pointee.busy == seals, !isOnItsWay(record) else { return }
         let (directory, shard) = (record.pointee.parent, UInt32(record.pointee.shardIndex))

@@ -20,8 +20,12 @@ struct ShardWork: BitwiseCopyable {
     var next = 0
     var first = 0
     var end = 0
-    /// A message that must arrive met a full mailbox on its way.
+    /// A message that must arrive met a full mailbox on its way, or a server that was away.
     var repeats = false
+    /// How often something was refused since it last went on.
+    var tries: UInt8 = 0
+    /// The directory was being spread when its server crashed: copies of names that are still here are dropped, then all shards opened.
+    var isRecovered = false
     /// 0, or why a shard refuses.
     var failure: Int32 = 0
     var goal = ShardGoal.spread
@@ -39,10 +43,12 @@ struct ShardTransfer {
 extension FileServer {
     mutating func beginSpreading<K: Kernel>(_ directory: InodePointer, _ kernel: K) {
         let servers = min(members.aliveCount, 1 << sharding.bitsMax)
-        guard servers > 1, !transfer.isUnderWay, !continuations.isFull, directory.directory.pointee.nextCookie < ShardCookie.oldCookies else { return }
+        let number = directory.pointee.number
+        guard servers > 1, !transfer.isUnderWay, !continuations.isFull, directory.directory.pointee.nextCookie < ShardCookie.oldCookies,
+            !isEndingShards(of: number)
+        else { return }
         var bits = 1
         while 1 << bits < servers { bits += 1 }
-        let number = directory.pointee.number
         guard number < ShardTable.directories, kernel.publish(directory: number, shardBits: bits) else { return }
         var state = Continuation(.shards)
         state.target = number
@@ -54,9 +60,19 @@ extension FileServer {
         directory.pointee.activeShards = 1
         directory.pointee.shardBits = bits
         directory.pointee.firstShardCookie = directory.directory.pointee.nextCookie
+        store.committed(.inode(directory))
         // What clients keep under the directory's own epoch, they now look for under that of a shard.
         kernel.changed(inode: number)
         spreadMore(id, kernel)
+    }
+
+    /// Whether shards of another directory with this number may be there yet, which a message still to come will drop.
+    private func isEndingShards(of number: UInt64) -> Bool {
+        var isEnding = false
+        continuations.forEach { _, state in
+            if state.pointee.kind == .shards, state.pointee.phase == .drop, state.pointee.target == number { isEnding = true }
+        }
+        return isEnding
     }
 
     /// Locks the names of the next few shards and begins to send them.
@@ -95,6 +111,8 @@ extension FileServer {
     private mutating func lookAgain<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
         state.pointee.phase = .start
+        guard state.pointee.shards.tries < Limits.shardTriesAtOnce else { return repeatShards(id, kernel) }
+        state.pointee.shards.tries += 1
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_PING.rawValue)
         guard kernel.send(message, to: kernel.mailbox, expecting: id, onBehalfOf: nil) == .sent else { return owe(id, .shards) }
@@ -154,10 +172,13 @@ extension FileServer {
         for (_, dentry) in transfer.entries {
             directory.pointee.busy -= 1
             if dentry.pointee.kind == Mode.directoryKind { removeSubdirectory(directory) }
+            store.committed(.entryRemoved(record: directory.pointee.number, name: dentry.name))
             directory.directory.pointee.remove(dentry, &arena, &pool)
         }
         transfer.entries.removeAll(keepingCapacity: true)
         directory.pointee.activeShards = last
+        // The step is decided: who takes this server's place opens the shards.
+        store.committed(.inode(directory))
         state.pointee.shards.goal = .spread
         broadcast(id, .unseal, from: first, to: last, kernel)
     }
@@ -165,12 +186,18 @@ extension FileServer {
     /// The shards of a step are in use (`unseal`), or are gone again (`drop`): for good, or because one could not be made now.
     mutating func spreadStepIsOver<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        if state.pointee.phase == .unseal { return spreadMore(id, kernel) }
+        if state.pointee.phase == .unseal {
+            state.pointee.shards.tries = 0
+            return spreadMore(id, kernel)
+        }
+        if state.pointee.shards.isRecovered, let directory = inodes.find(state.pointee.target) {
+            (state.pointee.shards.isRecovered, state.pointee.shards.failure) = (false, 0)
+            return broadcast(id, .unseal, from: 1, to: directory.pointee.activeShards, kernel)
+        }
         guard state.pointee.shards.failure == Status.retry else { return endSpreading(id, kernel) }
-        // The slot of a shard is changing hands, which takes messages too: nothing is locked meanwhile, and the next tick is soon enough.
+        // The slot of a shard is changing hands, or its server is away, which takes messages too. Nothing is locked meanwhile.
         state.pointee.phase = .start
-        owe(id, .shards)
-        kernel.tickAgain()
+        repeatShards(id, kernel)
     }
 
     private mutating func endSpreading<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
@@ -178,6 +205,7 @@ extension FileServer {
         transfer = ShardTransfer()
         directory.pointee.busy -= 1
         directory.pointee.flags.remove(.spreading)
+        store.committed(.inode(directory))
         if directory.pointee.activeShards == 1 { becomeWhole(directory, kernel) }
         continuations.remove(id)
     }
@@ -189,6 +217,7 @@ extension FileServer {
         let number = directory.pointee.number
         let bits = directory.pointee.shardBits
         directory.pointee.forgetShards()
+        store.committed(.inode(directory))
         _ = kernel.publish(directory: number, shardBits: 0)
         for shard in 0..<(1 << bits) { kernel.changed(inode: fos_shard_key(number, UInt32(shard))) }
     }

@@ -95,6 +95,7 @@ extension FileServer {
         if goal != .summary {
             directory.pointee.flags.insert(.sealed)
             directory.pointee.busy += 1
+            store.committed(.inode(directory))
         }
         broadcast(id, goal == .summary ? .summary : .seal, from: 1, to: directory.pointee.activeShards, kernel)
         return false
@@ -173,7 +174,9 @@ extension FileServer {
             } else {
                 fail(state, response.status)
             }
-        case .fill: if response.status != 0 { fail(state, response.status) }
+        case .fill:
+            // One that died with it will be back.
+            if response.status != 0 { fail(state, Store.outlivesServer && response.status == -EIO ? Status.retry : response.status) }
         // These are never refused, and a shard that is not there, or has had them, has nothing to open or to end.
         default: if response.status != 0 { state.pointee.shards.repeats = true }
         }
@@ -181,7 +184,7 @@ extension FileServer {
     }
 
     /// Remembers why a shard refuses, and asks no more of them. Not empty says more than busy.
-    private func fail(_ state: UnsafeMutablePointer<Continuation>, _ status: Int32) {
+    func fail(_ state: UnsafeMutablePointer<Continuation>, _ status: Int32) {
         if state.pointee.shards.failure != -ENOTEMPTY { state.pointee.shards.failure = status == 0 ? -EIO : status }
         state.pointee.shards.end = state.pointee.shards.next
     }
@@ -197,17 +200,32 @@ extension FileServer {
             runAgain(id, adding: .gathered, kernel)
         case .seal: sealed(id, kernel)
         case .unseal, .drop:
-            if work.repeats { return broadcast(id, state.pointee.phase, from: work.first, to: work.end, kernel) }
+            if work.repeats {
+                (state.pointee.shards.next, state.pointee.shards.repeats) = (work.first, false)
+                return repeatShards(id, kernel)
+            }
             if work.goal == .spread { return spreadStepIsOver(id, kernel) }
-            if let directory = inodes.find(state.pointee.target), work.goal == .change || work.failure != 0 { open(directory) }
+            if let directory = inodes.find(state.pointee.target), work.goal == .change || work.failure != 0 { endSeal(directory) }
+            forgetDecision(id, kernel)
             continuations.remove(id)
         default: preconditionFailure("shards answer nothing")
         }
     }
 
-    private func open(_ directory: InodePointer) {
+    /// What was refused is sent again: at once a few times, then late, as whoever refuses may be away for long.
+    mutating func repeatShards<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
+        guard let state = continuations.state(id) else { return }
+        let isLate = state.pointee.shards.tries >= Limits.shardTriesAtOnce
+        if !isLate { state.pointee.shards.tries += 1 }
+        owe(id, isLate ? [.shards, .late] : .shards)
+        kernel.tickAgain()
+    }
+
+    private mutating func endSeal(_ directory: InodePointer) {
         directory.pointee.flags.remove(.sealed)
+        directory.pointee.isChanged = false
         directory.pointee.busy -= 1
+        store.committed(.inode(directory))
     }
 
     /// All shards are sealed, or one has refused and those before it are.
@@ -227,8 +245,12 @@ extension FileServer {
         takeTimes(directory, work.summary)
         if work.goal == .removal {
             directory.pointee.version &+= work.summary.version
-            open(directory)
+            endSeal(directory)
             becomeWhole(directory, kernel)
+            recordEnd(ofShards: last, of: directory.pointee.number, id, kernel)
+        } else {
+            directory.pointee.isChanged = true
+            store.committed(.inode(directory))
         }
         // The request runs as if it had just come; this continuation goes on with the shards.
         copy(letters + index(id), to: again)

@@ -156,6 +156,14 @@ extension FileServer {
         if !directory.pointee.flags.isDisjoint(with: [.shard, .sharded]) { directory.pointee.shardEvents.insert(.modified) }
     }
 
+    /// The store hears what a name of a record leads to.
+    @inline(__always) mutating func committedName(_ directory: InodePointer, _ dentry: DentryPointer) {
+        store.committed(
+            .entry(
+                record: directory.pointee.number, name: dentry.name, inode: dentry.pointee.inode, kind: dentry.pointee.kind,
+                place: dentry.pointee.cookie))
+    }
+
     /// A change of one entry is made: the store follows it, and clients see the epoch of the name's shard move.
     @inline(__always) mutating func committedEntry<K: Kernel>(_ directory: InodePointer, _ name: UnsafeRawBufferPointer, _ kernel: K) {
         store.committed(.inode(directory))

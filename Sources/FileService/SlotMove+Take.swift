@@ -243,7 +243,7 @@ extension FileServer {
         var cookie: UInt64 = 0
         while let dentry = inode.directory.pointee.next(after: cookie) {
             cookie = dentry.pointee.cookie
-            store.committed(.entry(directory: inode.pointee.directoryNumber, name: dentry.name, inode: dentry.pointee.inode, kind: dentry.pointee.kind))
+            committedName(inode, dentry)
         }
     }
 

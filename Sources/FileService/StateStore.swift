@@ -11,20 +11,22 @@ public import Messaging
 
 /// One committed change of a server's state.
 public enum Change: BitwiseCopyable {
-    /// An inode was made or its attributes, link count, parent or symlink target changed.
+    /// An inode was made or its attributes, link count, parent or symlink target changed. Of directories, sharded ones and shards also
+    /// what `DirectoryShards` says: how far the entries are spread, and what is sealed.
     case inode(InodePointer)
     /// An inode is gone, with all its data.
     case freed(UInt64)
     /// An inode is another server's from now on, whose store has heard of all of it.
     case departed(UInt64)
-    /// A name now leads to an inode, whatever it led to before.
-    case entry(directory: UInt64, name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8)
-    /// A name leads nowhere any more.
-    case entryRemoved(directory: UInt64, name: UnsafeRawBufferPointer)
+    /// A name now leads to an inode, whatever it led to before. `record` is the number of the record that has the name: the directory's, or
+    /// that of a shard of it. `place`: its cookie in listings.
+    case entry(record: UInt64, name: UnsafeRawBufferPointer, inode: UInt64, kind: UInt8, place: UInt64)
+    /// A name leads nowhere any more, or is in another record from now on.
+    case entryRemoved(record: UInt64, name: UnsafeRawBufferPointer)
     /// A name is locked for a rename of another server's, to be committed or undone by it; it may lead nowhere yet.
-    case prepared(directory: UInt64, name: UnsafeRawBufferPointer, coordinator: MailboxAddress, cookie: UInt64)
+    case prepared(record: UInt64, name: UnsafeRawBufferPointer, coordinator: MailboxAddress, cookie: UInt64, place: UInt64)
     /// It is not any more.
-    case released(directory: UInt64, name: UnsafeRawBufferPointer)
+    case released(record: UInt64, name: UnsafeRawBufferPointer)
     /// A transaction of this server's cannot be taken back from now on, or has come further. What it sends must not leave before
     /// the record is safe. `message` is header and payload of its request.
     case decision(DecisionRecord, name: UnsafeRawBufferPointer, message: UnsafeRawBufferPointer)

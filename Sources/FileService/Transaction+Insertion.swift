@@ -106,7 +106,7 @@ extension FileServer {
         if dentry.pointee.kind == Mode.directoryKind { addSubdirectory(directory) }
         markEntriesModified(directory, time(kernel))
         let name = dentry.name
-        committed(.entry(directory: directory.pointee.directoryNumber, name: name, inode: attributes.inode, kind: dentry.pointee.kind), kernel)
+        committedName(directory, dentry)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
         let message = kernel.scratch()

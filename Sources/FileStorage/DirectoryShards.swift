@@ -26,7 +26,8 @@ public struct ShardEvents: OptionSet, BitwiseCopyable, Sendable {
 
 extension Inode {
     /// Bits of `size`: the number of a shard, or the shards that are in use (0 ..< 16); those that are being filled, or who has
-    /// sealed a shard (16 ..< 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56); doubt (56).
+    /// sealed a shard (16 ..< 32); the logarithm of all (32 ..< 40); events (40 ..< 48), and those before a seal (48 ..< 56); doubt (56);
+    /// whether what a seal was for is done (57).
     @inlinable func part(_ shift: UInt64, _ mask: UInt64) -> Int { Int(truncatingIfNeeded: size >> shift & mask) }
     @inlinable mutating func setPart(_ shift: UInt64, _ mask: UInt64, _ value: Int) {
         size = size & ~(mask << shift) | (UInt64(truncatingIfNeeded: value) & mask) << shift
@@ -70,6 +71,11 @@ extension Inode {
     @inlinable public var isDoubted: Bool {
         get { isShard && part(56, 1) != 0 }
         set { setPart(56, 1, newValue ? 1 : 0) }
+    }
+    /// Of a sealed directory: what its shards were sealed for is done, and they open with its new state; else they open as they were.
+    @inlinable public var isChanged: Bool {
+        get { part(57, 1) != 0 }
+        set { setPart(57, 1, newValue ? 1 : 0) }
     }
     /// Cookies below are of entries that were there before the directory was sharded.
     @inlinable public var firstShardCookie: UInt64 {

@@ -35,21 +35,21 @@ public final class StoredState {
         switch change {
         case .inode(let inode): note(inode)
         case .freed(let number), .departed(let number): inodes[number] = nil
-        case .entry(let directory, let name, let inode, let kind):
-            inodes[directory]?.entries[Array(name)] = StoredInode.Entry(inode: inode, kind: kind)
-        case .entryRemoved(let directory, let name): inodes[directory]?.entries[Array(name)] = nil
-        case .prepared(let directory, let name, let coordinator, let cookie):
+        case .entry(let record, let name, let inode, let kind, let place):
+            inodes[record]?.entries[Array(name)] = StoredInode.Entry(inode: inode, kind: kind, place: place)
+        case .entryRemoved(let record, let name): inodes[record]?.entries[Array(name)] = nil
+        case .prepared(let record, let name, let coordinator, let cookie, let place):
             let prepared = StoredInode.Prepared(coordinator: coordinator, cookie: cookie)
             let key = Array(name)
-            if inodes[directory]?.entries[key] != nil {
-                inodes[directory]?.entries[key]?.prepared = prepared
+            if inodes[record]?.entries[key] != nil {
+                inodes[record]?.entries[key]?.prepared = prepared
             } else {
-                inodes[directory]?.entries[key] = StoredInode.Entry(inode: 0, kind: 0, prepared: prepared)
+                inodes[record]?.entries[key] = StoredInode.Entry(inode: 0, kind: 0, place: place, prepared: prepared)
             }
-        case .released(let directory, let name):
+        case .released(let record, let name):
             let key = Array(name)
-            guard let entry = inodes[directory]?.entries[key] else { return }
-            if entry.inode == 0 { inodes[directory]?.entries[key] = nil } else { inodes[directory]?.entries[key]?.prepared = nil }
+            guard let entry = inodes[record]?.entries[key] else { return }
+            if entry.inode == 0 { inodes[record]?.entries[key] = nil } else { inodes[record]?.entries[key]?.prepared = nil }
         case .decision(let record, let name, let message):
             open[record.cookie] = StoredDecision(record: record, name: Array(name), message: Array(message))
         case .forgotten(let cookie): open[cookie] = nil
@@ -98,14 +98,17 @@ public final class StoredState {
 public struct RecordingStore: StateStore {
     let state: StoredState
     let births: BirthLog?
-    public init(_ state: StoredState, births: BirthLog? = nil) {
+    let loses: ((Change) -> Bool)?
+    /// - Parameter loses: of a store that is broken on purpose: changes that it does not keep.
+    public init(_ state: StoredState, births: BirthLog? = nil, loses: ((Change) -> Bool)? = nil) {
         self.state = state
         self.births = births
+        self.loses = loses
     }
     public static var outlivesServer: Bool { true }
     public mutating func committed(_ change: Change) {
-        state.apply(change)
         births?.note(change)
+        if loses?(change) != true { state.apply(change) }
     }
 }
 

@@ -9,88 +9,9 @@ import Simulation
 import Simulator
 import Testing
 
-/// Three file servers on cores of their own, and a client that does one thing after the other.
-private final class Machine {
-    let host: SimHost
-    let fleets: SimulatedFleets
-    private var stores: [StoredState] = []
-    private let script = FileScript(.call)
-    let thread: SimThread
-
-    init(hasStores: Bool = false) {
-        host = SimHost(topology: CoreTopology(mesh: 8), costs: .onChip, options: SimOptions(seed: 11))
-        let stores = (0..<3).map { _ in StoredState() }
-        fleets = SimulatedFleets(host: host, plan: FleetPlan(fileCores: [0, 1, 2])) { fleets, member in
-            hasStores
-                ? StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member])))
-                : FileMember(fleets.fileServer(member, store: MemoryStore()))
-        }
-        thread = host.addClient(core: 7).addThread(script)
-        self.stores = stores
-    }
-
-    func member(of inode: UInt64) -> Int { Int(inode & 4095) % 3 }
-
-    /// Builds and sends one request, and runs until all is quiet. The status, and the inode of the answer.
-    @discardableResult
-    func call(_ build: @escaping (SimThread) -> Void) -> (status: Int32, inode: UInt64) {
-        script.build = build
-        script.isDone = false
-        thread.start()
-        host.run(until: host.time + 60_000_000_000_000)
-        #expect(script.isDone, "a request is never answered")
-        return (script.status, script.inode)
-    }
-    /// A directory that a member owns.
-    func directory(of wanted: Int) -> UInt64 {
-        for number in 0..<12 {
-            let (status, inode) = call { $0.makeDirectory(1, "d\(wanted)-\(number)") }
-            if status == 0, member(of: inode) == wanted { return inode }
-        }
-        Issue.record("no directory of member \(wanted)")
-        return 0
-    }
-    /// `member` dies when a server takes in the operation.
-    func kill(_ member: Int, when operation: fos_peer_operation, at other: Int, forGood: Bool = true, restoredAfter: VirtualTime? = nil) {
-        var isArmed = true
-        host.onDeliver = { [unowned self] letter, mailbox in
-            let message = Request(letter: UnsafeMutablePointer(mutating: letter)).message
-            guard isArmed, UInt32(message.pointee.operation) == operation.rawValue, mailbox == fleets.files[other] else { return }
-            isArmed = false
-            // When the turn is over, and its answer on its way.
-            host.at(host.time + 1) { [unowned self] host in
-                host.crash(fleets.files[member], forGood: forGood)
-                guard let restoredAfter else { return }
-                host.at(host.time + restoredAfter) { [unowned self] _ in restore(member) }
-            }
-        }
-    }
-    /// A server takes the place of one that has died, with what its store kept.
-    func restore(_ member: Int) {
-        var server = fleets.fileServer(member, store: RecordingStore(stores[member]), hasRoot: false)
-        let isBack = stores[member].restore(&server)
-        #expect(isBack)
-        host.restart(fleets.files[member], StoredFileMember(server), restored: true)
-    }
-    func check(_ sourceLocation: SourceLocation = #_sourceLocation) {
-        #expect(host.violations.isEmpty && host.stuckThreads.isEmpty, "\(host.violations)", sourceLocation: sourceLocation)
-        for address in fleets.files {
-            guard let server = host.server(at: address) as? any InspectableFileServer else { continue }
-            let work = server.work
-            #expect(work.continuations == 0 && work.owed == 0 && !work.treeIsLocked && work.preparedNames == 0, "\(work)", sourceLocation: sourceLocation)
-        }
-        #expect(stores.allSatisfy { $0.openDecisions == 0 }, "a transaction is over, and its record is kept", sourceLocation: sourceLocation)
-    }
-}
-
-private final class FileScript: ScriptProgram {
-    private(set) var inode: UInt64 = 0
-    override func heard(_ thread: SimThread) { inode = thread.attributes.inode }
-}
-
 @Suite struct DeathTests {
     @Test func namesThatADeadCoordinatorHadLockedAreLetGo() {
-        let machine = Machine()
+        let machine = DeathMachine()
         let (old, new) = (machine.directory(of: 2), machine.directory(of: 0))
         machine.call { $0.create(old, "f", exclusive: true) }
         machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 0)
@@ -101,7 +22,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func theTreeLockOfADeadServerIsLetGo() {
-        let machine = Machine()
+        let machine = DeathMachine()
         let (old, new) = (machine.directory(of: 2), machine.directory(of: 1))
         machine.call { $0.makeDirectory(old, "sub") }
         machine.kill(2, when: FOS_OP_PEER_TREE_LOCK, at: 0)
@@ -112,7 +33,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func theOldNameStaysIfTheNewOnesServerIsGone() {
-        let machine = Machine()
+        let machine = DeathMachine()
         let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
         let file = machine.call { $0.create(old, "f", exclusive: true) }.inode
         machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 2)
@@ -123,7 +44,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func aRenameIsFinishedWhenTheOtherServerIsBackWithItsStore() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
         let file = machine.call { $0.create(old, "f", exclusive: true) }.inode
         machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 2, forGood: false, restoredAfter: 5_000_000)
@@ -136,19 +57,19 @@ private final class FileScript: ScriptProgram {
     // MARK: Coordinators that come back with their store
 
     /// A file of member 1 with names in directories of members 1 and 2: the directories and the file.
-    private func sharedFile(_ machine: Machine) -> (own: UInt64, other: UInt64, file: UInt64) {
+    private func sharedFile(_ machine: DeathMachine) -> (own: UInt64, other: UInt64, file: UInt64) {
         let (own, other) = (machine.directory(of: 1), machine.directory(of: 2))
         let file = machine.call { $0.create(own, "f", exclusive: true) }.inode
         #expect(machine.call { $0.link(file, other, "g") }.status == 0)
         return (own, other, file)
     }
-    private func links(_ machine: Machine, _ inode: UInt64) -> UInt32 {
+    private func links(_ machine: DeathMachine, _ inode: UInt64) -> UInt32 {
         machine.call { $0.getAttributes(inode) }
         return machine.thread.attributes.links
     }
 
     @Test func aLinkIsFinishedThatItsCoordinatorHadAskedFor() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (_, other, file) = sharedFile(machine)
         machine.kill(2, when: FOS_OP_PEER_LINK, at: 1, forGood: false, restoredAfter: 5_000_000)
         #expect(machine.call { $0.link(file, other, "h") }.status == -EIO)
@@ -158,7 +79,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func aNameGoesWhoseLinkItsCoordinatorHadTaken() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (_, other, file) = sharedFile(machine)
         machine.kill(2, when: FOS_OP_PEER_UNLINK, at: 1, forGood: false, restoredAfter: 5_000_000)
         #expect(machine.call { $0.unlink(other, "g") }.status == -EIO)
@@ -169,7 +90,7 @@ private final class FileScript: ScriptProgram {
 
     /// Both die: who was to take the link never heard of it, so the name stays.
     @Test func aNameStaysWhoseLinkNobodyHasTaken() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (_, other, file) = sharedFile(machine)
         machine.host.stall(machine.fleets.files[1], until: machine.host.time + 2_000_000)
         machine.host.at(machine.host.time + 1_000_000) { host in
@@ -185,7 +106,7 @@ private final class FileScript: ScriptProgram {
 
     /// A number and a generation name one inode for ever, also over a crash.
     @Test func whatIsMadeAfterACrashIsNoneOfThoseThatAreGone() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let directory = machine.directory(of: 2)
         var lives = Set<[UInt64]>()
         for _ in 0..<3 {
@@ -201,7 +122,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func aDirectoryGetsTheNameThatItWasMadeFor() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let parent = machine.directory(of: 1)
         machine.kill(1, when: FOS_OP_PEER_CREATE_INODE, at: 2, forGood: false, restoredAfter: 5_000_000)
         var lost: String?
@@ -213,7 +134,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func aRenameThatWasNotDecidedIsAborted() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (old, new) = (machine.directory(of: 2), machine.directory(of: 1))
         let directory = machine.call { $0.makeDirectory(old, "sub") }.inode
         machine.kill(2, when: FOS_OP_PEER_RENAME_PREPARE, at: 1, forGood: false, restoredAfter: 5_000_000)
@@ -226,7 +147,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test(arguments: [FOS_OP_PEER_UNLINK, FOS_OP_PEER_RENAME_COMMIT]) func aRenameThatWasDecidedIsFinished(step: fos_peer_operation) {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (own, old, victim) = sharedFile(machine)
         let new = machine.directory(of: 1)
         let file = machine.call { $0.create(old, "n", exclusive: true) }.inode
@@ -240,7 +161,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func anAbortThatADyingServerMissedIsAskedFor() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let (old, new) = (machine.directory(of: 1), machine.directory(of: 2))
         let directory = machine.call { $0.makeDirectory(old, "sub") }.inode
         machine.call { $0.makeDirectory(new, "full") }
@@ -256,7 +177,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func namesOfWhatIsLostCanBeRemoved() {
-        let machine = Machine()
+        let machine = DeathMachine()
         let lost = machine.directory(of: 2)
         #expect(machine.call { $0.create(lost, "f", exclusive: true) }.status == 0)
         machine.host.crash(machine.fleets.files[2])
@@ -271,7 +192,7 @@ private final class FileScript: ScriptProgram {
     }
 
     @Test func aStoreBringsEverythingBack() {
-        let machine = Machine(hasStores: true)
+        let machine = DeathMachine(hasStores: true)
         let directory = machine.directory(of: 2)
         let file = machine.call { $0.create(directory, "f", exclusive: true) }.inode
         machine.call {

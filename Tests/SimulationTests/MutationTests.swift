@@ -55,6 +55,23 @@ import Testing
         #expect(caught > 0, "\(mutation.rawValue) struck \(strikes) times and was not seen")
     }
 
+    /// Stores that do not keep what they are told, and servers with shards that come back with them. A crash in the middle of a
+    /// transaction is rare: of these seeds, so many as it takes.
+    @Test(arguments: StoreMutation.allCases) func isCaughtWithAStore(mutation: StoreMutation) throws {
+        let scenario = try Scenario(text: ScenarioTests.shardsAndStores)
+        var caught = 0
+        var strikes = 0
+        for seed in UInt64(1)...80 where caught == 0 {
+            let mutator = StoreMutator(mutation, seed: seed)
+            let run = ScenarioRun(
+                scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip, storesLose: { mutator.loses($0) })
+            if !run.run().isCorrect { caught += 1 }
+            strikes += mutator.strikes
+        }
+        #expect(strikes > 0, "\(mutation.rawValue) never struck, so nothing was shown")
+        #expect(caught > 0, "\(mutation.rawValue) struck \(strikes) times and was not seen")
+    }
+
     /// What the answers to dead clients tell the checker excuses nothing.
     @Test(arguments: MutationTests.ofFiles) func isCaughtWhileClientsDie(mutation: Mutation) throws {
         var scenario = try Scenario(text: ScenarioTests.clientsDie)

@@ -2,6 +2,7 @@
 
 import CFosWire
 import FileService
+import Glibc
 import Messaging
 import Simulation
 import Simulator
@@ -64,6 +65,14 @@ import Testing
                       { "kind": "refuse", "per65536": 1024 } ] }
         """
 
+    /// Scenarios/shards-store.json.
+    static let shardsAndStores = """
+        { "cores": 16, "fileServers": 5, "shards": 2,
+          "workload": { "clients": 6, "operations": 60, "directories": 4, "names": 8, "namespace": 14, "data": 2, "locks": 1, "listings": 2 },
+          "faults": [ { "kind": "crash", "restart": "store", "times": 8, "nanoseconds": 20000, "withinNanoseconds": 200000 },
+                      { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 }, { "kind": "refuse", "per65536": 1024 } ] }
+        """
+
     static let nameLosses = """
         { "cores": 24, "fileServers": 3, "nameServers": 4,
           "workload": { "clients": 3, "nameClients": 10, "operations": 50, "serviceNames": 12, "newcomersNanoseconds": 200000 },
@@ -90,7 +99,7 @@ import Testing
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses, shardsAndDeaths, shardsMovesAndDeaths])
+    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses, shardsAndDeaths, shardsMovesAndDeaths, shardsAndStores])
     func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
@@ -186,6 +195,21 @@ import Testing
         #expect(TreeModel.apply(.removeDirectory(directory: 1, name: 1, status: 0), to: state) == nil)
     }
 
+    /// What a lost shard had is gone with the directory: another one with its number has none of it.
+    @Test func aNumberOfADirectoryWithALostShardBeginsEmpty() throws {
+        let lost = ScenarioTests.shardsAndStores.replacing(#""faults": ["#, with: #""faults": [ { "kind": "coreLost", "withinNanoseconds": 300000 },"#)
+        let result = try ScenarioTests.run(lost, seed: 930)
+        #expect(result.isCorrect, "\(result.violations)")
+        var state = TreeState(root: 1, lostSlots: [7], shards: 4)
+        for operation in [
+            TreeOperation.make(directory: 1, name: 0, isDirectory: true, opensExisting: false, status: 0, inode: 5, isNew: true),
+            .make(directory: 5, name: 3, isDirectory: false, opensExisting: false, status: 0, inode: 4101, isNew: true),
+            .removeDirectory(directory: 1, name: 0, status: 0),
+            .make(directory: 1, name: 0, isDirectory: true, opensExisting: false, status: 0, inode: 5, isNew: true),
+            .lookup(directory: 5, name: 3, status: -ENOENT, inode: 0),
+        ] { state = try #require(TreeModel.apply(operation, to: state)) }
+    }
+
     @Test func aSeedIsARun() throws {
         for seed in UInt64(1)...5 {
             let first = try ScenarioTests.run(ScenarioTests.deaths, seed: seed)
@@ -213,7 +237,7 @@ import Testing
             ("[]", "is no object"), ("{", "line 1"), (#"{ "cores": 5000 }"#, "1 to 4096"), (#"{ "corse": 5 }"#, "corse"),
             (#"{ "workload": { "clients": "five" } }"#, "clients"), (#"{ "faults": [ { "kind": "crash", "restart": "soon" } ] }"#, "soon"),
             (#"{ "faults": [ { "kind": "slotsMove" }, { "kind": "crash", "restart": "store" } ] }"#, "slotsMove"),
-            (#"{ "shards": 4, "faults": [ { "kind": "crash", "restart": "store" } ] }"#, "shards"),
+            (#"{ "faults": [ { "kind": "crash", "restart": "store" }, { "kind": "crash", "restart": "empty" } ] }"#, "stores"),
             (#"{ "cores": 4, "cores": 5 }"#, "twice"), (#"{ "placement": "left" }"#, "left"),
             (#"{ "manager": { "serving": 9 } }"#, "serving"), (#"{ "faults": [ { "kind": "coreLost", "fleet": "memory" } ] }"#, "memory"),
             (#"{ "nameServers": 1, "faults": [ { "kind": "coreLost", "fleet": "names" } ] }"#, "nameServers"),

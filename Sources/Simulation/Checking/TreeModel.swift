@@ -86,6 +86,13 @@ public struct TreeState: Sendable {
         node.links = UInt32(Int(node.links) + change)
         setNode(inode, node.links == 0 ? nil : node)
     }
+    /// A directory is gone, with what a lost shard had of its names: its number may have another one.
+    mutating func endDirectory(_ inode: UInt64) {
+        if let node = nodes[inode], node.entries > 0 {
+            for key in names.keys where key.directory == inode { setName(inode, key.name, nil) }
+        }
+        setNode(inode, nil)
+    }
     mutating func setParent(_ inode: UInt64, _ parent: UInt64) {
         guard var node = nodes[inode] else { return }
         node.parent = parent
@@ -214,7 +221,7 @@ public enum TreeModel: SequentialModel {
         guard status == 0 else { return nil }
         var next = state
         next.setName(directory, name, nil)
-        next.setNode(child, nil)
+        next.endDirectory(child)
         return next
     }
 
@@ -269,7 +276,7 @@ public enum TreeModel: SequentialModel {
         } else {
             next.setName(directory, old, nil)
             next.setName(newDirectory, new, source)
-            if let victim { if next.node(victim)?.isDirectory ?? false { next.setNode(victim, nil) } else { next.addLinks(victim, -1) } }
+            if let victim { if next.node(victim)?.isDirectory ?? false { next.endDirectory(victim) } else { next.addLinks(victim, -1) } }
         }
         next.setParent(source, newDirectory)
         return next

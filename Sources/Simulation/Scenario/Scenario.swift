@@ -125,14 +125,14 @@ extension Scenario {
             for each in list { faults.append(try FaultPlan(json: each)) }
         }
         try reader.finish()
-        guard shards == 0 || !hasStore else {
-            throw ScenarioError("\"shards\" goes with no crash whose \"restart\" is \"store\": what a store keeps of a directory is undivided")
-        }
         guard nameServers > 1 || !faults.contains(where: { $0.fleet == .names }) else {
             throw ScenarioError("a name server dies, and \"nameServers\" are not two")
         }
         // A server's store has what the server had; who owns which slot is not in it.
         guard manager == nil || !hasDeaths else { throw ScenarioError("\"manager\" goes with no fault that ends a server") }
+        guard !hasStore || !faults.contains(where: { $0.kind == .crash && $0.restart == .empty && $0.fleet == .files }) else {
+            throw ScenarioError("a file server's \"restart\" is \"store\" in one crash and \"empty\" in another: a fleet has stores or has none")
+        }
         guard !movesSlots || !hasStore else { throw ScenarioError("\"slotsMove\" goes with no crash whose \"restart\" is \"store\"") }
     }
 }

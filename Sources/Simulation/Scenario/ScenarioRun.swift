@@ -4,7 +4,7 @@
 // Invariant: everything random is drawn from the seed, in an order that does not depend on anything but the run.
 
 import CFosWire
-import FileService
+public import FileService
 import Fleet
 import MemoryService
 import Messaging
@@ -45,16 +45,20 @@ public final class ScenarioRun {
     /// Of each member, if the scenario has stores.
     private let stores: [StoredState]
     private let births: BirthLog
+    private let storesLose: ((Change) -> Bool)?
 
     /// - Parameters:
     ///   - traceRecords: kept of each server.
     ///   - wrap: hosts a file server otherwise than as `FileMember`.
     ///   - wrapMemory: hosts a memory server otherwise than as `MemoryMember`.
+    ///   - storesLose: of stores that are broken on purpose: changes that they do not keep.
     public init(
         _ scenario: Scenario, seed: UInt64, topology: CoreTopology, costs: Costs, traceRecords: Int = 0,
-        wrap: ((SimulatedFleets, Int) -> SimServer)? = nil, wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil
+        wrap: ((SimulatedFleets, Int) -> SimServer)? = nil, wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil,
+        storesLose: ((Change) -> Bool)? = nil
     ) {
         self.scenario = scenario
+        self.storesLose = storesLose
         self.seed = seed
         var options = SimOptions(seed: seed)
         options.mailboxCapacity = scenario.mailboxCapacity
@@ -81,7 +85,7 @@ public final class ScenarioRun {
         let wrap = wrap ?? { [births] fleets, member in
             stores.isEmpty
                 ? StoredFileMember(fleets.fileServer(member, store: NotingStore(births: births)))
-                : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member], births: births)))
+                : StoredFileMember(fleets.fileServer(member, store: RecordingStore(stores[member], births: births, loses: storesLose)))
         }
         fleets = SimulatedFleets(host: host, plan: plan, wrap: wrap, wrapMemory: wrapMemory)
         prepare(on: places.clients[0])
@@ -417,7 +421,7 @@ public final class ScenarioRun {
         host.crash(address, forGood: restart == .never)
         if restart == .store {
             return host.at(host.time + length) { [unowned self] host in
-                var server = fleets.fileServer(member, store: RecordingStore(stores[member], births: births), hasRoot: false)
+                var server = fleets.fileServer(member, store: RecordingStore(stores[member], births: births, loses: storesLose), hasRoot: false)
                 precondition(stores[member].restore(&server), "what a server had fits into it")
                 host.restart(address, StoredFileMember(server), restored: true)
                 registerAgain(address, as: "/sys/file")
