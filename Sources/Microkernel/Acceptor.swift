@@ -58,9 +58,6 @@ final class Acceptor: @unchecked Sendable {
     private let boardDescriptor: Int32
     private let boardBytes: UInt64
     private let layoutCores: Int
-    /// How many threads want to run (fos_platform_runnable), and how many can at once.
-    private let load = fos_platform_open_load()
-    private let cpus = Int32(fos_platform_online_cpus())
     private let poll: Int32
     /// Sockets and processes of clients, watched apart from what wants an answer.
     private let departures: Int32
@@ -119,7 +116,6 @@ final class Acceptor: @unchecked Sendable {
     deinit {
         fos_platform_close(poll)
         fos_platform_close(departures)
-        fos_platform_close(load)
         fos_platform_close(listener)
         fos_platform_close(spareDescriptor)
         spare?.dispose()
@@ -399,13 +395,10 @@ final class Acceptor: @unchecked Sendable {
         if sent != 0 || !watched { depart(Int(index)) }
     }
 
-    /// Has the core ready to which a new client's first request most likely goes. To wake it takes longer than what the client still has
-    /// to do, if the machine is at rest; where no CPU is idle it takes little, and a core that finds nothing to do yet is in the way.
+    /// Has the core ready to which a new client's first request most likely goes, while the client still maps its segment.
     private func wakeAhead() {
         let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, UInt32(FOS_ROOT_INODE))))
-        guard let port = fabric.port(owner), fos_load_relaxed_u32(fos_board_parked(fabric.board, UInt32(port.pointee.address.core))) != 0,
-            load < 0 || fos_platform_runnable(load) < cpus
-        else { return }
+        guard let port = fabric.port(owner) else { return }
         fos_fence()
         fabric.wake(core: port.pointee.address.core)
     }
