@@ -11,8 +11,9 @@
 // A program is a sequence of calls on a few names and descriptors, chosen by its seed. Some make a child, by fork or by
 // fork and exec of this very program, that goes on with calls of its own on the shared descriptors while the parent waits:
 // so shared offsets, inherited descriptors and the hand-over to the kernel are all part of it, and the result is
-// determined. Half of the executed ones first use all that they inherited, at length. Some go on without the shim, so that both ways to a file meet. What file systems may answer differently (inode numbers, order of listings, sizes of directories, times) is
-// not printed.
+// determined. Half of the executed ones first use all that they inherited, at length. Some go on without the shim, so that
+// both ways to a file meet. What file systems may answer differently (inode numbers, order of listings, sizes of directories,
+// times) is not printed.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -148,9 +149,7 @@ static void show_slots(char *text) {
 // In a child that is about to be another program: files that nobody shares, one under two numbers, and their places.
 static void open_alone(uint64_t seed, char *text) {
     static const int access[] = {O_RDWR, O_WRONLY, O_RDWR | O_APPEND, O_WRONLY | O_APPEND};
-    for (int i = 0; i < 3; i++) {
-        if (slots[i] >= 0) close(slots[i]);
-    }
+    for (int i = 0; i < 3; i++) close(slots[i]);
     slots[0] = open("a", access[seed >> 8 & 3] | O_CREAT, 0644);
     slots[1] = seed & 16 ? dup(slots[0]) : open("c", O_RDONLY | O_CREAT | (seed & 32 ? O_CLOEXEC : 0), 0644);
     slots[2] = open("b", O_RDONLY);
@@ -529,8 +528,7 @@ int main(int count, char **arguments) {
     if (count == 6 && strcmp(arguments[1], "go-on") == 0) {
         state = strtoull(arguments[2], NULL, 10) | 1;
         depth = atoi(arguments[4]);
-        char again[32];
-        char *at = arguments[5];
+        char again[32], *at = arguments[5];
         for (int i = 0; i < SLOTS; i++) slots[i] = (int)strtol(at, &at, 10);
         // Closed on exec: their numbers are free now, and this program opens its own there.
         for (int i = 0; i < SLOTS; i++) {
