@@ -250,12 +250,18 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
     return (long)done;
 }
 
-// 1: the call may be a message. Of a description that is shared since a fork, calls that name their offset are; one that uses the
-// shared offset has the kernel read or write pages, after which messages would wait for it.
-static int may_send(struct fos_file *file, int positioned) {
-    if (__builtin_expect(file->state == FOS_FILE_MESSAGE, 1)) return 1;
-    if (file->state == FOS_FILE_SHARED && !positioned) file->slow = FOS_SLOW_MOST;
-    return file->state == FOS_FILE_SHARED && positioned;
+// 1: the call may be a message. Of a description that is shared since a fork, calls that name their offset are.
+static int may_send(const struct fos_file *file, int positioned) {
+    return __builtin_expect(file->state == FOS_FILE_MESSAGE, 1) || (file->state == FOS_FILE_SHARED && positioned);
+}
+// Begins to move data. A use of an offset that is shared since a fork makes the description the kernel's first, which has to look
+// at the file's size before it appends or maps; and once it reads and writes pages, messages would wait for it.
+static long begin_moving(struct fos_call *call, struct fos_use *use, int positioned) {
+    long fd = call->arguments[0], result = fos_begin(call, fd, use);
+    if (result != 0 || positioned || __builtin_expect(use->file->state != FOS_FILE_SHARED, 1)) return result;
+    fos_end(use, 0);
+    long made = fos_materialise(NULL, fd);
+    return made < 0 ? made : FOS_PASS;
 }
 // Whether small messages wait for the kernel is watched where others may use its description: when this one begins (ns), else 0.
 static uint64_t watched_since(const struct fos_file *file, uint64_t bytes) {
@@ -271,7 +277,7 @@ enum { OWN_OFFSET = -1 };  // instead of an offset: the description's
 
 static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
     struct fos_use use;
-    long result = fos_begin(call, call->arguments[0], &use);
+    long result = begin_moving(call, &use, positioned);
     if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_readable(file)) return fos_end(&use, -EBADF);
@@ -300,7 +306,7 @@ static long read_pieces(struct fos_call *call, struct pieces *pieces, int64_t of
 static long write_pieces(struct fos_call *call, struct pieces *pieces, int64_t offset, int positioned) {
     if (fos_file_size_limited) return fos_via_kernel(call, 1, FOS_BYPASS_UNHANDLED);
     struct fos_use use;
-    long result = fos_begin(call, call->arguments[0], &use);
+    long result = begin_moving(call, &use, positioned);
     if (result != 0) return passed(call, result);
     struct fos_file *file = use.file;
     if (!fos_writable(file)) return fos_end(&use, -EBADF);

@@ -186,8 +186,11 @@ static void bring_along(struct fos_context *context, struct fos_mount *mount, co
 // A file that stayed known after a fork is the kernel's altogether from here on.
 static void let_go(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
     __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
+    int has_looked = 0;
     for (int number = 0; number <= fos_table_highest(); number++) {
         struct fos_file *here = fos_file_get(number);
+        // What the kernel knows of the size is from before the messages: it would append there, and map no more.
+        if (here == file && !has_looked) has_looked = is_same(context, mount, file->inode, number, "");
         if (here == file) fos_table_clear(context, number);
         if (here != NULL) fos_file_put(context, here);
     }
