@@ -183,18 +183,24 @@ static void bring_along(struct fos_context *context, struct fos_mount *mount, co
     is_same(context, mount, file->inode, number, "");
 }
 
+static int asks(int number) {
+    struct statx known;
+    return fos_raw(SYS_statx, number, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &known) == 0;
+}
+
 // A file that stayed known after a fork is the kernel's altogether from here on.
 static void let_go(struct fos_context *context, struct fos_mount *mount, struct fos_file *file) {
     __atomic_store_n(&file->state, FOS_FILE_KERNEL, __ATOMIC_RELEASE);
-    int has_looked = 0;
+    // In a forked child there is no connection to compare by: the kernel asks by itself.
+    int is_served = fos_file_usable(file) != NULL, has_looked = 0;
     for (int number = 0; number <= fos_table_highest(); number++) {
         struct fos_file *here = fos_file_get(number);
         // What the kernel knows of the size is from before the messages: it would append there, and map no more.
-        if (here == file && !has_looked) has_looked = is_same(context, mount, file->inode, number, "");
+        if (here == file && !has_looked) has_looked = is_served ? is_same(context, mount, file->inode, number, "") : asks(number);
         if (here == file) fos_table_clear(context, number);
         if (here != NULL) fos_file_put(context, here);
     }
-    if (fos_file_usable(file) != NULL) fos_give_back(context, mount, file->inode, file->flags);
+    if (is_served) fos_give_back(context, mount, file->inode, file->flags);
 }
 
 // `keeps`: a file stays known, and its reference with it.
