@@ -396,8 +396,7 @@ static int take_turn(struct fos_mount *mount, uint64_t directory, const char *na
 // A name of the directory is not known. 1: now it may be.
 static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
     if (!enabled || is_sharded(mount, directory)) return 0;
-    uint64_t child;
-    if (!take_turn(mount, directory, name, length)) return cached_entry(mount, directory, name, length, &child);
+    if (!take_turn(mount, directory, name, length)) return 1;
     uint32_t owner = fos_connection_tag(mount);
     uint32_t epoch = epoch_now(mount, directory);
     if (ahead.directory != directory || ahead.owner != owner || ahead.epoch != epoch) {

@@ -10,18 +10,18 @@ enum { IOVECS_MAX = 1024 };
 
 // ---- a call on a descriptor -----------------------------------------------------------------------------------------
 
+// From here on the description is the kernel's: FOS_PASS, or -errno.
+static long leave_to_kernel(long fd) {
+    long made = fos_materialise(NULL, fd);
+    return made < 0 ? made : FOS_PASS;
+}
+
 static long begin(struct fos_call *call, long fd, struct fos_use *use, int by_name) {
     use->file = fos_file_get((int)fd);
     if (use->file == NULL) return FOS_PASS;
-    if (__builtin_expect(fos_names_only(use->file), 0) && !by_name) {
+    if (__builtin_expect((fos_names_only(use->file) && !by_name) || use->file->slow >= FOS_SLOW_MOST, 0)) {
         fos_file_put(NULL, use->file);
-        long made = fos_materialise(NULL, fd);
-        return made < 0 ? made : FOS_PASS;
-    }
-    if (__builtin_expect(use->file->slow >= FOS_SLOW_MOST, 0)) {
-        fos_file_put(NULL, use->file);
-        long made = fos_materialise(NULL, fd);
-        return made < 0 ? made : FOS_PASS;
+        return leave_to_kernel(fd);
     }
     use->mount = fos_file_reach(use->file);
     use->context = NULL;
@@ -260,8 +260,7 @@ static long begin_moving(struct fos_call *call, struct fos_use *use, int positio
     long fd = call->arguments[0], result = fos_begin(call, fd, use);
     if (result != 0 || positioned || __builtin_expect(use->file->state != FOS_FILE_SHARED, 1)) return result;
     fos_end(use, 0);
-    long made = fos_materialise(NULL, fd);
-    return made < 0 ? made : FOS_PASS;
+    return leave_to_kernel(fd);
 }
 // Whether small messages wait for the kernel is watched where others may use its description: when this one begins (ns), else 0.
 static uint64_t watched_since(const struct fos_file *file, uint64_t bytes) {
