@@ -85,14 +85,17 @@ extension FileServer {
         inode.pointee.changed = now
         inode.pointee.version &+= 1
     }
+    /// Whether a reading at `now` moves the access time (relatime, mount(8)).
+    @inline(__always) func isAccessDue(_ inode: InodePointer, _ now: Timestamp) -> Bool {
+        let accessed = inode.pointee.accessed
+        return !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
+    }
     /// Something was read. By another client than the kernel this costs a notice at most once after each change.
     /// - Returns: the access time moved.
     @discardableResult
     @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) -> Bool {
-        let accessed = inode.pointee.accessed
         let now = time(kernel)
-        guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
-        else { return false }
+        guard isAccessDue(inode, now) else { return false }
         inode.pointee.accessed = now
         committed(.inode(inode), kernel)
         if mayRevoke(inode.pointee.leases, kernel) { revokeAttributes(inode, kernel) }
@@ -115,7 +118,7 @@ extension FileServer {
         let now = time(kernel)
         var sizeChanges = false
         if valid & FOS_SET_SIZE.rawValue != 0 {
-            guard flushPages(inode, nil, kernel) else { return }
+            guard flushPages(inode, kernel) else { return }
             sizeChanges = set.size != inode.pointee.size
             if set.size < inode.pointee.size, !mayMovePages(inode, kernel) { return }
         }

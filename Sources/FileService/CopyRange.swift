@@ -27,7 +27,7 @@ extension FileServer {
         // What lies beyond the end of the source is not copied, so it cannot overlap either.
         let overlap = min(length, bytesLeft(of: source, from: copy.source_offset))
         if source == inode, copy.offset < copy.source_offset &+ overlap, copy.source_offset < copy.offset &+ overlap { return answer(-EINVAL, kernel) }
-        guard flushPages(inode, source, kernel) else { return }
+        guard flushPages(inode, and: source, reading: source, kernel) else { return }
         guard mayRevoke(inode.pointee.leases.union(source.pointee.leases), kernel) else { return answer(Status.retry, kernel) }
         let count = min(length, bytesLeft(of: source, from: copy.source_offset), Limits.copyBytes)
         guard count > 0 else { return answerCopy(0, kernel) }
@@ -90,7 +90,7 @@ extension FileServer {
     // generation is kept in `source`: nothing holds it between two chunks, and its number may come to name another file.
 
     private mutating func copyFromElsewhere<K: Kernel>(_ inode: InodePointer, _ copy: fos_copy_request, _ length: UInt64, _ kernel: K) {
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, kernel) else { return }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         var state = Continuation(.copy)
         state.target = inode.pointee.number
@@ -171,7 +171,7 @@ extension FileServer {
         if inode.isDirectory { return answer(-EISDIR, kernel) }
         guard inode.isRegular else { return answer(-EINVAL, kernel) }
         guard mayUse(inode, Access.read) else { return answer(-EACCES, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, reading: inode, kernel) else { return }
         let size = inode.pointee.size
         let left = min(part.length, part.offset < size ? size - part.offset : 0)
         let pageBytes = UInt64(Limits.pageBytes)

@@ -125,7 +125,10 @@ extension FileServer {
         guard let state = continuations.state(id), state.pointee.responses == 0, state.pointee.owed.isEmpty else { return }
         if state.pointee.isDecided, state.pointee.holdsTree { releaseTree(id, kernel) }
         guard state.pointee.owed.isEmpty, state.pointee.acknowledgements <= 0 else { return }
-        if state.pointee.kind == .flush { return runAgain(id, adding: .flushed, kernel) }
+        if state.pointee.kind == .flush {
+            endFlush(state)
+            return runAgain(id, adding: .flushed, kernel)
+        }
         guard state.pointee.isDecided else { return }
         if state.pointee.kind != .passing {
             let request = kept(id)

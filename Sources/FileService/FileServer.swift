@@ -61,6 +61,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// What the shards of a directory have said, for the request that runs again with it.
     var gathered = ShardSummary()
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
+    var flushes = FlushOrders()
     var motion: SlotMotion
     /// By slot.
     let ways: UnsafeMutablePointer<SlotWay>

@@ -5,10 +5,7 @@
 // makes untrue (the kernel itself knows of the changes it asked for).
 // Protocol: a change is applied, its notices are sent, and its answer waits for the acknowledgements. Meanwhile every
 // request is served from the new state, so the kernel, which may hold locks of its own while it asks us something,
-// never waits for anything that waits for the kernel. File pages may be dirty (a shared mapping): whoever reads or
-// changes data first has them flushed, then runs; a change flushes again if the kernel has read them once more.
-// The lease of pages is cleared with its notice, but until a flush is over others ask for one of their own (`flushing`): they
-// would miss what is dirty still.
+// never waits for anything that waits for the kernel. Pages of files may be dirty, and are flushed first (Flush.swift).
 // Invariants: a lease is cleared when its notice is sent, not before; room for notices is asked for before anything
 // is changed; acknowledgements that nobody awaits are ignored.
 
@@ -33,33 +30,6 @@ extension FileServer {
         return turn.cookie != 0 || !continuations.isFull
     }
 
-    /// The kernel's dirty pages of these inodes are written back and dropped before the request goes on. True: go on
-    /// now. False: it runs again later, or was answered RETRY.
-    mutating func flushPages<K: Kernel>(_ inode: InodePointer, _ second: InodePointer? = nil, _ kernel: K) -> Bool {
-        if turn.isKernel { return true }
-        if turn.rerun.contains(.flushed) {
-            // The kernel takes notices in order: with this one acknowledged, so is every earlier one.
-            inode.pointee.flags.remove(.flushing)
-            second?.pointee.flags.remove(.flushing)
-            return true
-        }
-        let holdsSecond = if let second { mayHoldPages(second) } else { false }
-        guard mayHoldPages(inode) || holdsSecond, kernel.kernelCacheClient != nil else { return true }
-        var state = Continuation(.flush)
-        state.rerun = turn.rerun
-        guard hasNoticeRoom(kernel), let id = keep(state, kernel) else {
-            answer(Status.retry, kernel)
-            return false
-        }
-        turn.cookie = UInt64(id.rawValue)
-        turn.isCoordinator = true
-        turn.replyTo = kernel.mailbox.rawValue
-        if mayHoldPages(inode) { revokePages(inode, kernel) }
-        if holdsSecond, let second { revokePages(second, kernel) }
-        settle(id, kernel)
-        return false
-    }
-
     // MARK: What the kernel may keep
 
     /// An answer gives the kernel pages of a file. It may map them for writing and change them without a word, so what
@@ -75,12 +45,6 @@ extension FileServer {
     /// Whether data may change without the inode's epoch: no client keeps what it is told of it now.
     @inline(__always) func mayChangeUnseen(_ inode: InodePointer) -> Bool { mayHoldPages(inode) || isWritten(inode) }
 
-    /// Whether the kernel may have pages that nobody else has seen: it was given some, or has not yet been heard to have
-    /// given them back.
-    @inline(__always) func mayHoldPages(_ inode: InodePointer) -> Bool {
-        inode.pointee.leases.contains(.pages) || inode.pointee.flags.contains(.flushing)
-    }
-
     // MARK: After a change
 
     /// The size has changed. Pages that a program maps end at the size that the kernel has seen last, and it does not ask when
@@ -91,7 +55,8 @@ extension FileServer {
 
     /// Attributes of an inode have changed.
     @inline(__always) mutating func revokeAttributes<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
-        if turn.isKernel || !inode.pointee.leases.contains(.attributes) { return }
+        // Of what has just been told to go, others may not be told that it has gone.
+        if turn.isKernel || inode.pointee.leases.isDisjoint(with: [.attributes, .leaving]) { return }
         inode.pointee.leases.remove(.attributes)
         notify(FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.directoryNumber, kernel)
     }
@@ -99,13 +64,7 @@ extension FileServer {
     /// Data of a file, and with it attributes, have changed.
     @inline(__always) mutating func revokeData<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         if turn.isKernel || inode.pointee.leases.isEmpty { return }
-        if inode.pointee.leases.contains(.pages) { revokePages(inode, kernel) } else { revokeAttributes(inode, kernel) }
-    }
-
-    private mutating func revokePages<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
-        inode.pointee.leases.subtract([.pages, .attributes])
-        inode.pointee.flags.insert(.flushing)
-        notify(FOS_NOTICE_INODE_PAGES, inode.pointee.number, kernel)
+        if inode.pointee.leases.contains(.pages) { revokePages(inode, flushes.begin(), kernel) } else { revokeAttributes(inode, kernel) }
     }
 
     /// A write of the kernel's own took setuid away, which the answer of a write cannot tell it. Nobody waits for this.
@@ -142,7 +101,7 @@ extension FileServer {
     }
 
     /// Sends one notice and counts it to the turn's transaction.
-    private mutating func notify<K: Kernel>(
+    mutating func notify<K: Kernel>(
         _ kind: fos_notice_kind, _ inode: UInt64, child: UInt64 = 0, name: UnsafeRawBufferPointer? = nil, _ kernel: K
     ) {
         guard let client = kernel.kernelCacheClient else { return }

@@ -14,6 +14,11 @@ enum Limits {
     static var openFiles: Int { 1 << 20 }
     /// Revocations that met a full notice ring: as many as there are continuations, with four notices each.
     static var owedNotices: Int { 4096 }
+    /// Files beside the one that is read, of which the kernel is told to let go with it: at first, and at most. And how many
+    /// inode numbers are looked at for them.
+    static var flushedAheadAtFirst: Int { 4 }
+    static var flushedAheadMost: Int { 32 }
+    static var flushedAheadNumbers: Int { 64 }
     /// Free slots in the notice ring that a change asks for before it begins: a rename sends at most
     /// two entries, two directories and two inodes.
     static var noticesOfOneChange: Int { 8 }

@@ -86,7 +86,7 @@ extension FileServer {
         }
         if writes {
             guard mayBeWritten(inode) else { return answer(-EOPNOTSUPP, kernel) }
-            guard flushPages(inode, nil, kernel) else { return }
+            guard flushPages(inode, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
             revokeAttributes(inode, kernel)
             beginWriting(inode, kernel)

@@ -16,7 +16,7 @@ extension FileServer {
         guard inode.isRegular else { return answer(inode.isDirectory ? -EISDIR : -EINVAL, kernel) }
         guard mayUse(inode, Access.read) else { return answer(-EACCES, kernel) }
         guard io.offset <= Limits.fileBytes else { return answer(-EINVAL, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, reading: inode, kernel) else { return }
         let size = inode.pointee.size
         let left = io.offset < size ? size - io.offset : 0
         let count = min(UInt64(min(request.message.pointee.bulk_length, UInt32(FOS_TRANSFER_BYTES_MAX))), left)
@@ -61,7 +61,7 @@ extension FileServer {
             return answer(-EINVAL, kernel)
         }
         guard count > 0 else { return answerWrite(inode, offset, isWriteback ? offered : 0, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, kernel) else { return }
         let bytes = UnsafeRawBufferPointer(rebasing: room[0..<Int(count)])
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let wanting = creditsWanting(inode, at: offset, count)
@@ -157,7 +157,7 @@ extension FileServer {
     mutating func seek<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let wanted = request.fixed(fos_lseek_request.self), wanted.whence == 3 || wanted.whence == 4 else { return answer(-EINVAL, kernel) }
         guard inode.isRegular else { return answer(inode.isDirectory ? -EISDIR : -EINVAL, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, kernel) else { return }
         let size = inode.pointee.size
         guard wanted.offset < size else { return answer(-ENXIO, kernel) }
         let pageBytes = UInt64(Limits.pageBytes)

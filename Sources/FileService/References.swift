@@ -14,8 +14,6 @@ import Messaging
 extension InodeFlags {
     /// An O_TMPFILE file that may still get a name.
     static var linkable: InodeFlags { InodeFlags(rawValue: 4) }
-    /// The kernel has been told to give back pages, and no flush that began since is over.
-    static var flushing: InodeFlags { InodeFlags(rawValue: 8) }
     /// The kernel has had pages since it came to know the file: a program may have it mapped.
     static var kernelMaps: InodeFlags { InodeFlags(rawValue: 16) }
 }
@@ -92,7 +90,7 @@ extension FileServer {
         guard inode.pointee.kernelReferences == 0 else { return }
         // Leases on names of a directory stay with its entries; what the kernel knew of the inode it has dropped.
         inode.pointee.leases = []
-        inode.pointee.flags.subtract([.flushing, .kernelMaps])
+        inode.pointee.flags.remove(.kernelMaps)
         releaseIfUnused(inode, kernel)
     }
 
@@ -149,7 +147,7 @@ extension FileServer {
         let refusal = takeReference ? refusalToRefer() : 0
         guard refusal == 0 else { return answer(refusal, kernel) }
         if truncates, inode.isRegular {
-            guard flushPages(inode, nil, kernel) else { return }
+            guard flushPages(inode, kernel) else { return }
             guard mayMovePages(inode, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
             endWriting(inode, kernel)
@@ -250,7 +248,7 @@ extension FileServer {
                 index = inode.pointee.number / UInt64(FOS_SLOTS) + 1
                 inode.pointee.kernelReferences = 0
                 inode.pointee.leases = []
-                inode.pointee.flags.subtract([.flushing, .kernelMaps])
+                inode.pointee.flags.remove(.kernelMaps)
                 releaseIfUnused(inode, kernel)
             }
         }

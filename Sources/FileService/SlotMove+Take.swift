@@ -265,7 +265,7 @@ extension FileServer {
         if inode.isRegular { inode.pointee.flags.subtract([.lent, .recalled]) }
         if inode.isDirectory { inode.directory.pointee.skipCookies(to: last.next_cookie) }
         // With the front end all that the kernel held has gone.
-        guard kernel.kernelCacheClient != nil else { return inode.pointee.flags = inode.pointee.flags.subtracting(.flushing) }
+        guard kernel.kernelCacheClient != nil else { return }
         inode.pointee.kernelReferences = last.kernel_references
         inode.pointee.leases = InodeLeases(rawValue: last.leases)
     }

@@ -167,7 +167,7 @@ extension FileServer {
         guard inode.isRegular else { return answer(-ENODEV, kernel) }
         guard mayUse(inode, Access.write) else { return answer(-EACCES, kernel) }
         guard end <= Limits.fileBytes else { return answer(-EFBIG, kernel) }
-        guard flushPages(inode, nil, kernel) else { return }
+        guard flushPages(inode, kernel) else { return }
         guard mayMovePages(inode, kernel) else { return }
         guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         let punches = wanted.mode & punchHole != 0

@@ -18,6 +18,8 @@ public struct InodeLeases: OptionSet, BitwiseCopyable, Sendable {
     public static var pages: InodeLeases { InodeLeases(rawValue: 2) }
     public static var negativeEntries: InodeLeases { InodeLeases(rawValue: 4) }
     public static var listing: InodeLeases { InodeLeases(rawValue: 8) }
+    /// Pages or attributes that it has been told to give back; whether it has, is not yet known.
+    public static var leaving: InodeLeases { InodeLeases(rawValue: 16) }
 }
 
 /// State bits of an inode. Bits from 4 upwards are for the service to name.

@@ -197,11 +197,17 @@ struct MappedFile {
         _ = kernel.read(f, 0, 10)
         let late = files.client.post(Files.readCall(f, 0, 3))
         fleet.host.runUntilQuiet()
-        #expect(fleet.files().setattr(f, FOS_SET_MODE.rawValue, mode: 0o640).status == 0 && map.mapping.control.pointee.grant == 0)
+        let other = fleet.files()
+        let mode = other.client.post(
+            LoopCall(
+                FOS_OP_SETATTR, inode: f,
+                fos_setattr_request(valid: FOS_SET_MODE.rawValue, mode: 0o640, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(), changed: fos_time())))
+        fleet.host.runUntilQuiet()
+        #expect(map.mapping.control.pointee.grant == 0)
         kernel.client.noticePolicy = .acknowledge
         kernel.client.acknowledgeAll()
         fleet.host.runUntilQuiet()
-        #expect(files.client.reply(late)?.status == 0 && map.isGranted)
+        #expect(files.client.reply(late)?.status == 0 && other.client.reply(mode)?.status == 0 && map.isGranted)
         kernel.client.die()
         files.client.die()
         fleet.host.runUntilQuiet()
