@@ -1,16 +1,13 @@
 // The acceptor: the one thread that lets clients in, and notices when they die.
 //
-// Role: listens on the instance's abstract socket, answers hellos, makes and seals segments, owns the client table's
-// life cycle, and watches each client's socket and pidfd. It is the only writer of client entries and control rings.
-// Role too: sends clients the descriptors that servers have for them (HandOut.swift).
+// Role: listens on the instance's abstract socket, answers hellos, owns the client table's life cycle (Acceptor+Admission.swift,
+// Acceptor+Departures.swift), and sends clients the descriptors that servers have for them (HandOut.swift). It is the only
+// writer of client entries and control rings.
 // Protocol: fos/handshake.h. A connection has two seconds to say hello; most have said it by the time they are taken. After
 // the welcome a client never writes to its socket; whatever comes then (data or hang-up) ends it, as does the death of its
 // process.
 // Short programs come and go by the thousand, so what a connection costs is theirs: the thread runs beside them, off the
-// cores' CPUs. The segment of the next client is made while nobody waits (Segment.swift). A departure wakes nobody for a
-// while: whichever message comes next finds the news, which a core reads before its bells, and what the dead had is taken
-// back by the dozen, by the clock. Where one program follows the other, their ends do not wake this thread: it looks for them
-// when the next one has been let in, and by the clock.
+// cores' CPUs.
 // Invariants: identity comes from SO_PEERCRED and a pidfd. At most `pendingMax` connections are without a hello; one
 // spare descriptor is kept to refuse connections with when descriptors run out. A user has a bound of clients, but the
 // owner and root. No path here waits for a client.
@@ -32,7 +29,7 @@ public struct ClientStatus: Sendable {
 }
 
 final class Acceptor: @unchecked Sendable {
-    private enum Key: UInt64 {
+    enum Key: UInt64 {
         case listener = 0
         case event = 1
         case pending = 2
@@ -44,51 +41,51 @@ final class Acceptor: @unchecked Sendable {
         var socket: Int32
         var deadline: UInt64
     }
-    private struct Connection {
+    struct Connection {
         var socket: Int32 = -1
         var pidfd: Int32 = -1
     }
     static let pendingMax = 64
     private static let helloTime: UInt64 = 2_000_000_000
     /// How long a sleeping core may sleep on with news of a departure, and its segment stay, in ms.
-    private static let farewellTime: Int32 = 20
+    static let farewellTime: Int32 = 20
 
-    private let configuration: MicrokernelConfiguration
-    private let fabric: Fabric
-    private let boardDescriptor: Int32
-    private let boardBytes: UInt64
-    private let layoutCores: Int
-    private let poll: Int32
+    let configuration: MicrokernelConfiguration
+    let fabric: Fabric
+    let boardDescriptor: Int32
+    let boardBytes: UInt64
+    let layoutCores: Int
+    let poll: Int32
     /// Sockets and processes of clients, watched apart from what wants an answer.
-    private let departures: Int32
+    let departures: Int32
     private var listener: Int32 = -1
     private var spareDescriptor: Int32 = -1
     private var pending: [Int: Pending] = [:]
     private var nextPending = 0
-    private var connections: [Connection]
-    private var free: [UInt32]
+    var connections: [Connection]
+    var free: [UInt32]
     /// Clients that have gone, in the order of their going, until every core has forgotten them.
-    private var retiring: [UInt32] = []
+    var retiring: [UInt32] = []
     /// Monotonic ns at which these are looked at again; nil: there are none.
-    private var farewellsDue: UInt64?
+    var farewellsDue: UInt64?
     /// The next client that ends wakes this thread. If not, it looks by itself, at least until `departuresDue` (monotonic ns).
-    private var isCalledForDepartures = false
-    private var departuresDue: UInt64 = 0
-    private var gone = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
+    var isCalledForDepartures = false
+    var departuresDue: UInt64 = 0
+    var gone = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
     /// Made ahead for the next client that asks for as much as the last one did.
-    private var spare: Segment?
-    private var spareChannels = 0
+    var spare: Segment?
+    var spareChannels = 0
     /// The servers that owned slots when the board's table of them had this epoch.
-    private var owners = fos_file_servers()
-    private var ownersEpoch: UInt32 = 0
+    var owners = fos_file_servers()
+    var ownersEpoch: UInt32 = 0
     /// In this round of the loop a client was let in, which now wants the CPU.
-    private var hasWelcomed = false
+    var hasWelcomed = false
 
     // Shared with other threads, under `lock`.
-    private var lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private var handed: [Int32] = []
+    var lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    var handed: [Int32] = []
     private var stopped = false
-    private var listed: [UInt32: ClientStatus] = [:]
+    var listed: [UInt32: ClientStatus] = [:]
 
     init(configuration: MicrokernelConfiguration, fabric: Fabric, boardDescriptor: Int32, boardBytes: UInt64) throws(MicrokernelError) {
         self.configuration = configuration
@@ -123,7 +120,7 @@ final class Acceptor: @unchecked Sendable {
         lock.deallocate()
     }
 
-    private func locked<R>(_ body: () -> R) -> R {
+    func locked<R>(_ body: () -> R) -> R {
         pthread_mutex_lock(lock)
         defer { pthread_mutex_unlock(lock) }
         return body()
@@ -187,31 +184,6 @@ final class Acceptor: @unchecked Sendable {
         case .departures: isCalledForDepartures = false
         case .socket, .process, nil: break
         }
-    }
-
-    /// Lets the clients go that have ended. One that ends while all is quiet wakes this thread. From then on it looks by itself, after
-    /// whatever else wakes it and by the clock, until a look finds nobody: where programs come and go, none has to wake it.
-    private func noticeDepartures() {
-        guard !isCalledForDepartures else { return }
-        let foundAny = seeOffTheDead()
-        let now = fos_platform_monotonic_ns()
-        if foundAny || hasWelcomed {
-            departuresDue = now + UInt64(Self.farewellTime) * 1_000_000
-        } else if now >= departuresDue {
-            isCalledForDepartures = fos_platform_poll_arm(poll, departures, Key.departures.rawValue << 32) == 0
-        }
-    }
-
-    /// True if any client has ended since the last look.
-    private func seeOffTheDead() -> Bool {
-        var foundAny = false
-        var count: Int
-        repeat {
-            count = max(0, Int(fos_platform_poll_wait(departures, &gone, Int32(gone.count), 0)))
-            for item in gone.prefix(count) { depart(Int(item.key & 0xffff_ffff)) }
-            if count > 0 { foundAny = true }
-        } while count == gone.count
-        return foundAny
     }
 
     /// Sends what servers have for clients. A client that is gone, or does not read, gets nothing.
@@ -304,15 +276,7 @@ final class Acceptor: @unchecked Sendable {
         admit(socket, peer, rights: rights, channels: Int(hello.channels))
     }
 
-    private func clients(of uid: UInt32) -> Int { locked { listed.values.count { $0.uid == uid } } }
-
-    private func hasPlace(for uid: UInt32) -> Bool {
-        if clients(of: uid) < configuration.clientsOfUserMax { return true }
-        _ = seeOffTheDead()
-        return clients(of: uid) < configuration.clientsOfUserMax
-    }
-
-    private func refuse(_ socket: Int32, _ status: Int32) {
+    func refuse(_ socket: Int32, _ status: Int32) {
         var welcome = fos_welcome()
         welcome.magic = fos_wire_hello_magic()
         welcome.status = status
@@ -320,207 +284,5 @@ final class Acceptor: @unchecked Sendable {
         welcome.layout_hash = fos_layout_hash()
         _ = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, nil, 0)
         fos_platform_close(socket)
-    }
-
-    /// Makes a segment and an entry, tells the cores, and welcomes the client.
-    private func admit(_ socket: Int32, _ peer: fos_platform_peer, rights: UInt32, channels wanted: Int) {
-        let channels = min(max(wanted, 1), configuration.channelsMax)
-        let layout = SegmentLayout(cores: layoutCores, channels: channels)
-        if free.isEmpty {
-            _ = seeOffTheDead()
-            reclaim()
-        }
-        guard let index = free.last else {
-            fos_platform_close(peer.pidfd)
-            return refuse(socket, -EAGAIN)
-        }
-        guard let groups = Self.groups(of: socket) else {
-            fos_platform_close(peer.pidfd)
-            return refuse(socket, -EACCES)
-        }
-        let made = segment(channels: channels, bytes: layout.bytes)
-        guard let segment = made.segment else {
-            fos_platform_close(peer.pidfd)
-            groups.deallocate()
-            return refuse(socket, made.error)
-        }
-        free.removeLast()
-        let entry = fabric.clients + Int(index)
-        let generation = entry.pointee.generation == UInt32.max ? 1 : entry.pointee.generation + 1
-        var fresh = ClientEntry.empty
-        fresh.generation = generation
-        fresh.rights = rights
-        fresh.uid = peer.uid
-        fresh.gid = peer.gid
-        fresh.pid = UInt32(max(peer.pid, 0))
-        fresh.lay(segment.base, layout: layout, index: index, cores: layoutCores, channels: channels)
-        let record = UnsafeMutablePointer<UInt64>.allocate(capacity: channels)
-        record.initialize(repeating: 0, count: channels)
-        fresh.state = record
-        fresh.groups = groups.baseAddress
-        fresh.groupCount = UInt32(groups.count)
-        entry.pointee = fresh
-        fos_store_release_u32(Fabric.liveWord(entry), generation)
-        if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
-        // A core reads this news before it looks at bells, so none has to be woken for it.
-        for core in 0..<fabric.coreCount { fabric.controls[core].post(.attached, client: index) }
-        wakeAhead()
-
-        connections[Int(index)] = Connection(socket: socket, pidfd: peer.pidfd)
-        let status = ClientStatus(
-            client: index, uid: peer.uid, gid: peer.gid, pid: entry.pointee.pid, channels: UInt32(channels), rights: rights)
-        locked { listed[index] = status }
-
-        var welcome = fos_welcome()
-        welcome.magic = fos_wire_hello_magic()
-        welcome.version = UInt32(FOS_WIRE_VERSION)
-        welcome.layout_hash = fos_layout_hash()
-        welcome.segment_bytes = UInt64(layout.bytes)
-        welcome.board_bytes = boardBytes
-        welcome.client = index
-        welcome.rights = rights
-        welcome.name_servers = UInt32(min(4, fabric.nameServerCount))
-        for server in 0..<welcome.name_servers {
-            let address = fabric.nameServers[Int(server)]
-            fos_welcome_name_server(&welcome, server).pointee = address.rawValue
-            fos_welcome_name_server_epoch(&welcome, server).pointee = fabric.port(address)?.pointee.epoch ?? 0
-        }
-        welcome.files = fileServers()
-        hasWelcomed = true
-        let sent = fos_platform_send(socket, &welcome, MemoryLayout<fos_welcome>.size, [segment.descriptor, boardDescriptor], 2)
-        fos_platform_close(segment.descriptor)
-        let watched =
-            fos_platform_poll_add(departures, socket, Key.socket.rawValue << 32 | UInt64(index)) == 0
-            && (peer.pidfd < 0 || fos_platform_poll_add(departures, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
-        if sent != 0 || !watched { depart(Int(index)) }
-    }
-
-    /// Has the core ready to which a new client's first request most likely goes, while the client still maps its segment.
-    private func wakeAhead() {
-        let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, UInt32(FOS_ROOT_INODE))))
-        guard let port = fabric.port(owner) else { return }
-        fos_fence()
-        fabric.wake(core: port.pointee.address.core)
-    }
-
-    /// The servers that own slots, found anew when the board has another table of them.
-    private func fileServers() -> fos_file_servers {
-        let epoch = fos_load_acquire_u32(fos_board_slot_epoch(fabric.board))
-        if epoch == ownersEpoch { return owners }
-        ownersEpoch = epoch
-        owners = fos_file_servers()
-        for slot in 0..<UInt32(FOS_SLOTS) {
-            let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, slot)))
-            guard let port = fabric.port(owner) else { continue }
-            if fos_file_servers_add(&owners, owner.rawValue, port.pointee.epoch) == 0 { break }
-        }
-        return owners
-    }
-
-    /// The segment of a new client: the one made ahead, if it is as large.
-    private func segment(channels: Int, bytes: Int) -> (segment: Segment?, error: Int32) {
-        spareChannels = channels
-        guard let ahead = spare else { return Segment.make(bytes: bytes) }
-        spare = nil
-        if ahead.bytes == bytes { return (ahead, 0) }
-        ahead.dispose()
-        return Segment.make(bytes: bytes)
-    }
-
-    /// Makes the next client's segment, once there have been clients: when one has gone, or by the clock.
-    private func prepare() {
-        guard spare == nil, spareChannels > 0 else { return }
-        let layout = SegmentLayout(cores: layoutCores, channels: spareChannels)
-        spare = Segment.make(bytes: layout.bytes).segment
-        spare?.touch(layout)
-    }
-
-    /// The supplementary groups that a client had when it connected, ascending; nil if the kernel does not tell.
-    private static func groups(of socket: Int32) -> UnsafeMutableBufferPointer<UInt32>? {
-        var count = fos_platform_peer_groups(socket, nil, 0)
-        guard count > 0 else { return count == 0 ? UnsafeMutableBufferPointer(start: nil, count: 0) : nil }
-        var groups = UnsafeMutableBufferPointer<UInt32>.allocate(capacity: Int(count))
-        // They are those of the moment of connecting, so their number does not change.
-        count = fos_platform_peer_groups(socket, groups.baseAddress, UInt32(groups.count))
-        guard Int(count) == groups.count else {
-            groups.deallocate()
-            return nil
-        }
-        groups.sort()
-        return groups
-    }
-
-    /// A client has gone: from now on its entry is dead to every core, and each is told.
-    private func depart(_ index: Int) {
-        guard connections.indices.contains(index), connections[index].socket >= 0 else { return }
-        let entry = fabric.clients + index
-        fos_store_release_u32(Fabric.liveWord(entry), 0)
-        if fos_load_acquire_u32(fabric.kernelCacheClient) == UInt32(index + 1) { fos_store_release_u32(fabric.kernelCacheClient, 0) }
-        fos_platform_close(connections[index].socket)
-        fos_platform_close(connections[index].pidfd)
-        connections[index] = Connection(socket: -1, pidfd: -1)
-        retiring.append(UInt32(index))
-        locked { listed[UInt32(index)] = nil }
-        for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
-        // A core that is about to sleep looks for news after it has said so: this one, or the late wake, reaches it.
-        if farewellsDue == nil { putOffFarewells() }
-    }
-
-    private func putOffFarewells() { farewellsDue = fos_platform_monotonic_ns() + UInt64(Self.farewellTime) * 1_000_000 }
-
-    /// Takes back what the dead had, and wakes the cores that have slept through their departure.
-    private func settleFarewells() {
-        guard let due = farewellsDue, fos_platform_monotonic_ns() >= due else { return }
-        reclaim()
-        farewellsDue = nil
-        guard !retiring.isEmpty else { return }
-        putOffFarewells()
-        fos_fence()
-        for core in 0..<fabric.coreCount { fabric.wake(core: core) }
-    }
-
-    /// Takes back the segments of clients that every core has forgotten.
-    private func reclaim() {
-        retiring.removeAll { index in
-            let entry = fabric.clients + Int(index)
-            guard fos_load_acquire_u32(Fabric.farewellWord(entry)) == UInt32(fabric.coreCount) else { return false }
-            dispose(entry)
-            free.insert(index, at: 0)
-            return true
-        }
-    }
-
-    private func dispose(_ entry: UnsafeMutablePointer<ClientEntry>) {
-        if let segment = entry.pointee.segment { fos_platform_unmap(segment, entry.pointee.segmentBytes) }
-        entry.pointee.state?.deallocate()
-        entry.pointee.groups?.deallocate()
-        let generation = entry.pointee.generation
-        entry.pointee = .empty
-        entry.pointee.generation = generation
-    }
-
-    /// After all cores and this thread have ended: wakes whoever still sleeps in a segment, and frees them all.
-    func dismiss() {
-        for index in connections.indices {
-            let entry = fabric.clients + index
-            guard entry.pointee.segment != nil else { continue }
-            for channel in 0..<Int(entry.pointee.channels) {
-                let shared = entry.pointee.channel! + channel
-                if fos_load_relaxed_u32(fos_channel_client_parked(shared)) != 0 {
-                    _ = fos_platform_futex_wake(fos_channel_reply_sequence(shared), Int32.max)
-                }
-            }
-            _ = fos_platform_futex_wake(fos_notice_control_bell(entry.pointee.noticeControl!), Int32.max)
-            fos_platform_close(connections[index].socket)
-            fos_platform_close(connections[index].pidfd)
-            connections[index] = Connection()
-            dispose(entry)
-        }
-        let left = locked {
-            let left = handed
-            handed = []
-            return left
-        }
-        for socket in left { fos_platform_close(socket) }
     }
 }
