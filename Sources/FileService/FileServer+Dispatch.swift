@@ -53,12 +53,8 @@ extension FileServer {
         switch operation {
         case FOS_OP_PING: answer(0, kernel)
         case FOS_OP_STATISTICS:
-            var statistics = fos_statistics()
-            statistics.core = UInt32(kernel.core)
-            statistics.mailbox = kernel.mailbox.rawValue
-            describe(&statistics)
             let message = kernel.scratch()
-            message.setBody(statistics)
+            message.setBody(described(on: kernel))
             deliver(message, kernel)
         case FOS_OP_CLIENT_GONE: if isNews { clientGone(request.envelope.pointee.client, kernel) } else { answer(-EPERM, kernel) }
         case FOS_OP_TICK: if isNews { tick(kernel) } else { answer(-EPERM, kernel) }

@@ -33,7 +33,7 @@ extension NameServer {
         let message = kernel.scratch()
         let envelope = request.envelope
         message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_CHECK.rawValue)
-        let room = payload(of: message)
+        let room = message.body
         room.storeBytes(
             of: fos_privilege_question(
                 action: FOS_PRIVILEGE_REGISTER.rawValue, subject_kind: UInt32(envelope.pointee.sender_kind), uid: envelope.pointee.uid,
@@ -258,7 +258,7 @@ extension NameServer {
             let message = kernel.scratch()
             message.pointee.operation = request.operation
             message.pointee.length = UInt32(NameRequest.fixedBytes)
-            payload(of: message).copyMemory(from: payload(of: request.message), byteCount: NameRequest.fixedBytes)
+            message.body.copyMemory(from: request.message.body, byteCount: NameRequest.fixedBytes)
             let result = kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: nil)
             if result == .sent {
                 state.pointee.position = UInt32(peer)

@@ -85,7 +85,7 @@ extension NameServer {
         message.pointee.inode = attempt
         message.pointee.flags = UInt16(FOS_NAME_COPY.rawValue)
         message.pointee.length = UInt32(length)
-        if let base = request.payload.baseAddress { payload(of: message).copyMemory(from: base, byteCount: length) }
+        if let base = request.payload.baseAddress { message.body.copyMemory(from: base, byteCount: length) }
         return kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: request.envelope)
     }
 
@@ -218,7 +218,7 @@ extension NameServer {
     private func message<K: Kernel>(piece index: UInt32, _ member: NameMemberEntry?, isFirst: Bool, _ kernel: K) -> UnsafeMutablePointer<fos_message> {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_NAME_SHARD_PIECE.rawValue)
-        let room = payload(of: message)
+        let room = message.body
         let fixed = MemoryLayout<fos_name_piece>.size
         var piece = fos_name_piece()
         piece.flags = isFirst ? FOS_NAME_PIECE_FIRST.rawValue : 0

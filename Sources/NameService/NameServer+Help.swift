@@ -181,7 +181,7 @@ extension NameServer {
         var fixed = fos_name_request()
         fixed.name_length = UInt32(name.count)
         fixed.member = gone
-        let room = payload(of: message)
+        let room = message.body
         room.storeBytes(of: fixed, as: fos_name_request.self)
         (room + NameRequest.fixedBytes).copyMemory(from: name.bytes, byteCount: name.count)
         message.pointee.length = UInt32(NameRequest.fixedBytes + name.count)

@@ -107,7 +107,7 @@ extension NameServer {
     }
     /// A bit for each member, in rising order from the lowest of the first byte on: set if it is believed to serve.
     private func sayWhoLives(_ message: UnsafeMutablePointer<fos_message>) {
-        let room = UnsafeMutableRawBufferPointer(start: payload(of: message), count: (membership.count + 7) / 8)
+        let room = UnsafeMutableRawBufferPointer(start: message.body, count: (membership.count + 7) / 8)
         room.initializeMemory(as: UInt8.self, repeating: 0)
         for peer in 0..<membership.count where membership.isAlive(peer) { room[peer / 8] |= 1 << (peer % 8) }
         message.pointee.length = UInt32(room.count)

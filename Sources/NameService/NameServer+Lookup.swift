@@ -53,7 +53,7 @@ extension NameServer {
         _ envelope: UnsafePointer<fos_envelope>, _ entry: UInt32, from core: UInt32, _ redirects: Int, _ kernel: K
     ) {
         let message = kernel.scratch()
-        let head = payload(of: message)
+        let head = message.body
         let best = (head + MemoryLayout<fos_name_reply>.size).assumingMemoryBound(to: fos_name_member.self)
         var count = 0
         var index = table.entries[Int(entry)].firstMember

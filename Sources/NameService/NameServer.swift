@@ -202,28 +202,10 @@ public struct NameServer: Server, ~Copyable {
 
     // MARK: Answers
 
-    /// An empty reply.
-    mutating func answer<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ status: Int32, _ kernel: K) {
+    private func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         let message = kernel.scratch()
-        message.pointee.status = status
+        message.setBody(described(on: kernel))
         reply(envelope, message, kernel)
-    }
-    mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        kernel.reply(to: envelope, message)
-    }
-    private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
-        var filled = fos_statistics()
-        describe(&filled)
-        filled.core = UInt32(kernel.core)
-        filled.mailbox = kernel.mailbox.rawValue
-        let message = kernel.scratch()
-        message.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
-        payload(of: message).storeBytes(of: filled, as: fos_statistics.self)
-        reply(envelope, message, kernel)
-    }
-    func payload(of message: UnsafeMutablePointer<fos_message>) -> UnsafeMutableRawPointer {
-        UnsafeMutableRawPointer(message) + MemoryLayout<fos_message>.size
     }
 
     /// Passes a request on to the member that owns its name.

@@ -99,12 +99,8 @@ public struct FleetManager: Server, ~Copyable {
         case FOS_OP_CLIENT_GONE.rawValue: break
         case FOS_OP_PING.rawValue: answer(request, 0, kernel)
         case FOS_OP_STATISTICS.rawValue:
-            var statistics = fos_statistics()
-            describe(&statistics)
-            statistics.core = UInt32(kernel.core)
-            statistics.mailbox = kernel.mailbox.rawValue
             let message = kernel.scratch()
-            message.setBody(statistics)
+            message.setBody(described(on: kernel))
             reply(request, message, kernel)
         default: answer(request, -ENOSYS, kernel)
         }

@@ -143,7 +143,7 @@ public struct PrivilegeServer: Server, ~Copyable {
             action: question.action, kind: kind, uid: question.uid, rights: rights, mailbox: question.mailbox, name: name)
         let message = kernel.scratch()
         message.pointee.length = UInt32(MemoryLayout<fos_privilege_answer>.size)
-        payload(of: message).storeBytes(of: fos_privilege_answer(allowed: allowed ? 1 : 0, epoch: epoch), as: fos_privilege_answer.self)
+        message.body.storeBytes(of: fos_privilege_answer(allowed: allowed ? 1 : 0, epoch: epoch), as: fos_privilege_answer.self)
         reply(request.envelope, message, kernel)
     }
 
@@ -270,7 +270,7 @@ public struct PrivilegeServer: Server, ~Copyable {
                 message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_SET.rawValue)
                 message.pointee.inode = UInt64(epoch)
                 message.pointee.length = source.message.pointee.length
-                payload(of: message).copyMemory(from: payload(of: source.message), byteCount: Int(source.message.pointee.length))
+                message.body.copyMemory(from: source.message.body, byteCount: Int(source.message.pointee.length))
                 let result = kernel.send(message, to: membership[peer], expecting: change, onBehalfOf: nil)
                 if result == .full { return }
                 if result == .sent {
@@ -285,7 +285,7 @@ public struct PrivilegeServer: Server, ~Copyable {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_INVALIDATE.rawValue)
             message.pointee.length = UInt32(MemoryLayout<fos_privilege_invalidate>.size)
-            payload(of: message).storeBytes(of: fos_privilege_invalidate(epoch: epoch, reserved: 0), as: fos_privilege_invalidate.self)
+            message.body.storeBytes(of: fos_privilege_invalidate(epoch: epoch, reserved: 0), as: fos_privilege_invalidate.self)
             let destination = MailboxAddress(rawValue: kernels[Int(state.pointee.nextCore)])
             let result = kernel.send(message, to: destination, expecting: change, onBehalfOf: nil)
             if result == .full { return }
@@ -353,26 +353,9 @@ public struct PrivilegeServer: Server, ~Copyable {
         let kind = UInt32(envelope.pointee.sender_kind)
         return kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_SERVER.rawValue
     }
-    private mutating func answer<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ status: Int32, _ kernel: K) {
+    private func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         let message = kernel.scratch()
-        message.pointee.status = status
+        message.setBody(described(on: kernel))
         reply(envelope, message, kernel)
-    }
-    private mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        kernel.reply(to: envelope, message)
-    }
-    private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
-        var filled = fos_statistics()
-        describe(&filled)
-        filled.core = UInt32(kernel.core)
-        filled.mailbox = kernel.mailbox.rawValue
-        let message = kernel.scratch()
-        message.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
-        payload(of: message).storeBytes(of: filled, as: fos_statistics.self)
-        reply(envelope, message, kernel)
-    }
-    private func payload(of message: UnsafeMutablePointer<fos_message>) -> UnsafeMutableRawPointer {
-        UnsafeMutableRawPointer(message) + MemoryLayout<fos_message>.size
     }
 }
