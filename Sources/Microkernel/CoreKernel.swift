@@ -185,7 +185,7 @@ extension Core {
         target.pointee.sender_kind = awaits || kind == UInt8(FOS_SENDER_KERNEL.rawValue) ? kind : UInt8(FOS_SENDER_NONE.rawValue)
         target.pointee.from = MailboxAddress(core: index, index: sender).rawValue
         target.pointee.continuation = continuation
-        target.pointee.reserved1 = reservation
+        target.pointee.host_mark = reservation
         target.pointee.hops = 0
         // What was said of the request's inode says nothing of this message's.
         target.pointee.settled = 0

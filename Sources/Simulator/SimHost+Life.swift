@@ -92,7 +92,7 @@ extension SimHost {
             target.sender_kind = UInt8(FOS_SENDER_SERVER.rawValue)
             target.from = mailboxes[Int(request.from)].address.rawValue
             target.continuation = request.continuation
-            target.reserved2 = number
+            target.host_note = number
             answer(target, &reply, core: mailbox.address.core, sender: mailbox.address)
         }
         for thread in threads where thread.holder == mailbox.number && thread.isWaiting && thread.client.isAlive {

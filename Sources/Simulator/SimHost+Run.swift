@@ -58,7 +58,7 @@ extension SimHost {
         let letter = letters[number]
         mix(letter)
         letter.pointee.envelope.arrived = time
-        let mark = Mark(rawValue: letter.pointee.envelope.reserved1)
+        let mark = Mark(rawValue: letter.pointee.envelope.host_mark)
         let isOfBefore = !mark.isOf(mailbox.epoch)
         if mark.way == .response {
             // A response to a server that has died is nobody's.
@@ -92,7 +92,7 @@ extension SimHost {
     /// already: what the dead one holds is let go then, and it is not to get hold of anything any more.
     private func isOfTheDead(_ letter: UnsafeMutablePointer<fos_letter>) -> Bool {
         guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else { return false }
-        return outstanding[letter.pointee.envelope.reserved2] == nil
+        return outstanding[letter.pointee.envelope.host_note] == nil
     }
 
     /// Remembers who has a request, so that it is answered when that server dies.
@@ -101,7 +101,7 @@ extension SimHost {
         case FOS_SENDER_CLIENT.rawValue:
             thread(of: letter)?.holder = holder
         case FOS_SENDER_SERVER.rawValue:
-            outstanding[letter.pointee.envelope.reserved2]?.holder = holder
+            outstanding[letter.pointee.envelope.host_note]?.holder = holder
         default: break
         }
     }
@@ -156,8 +156,8 @@ extension SimHost {
         guard let server = mailbox.server else { preconditionFailure("a letter waits for a server that has crashed") }
         totals.queueing += time - letter.pointee.envelope.arrived
         letter.pointee.envelope.arrived /= 1000
-        if Mark(rawValue: letter.pointee.envelope.reserved1).way == .remote { mailbox.remote -= 1 }
-        letter.pointee.envelope.reserved1 = 0
+        if Mark(rawValue: letter.pointee.envelope.host_mark).way == .remote { mailbox.remote -= 1 }
+        letter.pointee.envelope.host_mark = 0
         onDeliver?(letter, mailbox.address)
         let message = Request(letter: letter).message.pointee
         // Ticks come by themselves, and would leave nothing else in a trace of a machine that does not come to rest.
@@ -220,7 +220,7 @@ extension SimHost {
         let letter = letters[number]
         letter.pointee.envelope.sender_kind = UInt8(FOS_SENDER_NONE.rawValue)
         letter.pointee.envelope.from = MailboxAddress(core: mailbox.address.core, index: 0).rawValue
-        letter.pointee.envelope.reserved1 = Mark(.local, mailbox.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.local, mailbox.epoch).rawValue
         if let client {
             letter.pointee.envelope.client = client.index
             letter.pointee.envelope.client_generation = client.generation

@@ -220,7 +220,7 @@ public final class SimThread {
         let letter = host.letters[copy]
         host.copy(message, into: letter)
         letter.pointee.envelope = envelope
-        letter.pointee.envelope.reserved1 = Mark(.local, mailbox.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.local, mailbox.epoch).rawValue
         let arrival = host.arrival(
             from: client.core, to: address.core, leaving: host.time + host.costs.clientSend,
             pair: UInt64(client.index) << 34 | UInt64(address.rawValue) << 2)
