@@ -91,7 +91,9 @@ extension FileServer {
     @inline(__always) mutating func markAccessed<K: Kernel>(_ inode: InodePointer, _ kernel: K) -> Bool {
         let accessed = inode.pointee.accessed
         let now = time(kernel)
-        guard !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
+        guard
+            !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed)
+                || now.seconds &- accessed.seconds >= 86400
         else { return false }
         inode.pointee.accessed = now
         committed(.inode(inode), kernel)

@@ -225,7 +225,9 @@ extension FileServer {
     /// Forwards a request; its answer goes to the client directly. `slot`: of what it is about, if that is not its inode.
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, slot: Int? = nil, _ kernel: K) {
         // So often only while tables disagree: the client asks again when they do not.
-        guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
+        guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else {
+            return answer(Status.retry, kernel)
+        }
         let slot = slot ?? SlotTable.slot(ofInode: request.message.pointee.inode)
         guard !members.isDead(owner) else {
             tellSender(of: request, slot: slot, kernel)
@@ -250,7 +252,8 @@ extension FileServer {
         let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
         let knows = !isOfInode && directoryHere(request.message.pointee.inode)?.pointee.isSharded == true
         let inUse = knows ? Settled.inUse : request.envelope.pointee.settled & Settled.inUse
-        request.envelope.pointee.settled = (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse | (isOfInode ? Settled.noShard : 0)
+        request.envelope.pointee.settled =
+            (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse | (isOfInode ? Settled.noShard : 0)
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.

@@ -117,7 +117,8 @@ extension FileServer {
         message.setBody(
             fos_peer_rename(
                 cookie: cookie(id), source: state.pointee.source, old_parent: kept(id).message.pointee.inode,
-                source_kind: UInt32(state.pointee.sourceKind), flags: state.pointee.renameFlags | (state.pointee.recoveredCookie != 0 ? FOS_PEER_AGAIN.rawValue : 0),
+                source_kind: UInt32(state.pointee.sourceKind),
+                flags: state.pointee.renameFlags | (state.pointee.recoveredCookie != 0 ? FOS_PEER_AGAIN.rawValue : 0),
                 name_length: UInt32(names.new.count),
                 reserved: 0))
         message.append(names.new)
@@ -233,13 +234,17 @@ extension FileServer {
             state.pointee.holdsTree = true
             walkAncestors(id, .ancestry, from: state.pointee.newParent, kernel)
         case .ancestry, .victimAncestry:
-            guard status == 0, let walk = response.fixed(fos_peer_ancestry.self) else { return abort(id, status == 0 ? -EIO : status, kernel) }
+            guard status == 0, let walk = response.fixed(fos_peer_ancestry.self) else {
+                return abort(id, status == 0 ? -EIO : status, kernel)
+            }
             if walk.flags & FOS_PEER_FOUND.rawValue != 0 { return abort(id, -EINVAL, kernel) }
             if walk.flags & FOS_PEER_AT_ROOT.rawValue != 0 { return ancestorsAreFine(id, phase, kernel) }
             walkAncestors(id, phase, from: walk.start, kernel)
         case .victim where status == -ENOENT: moveInodes(id, kernel)  // What the new name meant is lost.
         case .prepare, .source, .victimAttributes, .victim:
-            guard status == 0, let reply = response.fixed(fos_peer_reply.self) else { return abort(id, status == 0 ? -EIO : status, kernel) }
+            guard status == 0, let reply = response.fixed(fos_peer_reply.self) else {
+                return abort(id, status == 0 ? -EIO : status, kernel)
+            }
             count(notices: reply.notices, id, kernel)
             switch phase {
             case .prepare: prepared(id, reply, kernel)

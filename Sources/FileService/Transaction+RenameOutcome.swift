@@ -78,7 +78,9 @@ extension FileServer {
             }
         }
         let moves = moves(id)
-        if messages.contains(.moveSource) { sendMoved(id, .moveSource, state.pointee.source, to: moves ? state.pointee.newParent : 0, kernel) }
+        if messages.contains(.moveSource) {
+            sendMoved(id, .moveSource, state.pointee.source, to: moves ? state.pointee.newParent : 0, kernel)
+        }
         if messages.contains(.moveVictim) {
             sendMoved(id, .moveVictim, state.pointee.victim, to: moves ? kept(id).message.pointee.inode : 0, kernel)
         }
@@ -154,7 +156,9 @@ extension FileServer {
 
     private mutating func undoRename<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
         guard let state = continuations.state(id) else { return }
-        precondition(state.pointee.phase != .moves && state.pointee.phase != .commit && state.pointee.phase != .undone, "a rename is undone after its point of no return")
+        precondition(
+            state.pointee.phase != .moves && state.pointee.phase != .commit && state.pointee.phase != .undone,
+            "a rename is undone after its point of no return")
         if state.pointee.isPrepared {
             if let newDirectory = state.pointee.newDirectory, let newDentry = state.pointee.newDentry {
                 unlock(newDentry, in: newDirectory)

@@ -203,10 +203,15 @@ extension Core {
     }
 
     /// Answers a request on behalf of a mailbox of this core.
-    @inline(__always) mutating func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>, from sender: Int) {
+    @inline(__always) mutating func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>, from sender: Int)
+    {
         let status = message.pointee.status
         mailboxes[sender].replies &+= 1
-        if status < 0 { mailboxes[sender].errors &+= 1 } else if status == Int32(FOS_TRANSPORT_RETRY.rawValue) { mailboxes[sender].retries &+= 1 }
+        if status < 0 {
+            mailboxes[sender].errors &+= 1
+        } else if status == Int32(FOS_TRANSPORT_RETRY.rawValue) {
+            mailboxes[sender].retries &+= 1
+        }
         trace(
             mailbox: sender, kind: TraceKind.replied, operation: message.pointee.operation, status: status,
             inode: message.pointee.inode, client: envelope.pointee.client, detail: envelope.pointee.channel)

@@ -146,8 +146,13 @@ public struct NameServer: Server, ~Copyable {
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         switch UInt32(request.operation) {
-        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue, FOS_OP_NAME_DEREGISTER.rawValue, FOS_OP_NAME_MEMBER_DEAD.rawValue:
-            if UInt32(request.message.pointee.flags) & FOS_NAME_COPY.rawValue != 0 { takeCopy(request, kernel) } else { serveChange(request, kernel) }
+        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue, FOS_OP_NAME_DEREGISTER.rawValue,
+            FOS_OP_NAME_MEMBER_DEAD.rawValue:
+            if UInt32(request.message.pointee.flags) & FOS_NAME_COPY.rawValue != 0 {
+                takeCopy(request, kernel)
+            } else {
+                serveChange(request, kernel)
+            }
         case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
         case FOS_OP_NAME_LIST.rawValue: list(request, kernel)
         case FOS_OP_NAME_SHARD_PIECE.rawValue: takePiece(request, kernel)
@@ -197,7 +202,9 @@ public struct NameServer: Server, ~Copyable {
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
         statistics.names = 0
-        for index in 0..<Int(table.entriesUsed) where table.entries[index].isUsed && owner(table.entries[index].hash) == member { statistics.names += 1 }
+        for index in 0..<Int(table.entriesUsed) where table.entries[index].isUsed && owner(table.entries[index].hash) == member {
+            statistics.names += 1
+        }
     }
 
     // MARK: Answers
@@ -241,7 +248,8 @@ public struct NameServer: Server, ~Copyable {
     /// News come from a microkernel's own mailbox, which no server can send from.
     func isNews(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
         let kind = UInt32(envelope.pointee.sender_kind)
-        return (kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue) && MailboxAddress(rawValue: envelope.pointee.from).index == 0
+        return (kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue)
+            && MailboxAddress(rawValue: envelope.pointee.from).index == 0
     }
     /// Another name server, asking in the fleet's own business.
     func isPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
@@ -250,7 +258,8 @@ public struct NameServer: Server, ~Copyable {
     }
     /// The same, of one-way messages.
     func isOfPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
-        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
+        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue
+            && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
     }
     /// May change a name or member that `uid` made.
     func mayChange(_ uid: UInt32, _ envelope: UnsafePointer<fos_envelope>) -> Bool {

@@ -175,7 +175,8 @@ public struct FleetManager: Server, ~Copyable {
         hasReports = false
         guard wanted == 0 else { return }
         let target = policy.decide(
-            samples: samples, delaySum: delays, members: serving, minimum: minimum, maximum: automaticMaximum, isChanging: change.isUnderWay)
+            samples: samples, delaySum: delays, members: serving, minimum: minimum, maximum: automaticMaximum, isChanging: change.isUnderWay
+        )
         if target != serving, !change.isUnderWay { resize(to: target, kernel) }
     }
 
@@ -259,7 +260,8 @@ public struct FleetManager: Server, ~Copyable {
                 let message = kernel.scratch()
                 message.pointee.operation = UInt16(FOS_OP_FLEET_GIVE.rawValue)
                 message.setBody(
-                    fos_fleet_give(member: UInt32(taker), slots: orders[giver * count + taker], slot: UInt32(FOS_FLEET_ANY_SLOT), reserved: 0))
+                    fos_fleet_give(
+                        member: UInt32(taker), slots: orders[giver * count + taker], slot: UInt32(FOS_FLEET_ANY_SLOT), reserved: 0))
                 if kernel.send(message, to: servers[giver].mailbox, expecting: .none, onBehalfOf: nil) == .full { return }
                 orders[giver * count + taker] = 0
                 ordersLeft -= 1

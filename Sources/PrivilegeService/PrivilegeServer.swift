@@ -248,7 +248,8 @@ public struct PrivilegeServer: Server, ~Copyable {
         let raw = base.loadUnaligned(as: fos_privilege_rule.self)
         let length = Int(raw.prefix_length)
         guard raw.action >= FOS_PRIVILEGE_SEND.rawValue, raw.action <= FOS_PRIVILEGE_ADMIN.rawValue, raw.allow <= 1,
-            raw.subject_kind == FOS_SENDER_CLIENT.rawValue, length <= Int(FOS_SERVICE_NAME_BYTES_MAX), fixed + length <= request.payload.count,
+            raw.subject_kind == FOS_SENDER_CLIENT.rawValue, length <= Int(FOS_SERVICE_NAME_BYTES_MAX),
+            fixed + length <= request.payload.count,
             raw.action == FOS_PRIVILEGE_REGISTER.rawValue || length == 0,
             raw.action == FOS_PRIVILEGE_SEND.rawValue || raw.mailbox == UInt32(FOS_MAILBOX_NONE)
         else { return nil }
@@ -304,7 +305,9 @@ public struct PrivilegeServer: Server, ~Copyable {
 
     /// A microkernel that came up later: payload is its fos_mailbox. Kernel only; it starts with an empty cache.
     private mutating func subscribe<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue else { return answer(request.envelope, -EPERM, kernel) }
+        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue else {
+            return answer(request.envelope, -EPERM, kernel)
+        }
         guard let base = request.payload.baseAddress, request.payload.count >= MemoryLayout<fos_mailbox>.size else {
             return answer(request.envelope, -EINVAL, kernel)
         }
@@ -319,9 +322,12 @@ public struct PrivilegeServer: Server, ~Copyable {
     /// The rules, oldest first, as fos_privilege_rule each followed by its prefix and zeros to a multiple of 8, in bulk.
     /// ADMIN only. -ERANGE when the room is too small.
     private mutating func list<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard UInt32(request.envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0 else { return answer(request.envelope, -EPERM, kernel) }
+        guard UInt32(request.envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0 else {
+            return answer(request.envelope, -EPERM, kernel)
+        }
         let asked = request.message.pointee
-        guard let bulk = kernel.bulk(of: request.envelope, offset: asked.bulk_offset, count: asked.bulk_length), let base = bulk.baseAddress else {
+        guard let bulk = kernel.bulk(of: request.envelope, offset: asked.bulk_offset, count: asked.bulk_length), let base = bulk.baseAddress
+        else {
             return answer(request.envelope, -EFAULT, kernel)
         }
         var used = 0

@@ -51,7 +51,9 @@ extension SimHost {
         // It has missed who died while it was away, and does not know who has been away all along.
         for other in mailboxes where other !== mailbox && other.diedAt > 0 && (other.server == nil || other.diedAt >= mailbox.diedAt) {
             news(FOS_OP_SERVER_GONE, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isGoneForGood ? 1 : 0)
-            if other.server != nil { news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isRestored ? 1 : 0) }
+            if other.server != nil {
+                news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isRestored ? 1 : 0)
+            }
         }
         tellAll(FOS_OP_SERVER_BACK, of: mailbox, flags: restored ? 1 : 0)
     }
@@ -107,7 +109,9 @@ extension SimHost {
         for other in mailboxes where other.server != nil && other !== mailbox {
             // After all that the dead one has sent: its messages take the same way.
             let latency = costs.message.latency(distance: topology.distance(from: mailbox.address.core, to: other.address.core))
-            let delay = latency + faults.delayAtMost + (cores[mailbox.address.core].busyUntil > time ? cores[mailbox.address.core].busyUntil - time : 0)
+            let delay =
+                latency + faults.delayAtMost
+                + (cores[mailbox.address.core].busyUntil > time ? cores[mailbox.address.core].busyUntil - time : 0)
             news(operation, to: other, inode: UInt64(mailbox.address.rawValue), flags: flags, after: delay)
         }
     }

@@ -71,7 +71,8 @@ extension SimHost {
         guard !isOfTheDead, mailbox.server != nil, !isOfBefore || isFromClient(letter) else {
             if isRemote, !isOfBefore { mailbox.remote -= 1 }
             if isOfTheDead { return letters.giveBack(number) }
-            return refuse(number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
+            return refuse(
+                number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
         }
         if isFromClient(letter), letter.pointee.envelope.hops == 0 {
             let epoch = letter.pointee.message.epoch
@@ -91,7 +92,9 @@ extension SimHost {
     /// A question that was passed on, and whose sender has died since. News of the death takes the direct way and may have been here
     /// already: what the dead one holds is let go then, and it is not to get hold of anything any more.
     private func isOfTheDead(_ letter: UnsafeMutablePointer<fos_letter>) -> Bool {
-        guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else { return false }
+        guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else {
+            return false
+        }
         return outstanding[letter.pointee.envelope.host_note] == nil
     }
 
@@ -215,7 +218,10 @@ extension SimHost {
     }
 
     /// One-way news of a server's own microkernel.
-    func news(_ operation: fos_operation, to mailbox: SimMailbox, inode: UInt64 = 0, flags: UInt16 = 0, about client: SimClient? = nil, after delay: VirtualTime = 0) {
+    func news(
+        _ operation: fos_operation, to mailbox: SimMailbox, inode: UInt64 = 0, flags: UInt16 = 0, about client: SimClient? = nil,
+        after delay: VirtualTime = 0
+    ) {
         let number = letters.take()
         let letter = letters[number]
         letter.pointee.envelope.sender_kind = UInt8(FOS_SENDER_NONE.rawValue)

@@ -96,7 +96,8 @@ extension SimHost {
         if isExpected {
             serial += 1
             letter.pointee.envelope.host_note = serial
-            outstanding[serial] = Outstanding(from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
+            outstanding[serial] = Outstanding(
+                from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
             from.awaited += 1
         }
         copy(message, into: letter)
@@ -195,7 +196,8 @@ extension SimHost {
     ) -> SendResult {
         guard continuation != .none else { return .sent }
         serial += 1
-        outstanding[serial] = Outstanding(from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
+        outstanding[serial] = Outstanding(
+            from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
         from.awaited += 1
         var target = fos_envelope()
         target.sender_kind = UInt8(FOS_SENDER_SERVER.rawValue)
@@ -263,7 +265,8 @@ extension SimHost {
     func copy(_ message: UnsafePointer<fos_message>, into letter: UnsafeMutablePointer<fos_letter>) {
         let length = Int(message.pointee.length)
         precondition(length <= Int(FOS_PAYLOAD_BYTES_MAX), "a server sends a payload that is too long")
-        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(from: message, byteCount: MemoryLayout<fos_message>.size + length)
+        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(
+            from: message, byteCount: MemoryLayout<fos_message>.size + length)
     }
     private func payload(of message: UnsafePointer<fos_message>) -> [UInt8] {
         Array(UnsafeRawBufferPointer(start: UnsafeRawPointer(message) + MemoryLayout<fos_message>.size, count: Int(message.pointee.length)))

@@ -219,7 +219,8 @@ public final class SimHost {
     func trace(_ mailbox: SimMailbox, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         if mailbox.traces.isOff { return }
         mailbox.traces.add(
-            fos_trace_record(time: nanoseconds, operation: operation, kind: kind, status: status, inode: inode, client: client, detail: detail))
+            fos_trace_record(
+                time: nanoseconds, operation: operation, kind: kind, status: status, inode: inode, client: client, detail: detail))
     }
     @inline(__always) func client(of envelope: UnsafePointer<fos_envelope>) -> SimClient? {
         guard let client = liveClient(envelope.pointee.client), client.generation == envelope.pointee.client_generation else { return nil }

@@ -329,8 +329,11 @@ extension SimHost {
         return nil
     }
     @inline(__always) func thread(of letter: UnsafeMutablePointer<fos_letter>) -> SimThread? {
-        guard let client = liveClient(letter.pointee.envelope.client), client.generation == letter.pointee.envelope.client_generation else { return nil }
-        guard let thread = client.thread(letter.pointee.envelope.channel), thread.sentEnvelope.sequence == letter.pointee.envelope.sequence else { return nil }
+        guard let client = liveClient(letter.pointee.envelope.client), client.generation == letter.pointee.envelope.client_generation else {
+            return nil
+        }
+        guard let thread = client.thread(letter.pointee.envelope.channel), thread.sentEnvelope.sequence == letter.pointee.envelope.sequence
+        else { return nil }
         return thread
     }
 

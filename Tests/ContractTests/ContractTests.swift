@@ -215,7 +215,9 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         @Test func casesWithLocksOfTheFleet() throws {
             let mount = try FosMount(options: ["-o", "locks=fleet"])
             defer { mount.expectGoodEnd() }
-            for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) { test.run(on: mount.fileSystem) }
+            for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) {
+                test.run(on: mount.fileSystem)
+            }
         }
 
         @Test func randomSequencesAgainstTmpfs() throws {

@@ -101,7 +101,9 @@ final class MountClient {
         #expect(try shell("test -e '\(path)'") == 1)
         #expect(opens(path), "the stranger's look took nothing away")
         #expect(try FileManager.default.contentsOfDirectory(atPath: mount.directory + "/.fos/open") == [])
-        for name in ["0", "1", "0\(inode)", "+\(inode)", "\(inode) ", "\(inode + 4096)", "99999999999999999999", "4611686018427387905", "x"] {
+        for name in [
+            "0", "1", "0\(inode)", "+\(inode)", "\(inode) ", "\(inode + 4096)", "99999999999999999999", "4611686018427387905", "x",
+        ] {
             #expect(!opens(mount.directory + "/.fos/open/" + name), "\(name)")
         }
         #expect(mkdir(mount.directory + "/.fos/open/d", 0o755) == -1 && errno == EROFS)

@@ -23,7 +23,9 @@ extension Costs {
         if let json = reader.take("service") {
             guard case .object(let members) = json else { throw ScenarioError("\"service\" is no object") }
             for (name, value) in members {
-                guard let operation = OperationNames.number(of: name) else { throw ScenarioError("\"service\" has \"\(name)\", which is no operation") }
+                guard let operation = OperationNames.number(of: name) else {
+                    throw ScenarioError("\"service\" has \"\(name)\", which is no operation")
+                }
                 service[operation] = try MemberReader.time(value, name)
             }
         }

@@ -65,7 +65,9 @@ extension ScenarioRun {
         let used = world.directories + world.files
         guard !used.isEmpty else { return }
         let slot = SlotTable.slot(ofInode: used[random.below(used.count)])
-        let takers = fleets.files.indices.filter { host.server(at: fleets.files[$0]) != nil && fleets.files[$0] != host.board.owner(ofSlot: slot) }
+        let takers = fleets.files.indices.filter {
+            host.server(at: fleets.files[$0]) != nil && fleets.files[$0] != host.board.owner(ofSlot: slot)
+        }
         // With the root all is lost: where servers die it stays with one that does not.
         guard !takers.isEmpty, !scenario.hasDeaths || slot != SlotTable.slot(ofInode: 1) else { return }
         let give = fos_fleet_give(member: UInt32(takers[random.below(takers.count)]), slots: 1, slot: UInt32(slot), reserved: 0)
@@ -157,7 +159,8 @@ extension ScenarioRun {
         host.crash(address, forGood: restart == .never)
         if restart == .store {
             return host.at(host.time + length) { [unowned self] host in
-                var server = fleets.fileServer(member, store: RecordingStore(stores[member], births: births, loses: storesLose), hasRoot: false)
+                var server = fleets.fileServer(
+                    member, store: RecordingStore(stores[member], births: births, loses: storesLose), hasRoot: false)
                 precondition(stores[member].restore(&server), "what a server had fits into it")
                 host.restart(address, StoredFileMember(server), restored: true)
                 registerAgain(address, as: "/sys/file")

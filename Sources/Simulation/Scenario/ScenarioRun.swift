@@ -113,7 +113,8 @@ public final class ScenarioRun {
             clients.append(client)
         }
         for index in 0..<scenario.workload.nameClients {
-            let client = host.addClient(core: places.clients[(scenario.workload.clients + scenario.workload.memoryClients + index) % places.clients.count])
+            let client = host.addClient(
+                core: places.clients[(scenario.workload.clients + scenario.workload.memoryClients + index) % places.clients.count])
             client.nameServers = fleets.names
             let program = NameProgram(world: world, identity: programs.count + index)
             namePrograms.append((program, client.addThread(program)))
@@ -176,9 +177,12 @@ public final class ScenarioRun {
         if violations.isEmpty { violations += NameCensus(of: fleets.names.compactMap { host.server(at: $0) as? NameMember }).violations }
         violations += ledger.violations
         if !fleets.memory.isEmpty, violations.isEmpty { violations += auditMemory() }
-        violations += world.history.check(root: 1, lostSlots: lostSlots, shards: scenario.shardsAtMost).filter { !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths }
+        violations += world.history.check(root: 1, lostSlots: lostSlots, shards: scenario.shardsAtMost).filter {
+            !$0.subject.hasPrefix("locks of") || !scenario.hasDeaths
+        }
         return RunResult(
-            seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin, totals: host.totals,
+            seed: seed, hash: host.eventHash, operations: world.history.operations + ledger.grants, virtualTime: end - begin,
+            totals: host.totals,
             violations: violations, fleetChanges: fleets.changes)
     }
 
@@ -193,7 +197,10 @@ public final class ScenarioRun {
         for thread in host.stuckThreads {
             let request = thread.request.pointee
             violations.append(
-                Violation("stuck", "client \(thread.client.index) waits for an answer to operation \(request.operation) on inode \(request.inode) for ever"))
+                Violation(
+                    "stuck",
+                    "client \(thread.client.index) waits for an answer to operation \(request.operation) on inode \(request.inode) for ever"
+                ))
         }
         if !host.isIdle, violations.isEmpty { violations.append(Violation("stuck", "the machine does not come to rest")) }
         return violations
@@ -235,11 +242,17 @@ public final class ScenarioRun {
     }
 
     /// The last trace records of every server, for a failure that is replayed.
-    public func traces() -> [(name: String, records: [(time: UInt64, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32)])] {
+    public func traces() -> [(
+        name: String, records: [(time: UInt64, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32)]
+    )] {
         var all: [(String, [(UInt64, UInt16, UInt16, Int32, UInt64, UInt32)])] = []
         for (fleet, addresses) in [("/sys/name", fleets.names), ("/sys/file", fleets.files), ("/sys/memory", fleets.memory)] {
             for (member, address) in addresses.enumerated() {
-                all.append(("\(fleet)/\(member)", host.traceRecords(of: address).map { ($0.time, $0.kind, $0.operation, $0.status, $0.inode, $0.client) }))
+                all.append(
+                    (
+                        "\(fleet)/\(member)",
+                        host.traceRecords(of: address).map { ($0.time, $0.kind, $0.operation, $0.status, $0.inode, $0.client) }
+                    ))
             }
         }
         return all
