@@ -288,8 +288,3 @@ enum Settled {
 extension Request {
     func isSettled(_ bit: UInt8) -> Bool { envelope.pointee.settled & bit != 0 }
 }
-
-enum Status {
-    /// The request met a transaction; the proxy sends it again.
-    static var retry: Int32 { Int32(FOS_TRANSPORT_RETRY.rawValue) }
-}

@@ -292,8 +292,3 @@ struct MemoryCounters: BitwiseCopyable {
     var freed: UInt64 = 0
     var zeroed: UInt64 = 0
 }
-
-enum Status {
-    /// The proxy sends the request again, after a pause.
-    static var retry: Int32 { Int32(FOS_TRANSPORT_RETRY.rawValue) }
-}

@@ -92,21 +92,21 @@ extension Core {
         guard header.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX) else { return refuse(envelope, header, -EINVAL) }
         guard exists, header.pointee.destination == MailboxAddress(core: index, index: mailbox).rawValue,
             mailboxes[mailbox].port.epoch == header.pointee.epoch, mailboxes[mailbox].port.clientReachable
-        else { return refuse(envelope, header, Int32(FOS_TRANSPORT_STALE.rawValue)) }
+        else { return refuse(envelope, header, Status.stale) }
         guard Self.clientsMaySend(header.pointee.operation) else {
-            return refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            return refuse(envelope, header, Status.denied)
         }
         let payload = UnsafeRawPointer(fos_channel_request(shared)!) + MemoryLayout<fos_message>.size
         let length = Int(header.pointee.length)
         switch admission(of: client, to: mailbox, entry) {
         case .allowed:
-            guard slot != nil else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            guard slot != nil else { return refuse(envelope, header, Status.full) }
             if length > 0 { fos_copy_from_shared(fos_letter_payload(letter), payload, length) }
             commitLocal(mailbox)
         case .denied:
-            refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            refuse(envelope, header, Status.denied)
         case .unknown:
-            guard let waiting = pending.claim() else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            guard let waiting = pending.claim() else { return refuse(envelope, header, Status.full) }
             fos_letter_envelope(waiting).pointee = envelope.pointee
             fos_letter_message(waiting).pointee = header.pointee
             fos_copy_from_shared(fos_letter_payload(waiting), payload, length)

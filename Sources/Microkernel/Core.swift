@@ -52,7 +52,7 @@ import Messaging
     var clockIsFresh: Bool
     var fastClock: FastClock
     var turn: UInt32
-    var randomState: UInt64
+    var random: SeededRandom
     var scratch: UnsafeMutablePointer<fos_letter>
     /// Where a client's request is copied that has no mailbox slot.
     var staging: UnsafeMutablePointer<fos_letter>

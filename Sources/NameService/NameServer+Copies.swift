@@ -50,7 +50,7 @@ extension NameServer {
     mutating func commit<K: Kernel>(_ request: Request, _ parsed: NameRequest, _ kernel: K) {
         let (client, generation) = client(request.envelope)
         guard isAlive(client: client, generation, kernel) else { return answer(request.envelope, -ESTALE, kernel) }
-        guard !isFixed(parsed.name.hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard !isFixed(parsed.name.hash) else { return answer(request.envelope, Status.retry, kernel) }
         let refusal = apply(request, parsed, isTrial: true)
         guard refusal == 0 else { return answer(request.envelope, refusal, kernel) }
         guard let follower = follower(of: member) else {
@@ -59,13 +59,13 @@ extension NameServer {
             return answer(request.envelope, status, kernel)
         }
         guard let id = suspend(request, NameContinuation(wait: .copy, position: 0, bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         let sent = send(copyOf: request, to: follower, expecting: id, kernel)
         // Nothing has changed yet.
         if sent == .full {
             continuations.remove(id)
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         let status = apply(request, parsed)
         continuations.state(id)?.pointee.status = status

@@ -101,7 +101,7 @@ extension NameServer {
         guard let joiner, joiner.member == peer, joiner.attempt == request.message.pointee.inode, joiner.run == nil,
             joiner.question == .none,
             !joiner.isSpoiled, let id = suspend(request, NameContinuation(wait: .joiner, position: UInt32(peer), bytes: 0))
-        else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        else { return answer(request.envelope, Status.retry, kernel) }
         self.joiner?.hasYielded = true
         self.joiner?.question = id
         if joiner.told == 0 { answerJoiner(0, kernel) }
@@ -124,11 +124,11 @@ extension NameServer {
         self.joiner?.run = nil
         guard joiner.question != .none else { return }
         self.joiner?.hasYielded = false
-        answerJoiner(Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        answerJoiner(Status.retry, kernel)
     }
     /// The joiner is dead, begins again, lets go, or has been let in.
     mutating func endHelp<K: Kernel>(_ kernel: K) {
-        answerJoiner(Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        answerJoiner(Status.retry, kernel)
         joiner = nil
         hasSurplus = false
         copyNext(.follower, kernel)

@@ -173,7 +173,7 @@ extension NameServer {
             if response.status == -EAGAIN {
                 membership.set(Int(state.position), alive: false)
             } else if response.status != 0 {
-                return response.status == Int32(FOS_TRANSPORT_RETRY.rawValue) ? beginAgain(kernel) : beginAgainLater(kernel)
+                return response.status == Status.retry ? beginAgain(kernel) : beginAgainLater(kernel)
             }
             self.joining?.isAsking = false
             self.joining?.position = Int(state.position) + 1
@@ -228,7 +228,7 @@ extension NameServer {
     /// YIELD of another one that joins: from now on this server asks it.
     mutating func yieldWhileJoining<K: Kernel>(_ peer: Int, _ request: Request, _ kernel: K) {
         // Both cannot have all: what one believes to be a member is dead, and the news of it on its way.
-        if joining?.isYielding == true { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        if joining?.isYielding == true { return answer(request.envelope, Status.retry, kernel) }
         answer(request.envelope, 0, kernel)
         membership.set(peer, alive: true)
         if peer <= joining?.reach ?? -1 { beginAgain(lettingGo: true, kernel) }

@@ -27,7 +27,7 @@ extension NameServer {
             return reply(request.envelope, message, kernel)
         }
         guard let id = suspend(request, NameContinuation(wait: .list, position: UInt32(shard), bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         gather(id, entry: Self.entry(cookie), kernel)
     }
@@ -57,7 +57,7 @@ extension NameServer {
                 if result == .sent {
                     return
                 }
-                if result == .full { return finishList(id, Int32(FOS_TRANSPORT_RETRY.rawValue), next: 0, kernel) }
+                if result == .full { return finishList(id, Status.retry, next: 0, kernel) }
                 // A shard that is gone has no names to list.
                 state.pointee.position += 1
                 entry = 0

@@ -25,7 +25,7 @@ extension NameServer {
                 rewrite(request, name, redirects)
                 return forward(request, to: owner, kernel)
             }
-            guard !hasYielded(hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+            guard !hasYielded(hash) else { return answer(request.envelope, Status.retry, kernel) }
             let entry = table.find(name, hash: hash)
             guard entry != NameTable.none else { return answer(request.envelope, -ENOENT, kernel) }
             guard table.entries[Int(entry)].targetLength > 0 else {

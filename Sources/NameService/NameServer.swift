@@ -220,15 +220,15 @@ public struct NameServer: Server, ~Copyable {
         // A server that joins does not know for certain who serves, and others that join do not either: passed on once, a request is not
         // passed on by it. And those who served in its place may have yielded.
         if let joining, joining.isYielding || request.envelope.pointee.hops > 0 {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
         guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
         switch kernel.forward(request.letter, to: membership[owner]) {
         case .sent: break
-        case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        case .full: answer(request.envelope, Status.retry, kernel)
         // It is dead, and the news of it on its way here; its follower serves the name then.
-        case .stale: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        case .stale: answer(request.envelope, Status.retry, kernel)
         }
     }
 

@@ -194,7 +194,7 @@ public struct FleetManager: Server, ~Copyable {
         guard let wish = request.fixed(fos_fleet_set.self), wish.service == FOS_SERVICE_FILE.rawValue, wish.members <= UInt32(count) else {
             return answer(request, -EINVAL, kernel)
         }
-        guard wish.members == 0 || !change.isUnderWay else { return answer(request, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard wish.members == 0 || !change.isUnderWay else { return answer(request, Status.retry, kernel) }
         wanted = Int(wish.members)
         if wanted > 0, wanted != serving { resize(to: wanted, kernel) }
         answer(request, 0, kernel)

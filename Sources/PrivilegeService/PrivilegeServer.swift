@@ -227,12 +227,12 @@ public struct PrivilegeServer: Server, ~Copyable {
         guard member == 0 else {
             switch kernel.forward(request.letter, to: membership[0]) {
             case .sent: break
-            case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            case .full: answer(request.envelope, Status.retry, kernel)
             case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
             }
             return
         }
-        guard change == .none else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard change == .none else { return answer(request.envelope, Status.retry, kernel) }
         guard rules.set(rule, prefix: prefix) else { return answer(request.envelope, -ENOSPC, kernel) }
         epoch &+= 1
         let state = PrivilegeContinuation(nextPeer: 0, nextCore: 0, waiting: 0, status: 0)
