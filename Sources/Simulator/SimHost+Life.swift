@@ -127,8 +127,20 @@ extension SimHost {
         let base = UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: mapped) + UInt(alignment) - 1) & ~(UInt(alignment) - 1))!
         let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count), sharing: sharing)
         regions.append(Memory(region: region, mapped: mapped, room: room))
+        memoryBounds = (min(memoryBounds.low, UInt(bitPattern: base)), max(memoryBounds.high, UInt(bitPattern: base) + UInt(bytes)))
         memoryInUse += bytes
         return region
+    }
+    /// What an address is, the same in every run: its region's number and its offset there. nil: no address of simulated memory.
+    func placeInMemory(_ address: UInt) -> UInt64? {
+        guard address >= memoryBounds.low, address < memoryBounds.high else { return nil }
+        for memory in regions {
+            let base = UInt(bitPattern: memory.region.base)
+            if address >= base, address < base + UInt(memory.region.bytes) {
+                return UInt64(memory.region.handle) << 40 | UInt64(address - base)
+            }
+        }
+        return nil
     }
     func discard(_ region: SharedRegion, offset: Int, bytes: Int) { madvise(region.base + offset, bytes, MADV_DONTNEED) }
     /// It stays readable to the end of the run, as a mapping does.

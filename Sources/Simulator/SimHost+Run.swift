@@ -51,7 +51,23 @@ extension SimHost {
         hash.mix(UInt64(message.pointee.operation) << 32 | UInt64(UInt32(bitPattern: message.pointee.status)))
         hash.mix(message.pointee.inode)
         hash.mix(UInt64(letter.pointee.envelope.client) << 32 | UInt64(letter.pointee.envelope.sequence))
-        if options.hashesPayloads { hash.mix(UnsafeRawBufferPointer(Request(letter: letter).payload)) }
+        mixPayload(of: letter)
+    }
+
+    /// The payload counts in the hash, but for addresses of simulated memory: servers tell each other where memory is, and Linux puts it
+    /// elsewhere in each process. Such a word counts as its region and its offset in it.
+    func mixPayload(of letter: UnsafeMutablePointer<fos_letter>) {
+        guard options.hashesPayloads else { return }
+        let payload = UnsafeRawBufferPointer(Request(letter: letter).payload)
+        guard !regions.isEmpty else { return hash.mix(payload) }
+        withUnsafeTemporaryAllocation(byteCount: payload.count, alignment: MemoryLayout<UInt64>.alignment) { copy in
+            copy.copyMemory(from: payload)
+            for offset in stride(from: 0, to: copy.count - 7, by: 8) {
+                let word = copy.load(fromByteOffset: offset, as: UInt64.self)
+                if let place = placeInMemory(UInt(word)) { copy.storeBytes(of: place, toByteOffset: offset, as: UInt64.self) }
+            }
+            hash.mix(UnsafeRawBufferPointer(copy))
+        }
     }
 
     private func arrive(_ number: UInt32, at mailbox: SimMailbox) {

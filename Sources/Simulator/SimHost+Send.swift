@@ -136,7 +136,7 @@ extension SimHost {
         }
         from.statistics.replies += 1
         if message.pointee.status < 0 { from.statistics.errors += 1 }
-        if message.pointee.status == Int32(FOS_TRANSPORT_RETRY.rawValue) { from.statistics.retries += 1 }
+        if message.pointee.status == Status.retry { from.statistics.retries += 1 }
         answer(target.pointee, message, core: from.address.core, sender: from.address)
     }
 

@@ -86,6 +86,8 @@ public final class SimHost {
     var kernelReplies: [UInt32: (fos_message, [UInt8])] = [:]
     var kernelContinuation: UInt32 = 0
     var regions: [Memory] = []
+    /// The lowest address of all regions, and the first one behind them.
+    var memoryBounds: (low: UInt, high: UInt) = (.max, 0)
     var memoryInUse = 0
     /// Descriptors of lent regions that clients hold, by handle.
     public var grips: [Int32: Int] = [:]

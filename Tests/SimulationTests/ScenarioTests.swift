@@ -230,6 +230,25 @@ import Testing
         }
     }
 
+    /// Memory servers tell each other where memory is. The first run keeps its memory, so the second one's lies elsewhere.
+    @Test func addressesHaveNoSay() throws {
+        let scenario = try Scenario(
+            text: """
+                { "cores": 16, "fileServers": 2, "memoryServers": 3, "memoryBytes": 524288,
+                  "workload": { "clients": 2, "memoryClients": 6, "operations": 60 } }
+                """)
+        var toldAddresses = 0
+        for seed in UInt64(1)...5 {
+            let runs = (0..<2).map { _ in ScenarioRun(scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip) }
+            runs[0].host.onDeliver = { letter, _ in
+                if UInt32(letter.pointee.message.operation) == FOS_OP_PEER_MEMORY_STEAL.rawValue { toldAddresses += 1 }
+            }
+            let results = runs.map { $0.run() }
+            #expect(results[0].hash == results[1].hash, "seed \(seed)")
+        }
+        #expect(toldAddresses > 0, "no server asked another one for memory, so this shows nothing")
+    }
+
     @Test func aManagedFleetFollowsItsLoad() throws {
         let result = try ScenarioTests.run(ScenarioTests.elastic, seed: 1)
         #expect(result.isCorrect, "\(result.violations)")
