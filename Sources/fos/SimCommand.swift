@@ -1,6 +1,7 @@
 // `fos sim`: the servers of fos on a simulated machine, with faults, checked.
 
 import ArgumentParser
+import CFosWire
 import FosCommand
 import Glibc
 import Simulation

@@ -4,9 +4,8 @@
 // `ScenarioPlaces`, what goes wrong by ScenarioRun+Faults.
 // Invariant: everything random is drawn from the seed, in an order that does not depend on anything but the run.
 
-import CFosWire
+public import CFosWire
 public import FileService
-import Fleet
 import MemoryService
 import Messaging
 public import Simulator
@@ -242,18 +241,10 @@ public final class ScenarioRun {
     }
 
     /// The last trace records of every server, for a failure that is replayed.
-    public func traces() -> [(
-        name: String, records: [(time: UInt64, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32)]
-    )] {
-        var all: [(String, [(UInt64, UInt16, UInt16, Int32, UInt64, UInt32)])] = []
+    public func traces() -> [(name: String, records: [fos_trace_record])] {
+        var all: [(name: String, records: [fos_trace_record])] = []
         for (fleet, addresses) in [("/sys/name", fleets.names), ("/sys/file", fleets.files), ("/sys/memory", fleets.memory)] {
-            for (member, address) in addresses.enumerated() {
-                all.append(
-                    (
-                        "\(fleet)/\(member)",
-                        host.traceRecords(of: address).map { ($0.time, $0.kind, $0.operation, $0.status, $0.inode, $0.client) }
-                    ))
-            }
+            for (member, address) in addresses.enumerated() { all.append(("\(fleet)/\(member)", host.traceRecords(of: address))) }
         }
         return all
     }
