@@ -101,7 +101,7 @@ extension FileServer {
         state.target = inode.pointee.number
         state.source = UInt64(inode.pointee.generation)
         state.numbers = (copy.source, copy.source_offset, length, 0)
-        state.walk = copy.offset
+        state.copyOffset = copy.offset
         state.rerun = turn.rerun
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         begin(continuing: id, kernel)
@@ -128,7 +128,7 @@ extension FileServer {
         let count = min(part.length, length - done)
         guard count > 0 else { return concludeCopy(id, 0, kernel) }
         guard let inode = copyTarget(state) else { return concludeCopy(id, -ESTALE, kernel) }
-        let position = state.pointee.walk + done
+        let position = state.pointee.copyOffset + done
         if part.hole != 0 {
             putHole(inode, position, count)
             state.pointee.numbers.3 += count
@@ -157,7 +157,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let done = state.pointee.numbers.3
         if done > 0 {
-            if let inode = copyTarget(state) { copied(inode, state.pointee.walk, done, kernel) }
+            if let inode = copyTarget(state) { copied(inode, state.pointee.copyOffset, done, kernel) }
             return answerCopy(done, kernel)
         }
         if status == -ENOSPC, !turn.rerun.contains(.outOfSpace) {

@@ -39,7 +39,7 @@ extension FileServer {
         turn.replyTo = kernel.mailbox.rawValue
 
         let operation = UInt32(request.operation)
-        if operation >= 300, operation < 400 {
+        if operation >= FOS_OP_FILE_FIRST.rawValue, operation <= FOS_OP_FILE_LAST.rawValue {
             serveClient(fos_operation(rawValue: operation), request, kernel)
         } else if operation >= FOS_OP_PEER_FIRST.rawValue, operation <= FOS_OP_PEER_LAST.rawValue {
             servePeer(fos_peer_operation(rawValue: operation), request, kernel)
