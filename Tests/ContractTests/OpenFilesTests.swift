@@ -50,7 +50,7 @@ final class MountClient {
     func release(_ inode: UInt64) -> Int32 { call(FOS_OP_RELEASE, inode, fos_release_request(owner: 0, flags: 0, count: 1)).status }
 }
 
-@Suite(.enabled(if: FosMount.isPossible)) struct OpenFilesTests {
+@Suite(.enabled(if: FosMount.isPossible, "needs /dev/fuse and root")) struct OpenFilesTests {
     private func opens(_ path: String) -> Bool {
         let descriptor = open(path, O_RDWR | O_CLOEXEC)
         if descriptor >= 0 { close(descriptor) }
