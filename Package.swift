@@ -14,38 +14,39 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
-        // Layer 0: C headers and what Swift cannot call directly.
+        // Layer 0: the wire, as C headers; the system libraries; what the command needs of C.
         .target(name: "CFosWire", cSettings: c),
-        .target(name: "CPlatform", dependencies: ["CFosWire"], cSettings: c),
         .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
         .systemLibrary(name: "CHwloc", pkgConfig: "hwloc", providers: [.apt(["libhwloc-dev"])]),
         .systemLibrary(name: "CCapstone", pkgConfig: "capstone", providers: [.apt(["libcapstone-dev"])]),
-        .target(name: "CSyscallSites", dependencies: ["CFosWire", "CCapstone"], cSettings: c),
+        .target(name: "CCommand", cSettings: c),
+        // Layer 1: C that includes the wire; mailboxes, message views, the Kernel and Server interfaces.
+        .target(name: "CPlatform", dependencies: ["CFosWire"], cSettings: c),
         .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
-        // Layer 1: mailboxes, message views, the Kernel and Server interfaces.
+        .target(name: "CSyscallSites", dependencies: ["CFosWire", "CCapstone"], cSettings: c),
         .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
         .target(name: "Buddy", swiftSettings: strict),
-        // Layer 2: what fleets share, then one pure module a service.
+        // Layer 2: what fleets share; what a file server's state is made of; the command's parts that need no server.
         .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging"], swiftSettings: strict),
+        .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
+        // Layer 3: one pure module a service.
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
-        .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire", "CPlatform"], swiftSettings: strict),
-        // Layer 3: the live host.
+        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        // Layer 4: the live host, and the simulated one.
         .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
-        // Layer 3: the simulated host.
         .target(name: "Simulator", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
-        // Layer 4: the FUSE front end over the message proxy library.
+        // Layer 5: the FUSE front end over the message proxy library.
         .target(name: "FuseMount", dependencies: ["CFosProxy", "CFosWire", "CFuse", "CPlatform"], swiftSettings: strict),
-        // Layer 5: putting together, and the command.
+        // Layer 6: putting together, and what is measured with it.
         .target(
             name: "Instance",
             dependencies: [
                 "Microkernel", "NameService", "PrivilegeService", "FileService", "MemoryService", "PlacementService", "Fleet", "FuseMount",
-                "Messaging",
-                "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
+                "Messaging", "FosCommand", "CFosWire", "CPlatform", .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
         .target(
             name: "Simulation",
@@ -53,14 +54,15 @@ let package = Package(
                 "Simulator", "NameService", "FileService", "FileStorage", "MemoryService", "PlacementService", "Fleet", "Messaging",
                 "FosCommand", "CFosWire", "CPlatform", "CHwloc",
             ], swiftSettings: strict),
+        .target(name: "PageStudy", dependencies: ["FosCommand", "CFosProxy", "CFosWire", "CPlatform"], swiftSettings: strict),
+        // Layer 7: a study on the simulated machine.
         .target(
             name: "ScaleStudy",
             dependencies: [
-                "Simulation", "Simulator", "FileService", "MemoryService", "PlacementService", "Fleet", "Messaging", "FosCommand", "CFosWire",
+                "Simulation", "Simulator", "FileService", "MemoryService", "PlacementService", "Fleet", "Messaging", "FosCommand",
+                "CFosWire",
             ], swiftSettings: strict),
-        .target(name: "CCommand", cSettings: c),
-        .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
-        .target(name: "PageStudy", dependencies: ["FosCommand", "CFosProxy", "CFosWire", "CPlatform"], swiftSettings: strict),
+        // Layer 8: the command.
         .executableTarget(
             name: "fos",
             dependencies: [
@@ -72,22 +74,25 @@ let package = Package(
         .target(name: "LoopKernel", dependencies: ["Messaging", "CFosWire"], path: "Tests/LoopKernel", swiftSettings: strict),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging", "LoopKernel", "CFosWire"]),
         .testTarget(name: "BuddyTests", dependencies: ["Buddy"]),
-        .testTarget(name: "MemoryServiceTests", dependencies: ["MemoryService", "Fleet", "LoopKernel", "Messaging", "CFosWire", "CPlatform"]),
+        .testTarget(name: "MemoryServiceTests", dependencies: ["MemoryService", "LoopKernel", "Messaging", "CFosWire", "CPlatform"]),
         .testTarget(name: "FleetTests", dependencies: ["Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "NameServiceTests", dependencies: ["NameService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
-        .testTarget(name: "PlacementServiceTests", dependencies: ["PlacementService", "Fleet", "LoopKernel", "Messaging", "CFosWire"]),
+        .testTarget(name: "PlacementServiceTests", dependencies: ["PlacementService", "Fleet", "Messaging", "CFosWire"]),
         .testTarget(name: "PrivilegeServiceTests", dependencies: ["PrivilegeService", "LoopKernel", "Messaging", "CFosWire"]),
-        .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging", "CFosWire"]),
+        .testTarget(name: "FileStorageTests", dependencies: ["FileStorage", "Messaging"]),
         .testTarget(
             name: "FileServiceTests",
             dependencies: [
-                "FileService", "FileStorage", "MemoryService", "Fleet", "PlacementService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire",
+                "FileService", "FileStorage", "MemoryService", "Fleet", "PlacementService", "LoopKernel", "Messaging", "CFosProxy",
+                "CFosWire",
             ]),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),
-        .testTarget(name: "ScaleStudyTests", dependencies: ["ScaleStudy", "Simulator", "FosCommand"]),
+        .testTarget(name: "ScaleStudyTests", dependencies: ["ScaleStudy", "FosCommand"]),
         .target(name: "CAllocationCounter", path: "Tests/AllocationCounter", cSettings: c),
-        .testTarget(name: "MicrokernelTests", dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
+        .testTarget(
+            name: "MicrokernelTests",
+            dependencies: ["Microkernel", "Messaging", "CFosProxy", "CFosWire", "CPlatform", "CAllocationCounter"]),
         .target(
             name: "CMockInstance", dependencies: ["CFosWire"], path: "shim/tests", sources: ["mock_instance.c"], publicHeadersPath: ".",
             cSettings: c),
@@ -100,7 +105,9 @@ let package = Package(
         .target(name: "CContractSupport", path: "Tests/ContractSupport", cSettings: c),
         .testTarget(
             name: "ContractTests",
-            dependencies: ["Instance", "FosCommand", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos"]),
+            dependencies: [
+                "Instance", "FosCommand", "FileService", "LoopKernel", "Messaging", "CFosProxy", "CFosWire", "CContractSupport", "fos",
+            ]),
         // The processes that HostileTests starts: the helper here, and the command.
         .executableTarget(name: "fos-hostile", dependencies: ["CFosProxy", "CFosWire"], path: "Tests/HostileClient", cSettings: c),
         .testTarget(name: "HostileTests"),

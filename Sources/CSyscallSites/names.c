@@ -1,8 +1,7 @@
-// Names of Linux's system calls on x86-64 and of the operations of fos, for figures and traces.
+// Names of Linux's system calls on x86-64, for figures and traces.
 #include "csyscallsites.h"
 
 #include <sys/syscall.h>
-#include <fos/operations.h>
 
 const char *fos_system_call_name(unsigned number) {
 #if defined(__x86_64__)
@@ -375,64 +374,4 @@ const char *fos_system_call_name(unsigned number) {
     (void)number;
 #endif
     return "";
-}
-
-const char *fos_operation_name(unsigned operation) {
-    switch (operation) {
-    case FOS_OP_PING: return "PING";
-    case FOS_OP_STATISTICS: return "STATISTICS";
-    case FOS_OP_CLIENT_GONE: return "CLIENT_GONE";
-    case FOS_OP_TRACE: return "TRACE";
-    case FOS_OP_TICK: return "TICK";
-    case FOS_OP_NAME_LOOKUP: return "NAME_LOOKUP";
-    case FOS_OP_NAME_REGISTER: return "NAME_REGISTER";
-    case FOS_OP_NAME_DEREGISTER: return "NAME_DEREGISTER";
-    case FOS_OP_NAME_REDIRECT: return "NAME_REDIRECT";
-    case FOS_OP_NAME_LIST: return "NAME_LIST";
-    case FOS_OP_NAME_MEMBER_DEAD: return "NAME_MEMBER_DEAD";
-    case FOS_OP_NAME_LOAD: return "NAME_LOAD";
-    case FOS_OP_PRIVILEGE_CHECK: return "PRIVILEGE_CHECK";
-    case FOS_OP_PRIVILEGE_SET: return "PRIVILEGE_SET";
-    case FOS_OP_PRIVILEGE_LIST: return "PRIVILEGE_LIST";
-    case FOS_OP_PRIVILEGE_SUBSCRIBE: return "PRIVILEGE_SUBSCRIBE";
-    case FOS_OP_PRIVILEGE_INVALIDATE: return "PRIVILEGE_INVALIDATE";
-    case FOS_OP_LOOKUP: return "LOOKUP";
-    case FOS_OP_GETATTR: return "GETATTR";
-    case FOS_OP_SETATTR: return "SETATTR";
-    case FOS_OP_READLINK: return "READLINK";
-    case FOS_OP_SYMLINK: return "SYMLINK";
-    case FOS_OP_MKNOD: return "MKNOD";
-    case FOS_OP_MKDIR: return "MKDIR";
-    case FOS_OP_UNLINK: return "UNLINK";
-    case FOS_OP_RMDIR: return "RMDIR";
-    case FOS_OP_RENAME: return "RENAME";
-    case FOS_OP_LINK: return "LINK";
-    case FOS_OP_READ: return "READ";
-    case FOS_OP_WRITE: return "WRITE";
-    case FOS_OP_STATFS: return "STATFS";
-    case FOS_OP_FSYNC: return "FSYNC";
-    case FOS_OP_SETXATTR: return "SETXATTR";
-    case FOS_OP_GETXATTR: return "GETXATTR";
-    case FOS_OP_LISTXATTR: return "LISTXATTR";
-    case FOS_OP_REMOVEXATTR: return "REMOVEXATTR";
-    case FOS_OP_READDIR: return "READDIR";
-    case FOS_OP_CREATE: return "CREATE";
-    case FOS_OP_TMPFILE: return "TMPFILE";
-    case FOS_OP_FALLOCATE: return "FALLOCATE";
-    case FOS_OP_LSEEK: return "LSEEK";
-    case FOS_OP_COPY_RANGE: return "COPY_RANGE";
-    case FOS_OP_ACCESS: return "ACCESS";
-    case FOS_OP_GETLK: return "GETLK";
-    case FOS_OP_SETLK: return "SETLK";
-    case FOS_OP_FLOCK: return "FLOCK";
-    case FOS_OP_CANCEL: return "CANCEL";
-    case FOS_OP_FORGET: return "FORGET";
-    case FOS_OP_OPEN: return "OPEN";
-    case FOS_OP_RELEASE: return "RELEASE";
-    case FOS_OP_FLUSH: return "FLUSH";
-    case FOS_OP_LEASE_ACK: return "LEASE_ACK";
-    case FOS_OP_LOOKUP_OPEN: return "LOOKUP_OPEN";
-    case FOS_OP_MAP: return "MAP";
-    default: return "";
-    }
 }

@@ -88,7 +88,8 @@ extension FileServer {
     /// Whether a reading at `now` moves the access time (relatime, mount(8)).
     @inline(__always) func isAccessDue(_ inode: InodePointer, _ now: Timestamp) -> Bool {
         let accessed = inode.pointee.accessed
-        return !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed) || now.seconds &- accessed.seconds >= 86400
+        return !accessed.isAfter(inode.pointee.modified) || !accessed.isAfter(inode.pointee.changed)
+            || now.seconds &- accessed.seconds >= 86400
     }
     /// Something was read. By another client than the kernel this costs a notice at most once after each change.
     /// - Returns: the access time moved.

@@ -106,7 +106,6 @@ struct Continuation: BitwiseCopyable {
     var newParent: UInt64 = 0
     var source: UInt64 = 0
     var victim: UInt64 = 0
-    var walk: UInt64 = 0                   // where the walk up goes on
     var renameFlags: UInt32 = 0            // enum fos_peer_flag
     var sourceKind: UInt8 = 0
     var victimKind: UInt8 = 0
@@ -127,6 +126,8 @@ struct Continuation: BitwiseCopyable {
     /// What others know it by, if it is one of before a crash; 0: its own number.
     var recoveredCookie: UInt64 = 0
 
+    // COPY: where in the destination it began, bytes.
+    var copyOffset: UInt64 = 0
     // CREDITS, SPACE, COPY: numbers whose meaning each says where it uses them.
     var numbers: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
 

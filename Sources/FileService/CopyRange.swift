@@ -13,7 +13,9 @@ extension FileServer {
     mutating func copyRange<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let copy = request.fixed(fos_copy_request.self), copy.flags == 0 else { return answer(-EINVAL, kernel) }
         if inode.isDirectory { return answer(-EISDIR, kernel) }
-        guard inode.isRegular, copy.offset <= Limits.fileBytes, copy.source_offset <= Limits.fileBytes else { return answer(-EINVAL, kernel) }
+        guard inode.isRegular, copy.offset <= Limits.fileBytes, copy.source_offset <= Limits.fileBytes else {
+            return answer(-EINVAL, kernel)
+        }
         guard mayUse(inode, Access.write) else { return answer(-EACCES, kernel) }
         guard copy.length > 0 else { return answerCopy(0, kernel) }
         guard copy.offset < Limits.fileBytes else { return answer(-EFBIG, kernel) }
@@ -26,7 +28,9 @@ extension FileServer {
         guard mayUse(source, Access.read) else { return answer(-EACCES, kernel) }
         // What lies beyond the end of the source is not copied, so it cannot overlap either.
         let overlap = min(length, bytesLeft(of: source, from: copy.source_offset))
-        if source == inode, copy.offset < copy.source_offset &+ overlap, copy.source_offset < copy.offset &+ overlap { return answer(-EINVAL, kernel) }
+        if source == inode, copy.offset < copy.source_offset &+ overlap, copy.source_offset < copy.offset &+ overlap {
+            return answer(-EINVAL, kernel)
+        }
         guard flushPages(inode, and: source, reading: source, kernel) else { return }
         guard mayRevoke(inode.pointee.leases.union(source.pointee.leases), kernel) else { return answer(Status.retry, kernel) }
         let count = min(length, bytesLeft(of: source, from: copy.source_offset), Limits.copyBytes)
@@ -52,7 +56,8 @@ extension FileServer {
     }
 
     /// Copies between two files that are here, in pieces that lie within one page of the source.
-    private mutating func copyPages(_ source: InodePointer, _ from: UInt64, _ target: InodePointer, _ to: UInt64, _ count: UInt64) -> UInt64 {
+    private mutating func copyPages(_ source: InodePointer, _ from: UInt64, _ target: InodePointer, _ to: UInt64, _ count: UInt64) -> UInt64
+    {
         let pageBytes = UInt64(Limits.pageBytes)
         var done: UInt64 = 0
         while done < count {
@@ -96,7 +101,7 @@ extension FileServer {
         state.target = inode.pointee.number
         state.source = UInt64(inode.pointee.generation)
         state.numbers = (copy.source, copy.source_offset, length, 0)
-        state.walk = copy.offset
+        state.copyOffset = copy.offset
         state.rerun = turn.rerun
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }
         begin(continuing: id, kernel)
@@ -123,12 +128,13 @@ extension FileServer {
         let count = min(part.length, length - done)
         guard count > 0 else { return concludeCopy(id, 0, kernel) }
         guard let inode = copyTarget(state) else { return concludeCopy(id, -ESTALE, kernel) }
-        let position = state.pointee.walk + done
+        let position = state.pointee.copyOffset + done
         if part.hole != 0 {
             putHole(inode, position, count)
             state.pointee.numbers.3 += count
         } else {
-            guard count <= UInt64(FOS_PEER_READ_BYTES_MAX), let bytes = Request(letter: response.letter).name(after: fos_peer_read.self, UInt32(count))
+            guard count <= UInt64(FOS_PEER_READ_BYTES_MAX),
+                let bytes = Request(letter: response.letter).name(after: fos_peer_read.self, UInt32(count))
             else { return concludeCopy(id, -EIO, kernel) }
             let written = writeBytes(inode, at: position, bytes)
             state.pointee.numbers.3 += UInt64(written)
@@ -151,7 +157,7 @@ extension FileServer {
         guard let state = continuations.state(id) else { return }
         let done = state.pointee.numbers.3
         if done > 0 {
-            if let inode = copyTarget(state) { copied(inode, state.pointee.walk, done, kernel) }
+            if let inode = copyTarget(state) { copied(inode, state.pointee.copyOffset, done, kernel) }
             return answerCopy(done, kernel)
         }
         if status == -ENOSPC, !turn.rerun.contains(.outOfSpace) {

@@ -13,7 +13,8 @@ extension FileServer {
     // MARK: Operations
 
     mutating func create<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length) else {
+        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         guard directory.isDirectory else { return answer(-ENOTDIR, kernel) }
@@ -40,7 +41,8 @@ extension FileServer {
     }
 
     mutating func makeNode<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length) else {
+        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         var type = make.mode & Mode.typeMask
@@ -59,7 +61,8 @@ extension FileServer {
     }
 
     mutating func symlink<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let link = request.fixed(fos_symlink_request.self), let name = request.name(after: fos_symlink_request.self, link.name_length) else {
+        guard let link = request.fixed(fos_symlink_request.self), let name = request.name(after: fos_symlink_request.self, link.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         guard link.target_length > 0 else { return answer(-ENOENT, kernel) }
@@ -97,7 +100,8 @@ extension FileServer {
     }
 
     mutating func makeDirectory<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length) else {
+        guard let make = request.fixed(fos_make_request.self), let name = request.name(after: fos_make_request.self, make.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         guard mayInsert(directory, name, kernel) else { return }
@@ -110,7 +114,8 @@ extension FileServer {
         }
         guard mayRevoke(directory.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
         guard let inode = makeInode(slot: slot, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
-        guard let dentry = directory.directory.pointee.insert(name, inode: inode.pointee.number, kind: Mode.directoryKind, &arena, &pool) else {
+        guard let dentry = directory.directory.pointee.insert(name, inode: inode.pointee.number, kind: Mode.directoryKind, &arena, &pool)
+        else {
             inodes.remove(inode, &arena, &pool)
             return needCredits(Limits.creditsOfMetadata, kernel)
         }
@@ -158,7 +163,8 @@ extension FileServer {
             needCredits(Limits.creditsOfMetadata, kernel)
             return nil
         }
-        guard let dentry = directory.directory.pointee.insert(name, inode: inode.pointee.number, kind: Mode.kind(mode), &arena, &pool) else {
+        guard let dentry = directory.directory.pointee.insert(name, inode: inode.pointee.number, kind: Mode.kind(mode), &arena, &pool)
+        else {
             inodes.remove(inode, &arena, &pool)
             needCredits(Limits.creditsOfMetadata, kernel)
             return nil

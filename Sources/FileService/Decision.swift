@@ -93,7 +93,8 @@ extension FileServer {
 
     /// Before what cannot be taken back is sent.
     mutating func recordDecision<K: Kernel>(_ id: ContinuationID, _ step: DecisionRecord.Step, asked: UInt64, _ kernel: K) {
-        guard Store.outlivesServer, let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry
+        guard Store.outlivesServer, let state = continuations.state(id), let directory = state.pointee.directory,
+            let dentry = state.pointee.dentry
         else { return }
         let kind: DecisionRecord.Kind
         switch state.pointee.kind {
@@ -106,9 +107,11 @@ extension FileServer {
         let message = kept(id).message
         let bytes = UnsafeRawBufferPointer(start: message, count: MemoryLayout<fos_message>.size + Int(message.pointee.length))
         let record = DecisionRecord(
-            cookie: cookie(id), kind: kind, step: step, directory: directory.pointee.number, asked: asked, newParent: state.pointee.newParent,
+            cookie: cookie(id), kind: kind, step: step, directory: directory.pointee.number, asked: asked,
+            newParent: state.pointee.newParent,
             newRecord: state.pointee.newDirectory?.pointee.number ?? 0, newShardSlot: state.pointee.newShardSlot,
-            source: state.pointee.source, victim: state.pointee.victim, flags: state.pointee.renameFlags, sourceKind: state.pointee.sourceKind,
+            source: state.pointee.source, victim: state.pointee.victim, flags: state.pointee.renameFlags,
+            sourceKind: state.pointee.sourceKind,
             victimKind: state.pointee.victimKind, holdsTree: state.pointee.holdsTree)
         committed(.decision(record, name: dentry.name, message: bytes), kernel)
     }
@@ -118,9 +121,12 @@ extension FileServer {
         guard Store.outlivesServer, let state = continuations.state(id) else { return }
         state.pointee.isRecorded = true
         let record = DecisionRecord(
-            cookie: cookie(id), kind: .shards, step: .decided, directory: directory, asked: UInt64(count), newParent: 0, source: 0, victim: 0, flags: 0,
+            cookie: cookie(id), kind: .shards, step: .decided, directory: directory, asked: UInt64(count), newParent: 0, source: 0,
+            victim: 0, flags: 0,
             sourceKind: 0, victimKind: 0, holdsTree: false)
-        committed(.decision(record, name: UnsafeRawBufferPointer(start: nil, count: 0), message: UnsafeRawBufferPointer(start: nil, count: 0)), kernel)
+        committed(
+            .decision(record, name: UnsafeRawBufferPointer(start: nil, count: 0), message: UnsafeRawBufferPointer(start: nil, count: 0)),
+            kernel)
     }
 
     /// It is decided, and nobody will ask any more.

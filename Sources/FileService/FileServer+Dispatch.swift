@@ -39,7 +39,7 @@ extension FileServer {
         turn.replyTo = kernel.mailbox.rawValue
 
         let operation = UInt32(request.operation)
-        if operation >= 300, operation < 400 {
+        if operation >= FOS_OP_FILE_FIRST.rawValue, operation <= FOS_OP_FILE_LAST.rawValue {
             serveClient(fos_operation(rawValue: operation), request, kernel)
         } else if operation >= FOS_OP_PEER_FIRST.rawValue, operation <= FOS_OP_PEER_LAST.rawValue {
             servePeer(fos_peer_operation(rawValue: operation), request, kernel)
@@ -53,12 +53,8 @@ extension FileServer {
         switch operation {
         case FOS_OP_PING: answer(0, kernel)
         case FOS_OP_STATISTICS:
-            var statistics = fos_statistics()
-            statistics.core = UInt32(kernel.core)
-            statistics.mailbox = kernel.mailbox.rawValue
-            describe(&statistics)
             let message = kernel.scratch()
-            message.setBody(statistics)
+            message.setBody(described(on: kernel))
             deliver(message, kernel)
         case FOS_OP_CLIENT_GONE: if isNews { clientGone(request.envelope.pointee.client, kernel) } else { answer(-EPERM, kernel) }
         case FOS_OP_TICK: if isNews { tick(kernel) } else { answer(-EPERM, kernel) }
@@ -229,7 +225,9 @@ extension FileServer {
     /// Forwards a request; its answer goes to the client directly. `slot`: of what it is about, if that is not its inode.
     mutating func pass<K: Kernel>(_ request: Request, to owner: Int, slot: Int? = nil, _ kernel: K) {
         // So often only while tables disagree: the client asks again when they do not.
-        guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else { return answer(Status.retry, kernel) }
+        guard request.envelope.pointee.hops < Limits.hops, !isUnknown(request.message.pointee.inode) else {
+            return answer(Status.retry, kernel)
+        }
         let slot = slot ?? SlotTable.slot(ofInode: request.message.pointee.inode)
         guard !members.isDead(owner) else {
             tellSender(of: request, slot: slot, kernel)
@@ -254,7 +252,8 @@ extension FileServer {
         let isOfInode = slot == SlotTable.slot(ofInode: request.message.pointee.inode)
         let knows = !isOfInode && directoryHere(request.message.pointee.inode)?.pointee.isSharded == true
         let inUse = knows ? Settled.inUse : request.envelope.pointee.settled & Settled.inUse
-        request.envelope.pointee.settled = (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse | (isOfInode ? Settled.noShard : 0)
+        request.envelope.pointee.settled =
+            (isToTaker ? isOfInode ? Settled.inode : Settled.shard : 0) | inUse | (isOfInode ? Settled.noShard : 0)
     }
 
     /// Housekeeping: about every 10 ms on a busy core, before parking on an idle one.
@@ -288,9 +287,4 @@ enum Settled {
 
 extension Request {
     func isSettled(_ bit: UInt8) -> Bool { envelope.pointee.settled & bit != 0 }
-}
-
-enum Status {
-    /// The request met a transaction; the proxy sends it again.
-    static var retry: Int32 { Int32(FOS_TRANSPORT_RETRY.rawValue) }
 }

@@ -112,7 +112,8 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     ///   - isJoining: the fleet runs already; this member asks the others who owns what, and answers for nothing before.
     ///   - manager: the mailbox that may say who the members are and order slots to be given.
     public init(
-        member: Int, members: some Collection<MailboxAddress>, credits: Int, size: Int? = nil, memory: MailboxAddress? = nil, root: RootAttributes,
+        member: Int, members: some Collection<MailboxAddress>, credits: Int, size: Int? = nil, memory: MailboxAddress? = nil,
+        root: RootAttributes,
         seed: UInt64, sharding: Sharding = .never, store: consuming Store, incarnation: UInt16 = 0, hasRoot: Bool = true,
         serving: Int? = nil, isJoining: Bool = false, manager: MailboxAddress? = nil
     ) {
@@ -147,7 +148,9 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
 
     mutating func makeRoot(_ attributes: RootAttributes, seed: UInt64) {
         let slot = SlotTable.slot(ofInode: UInt64(FOS_ROOT_INODE))
-        guard let root = inodes.create(slot: slot, &arena, &pool) else { preconditionFailure("the size limit has no room for a root directory") }
+        guard let root = inodes.create(slot: slot, &arena, &pool) else {
+            preconditionFailure("the size limit has no room for a root directory")
+        }
         precondition(root.pointee.number == UInt64(FOS_ROOT_INODE), "the root is the first inode of its slot")
         root.pointee.mode = Mode.directory | attributes.mode & Mode.permissions
         root.pointee.uid = attributes.uid
@@ -229,7 +232,9 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     /// Tells clients, by the board, which slots are here. At the first message of any kind.
     mutating func publishSlots<K: Kernel>(_ kernel: K) {
         isPublished = true
-        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member && slots.version(ofSlot: slot) > 0 { kernel.publish(slot: slot, owner: kernel.mailbox) }
+        for slot in 0..<SlotTable.slots where slots.owner(ofSlot: slot) == member && slots.version(ofSlot: slot) > 0 {
+            kernel.publish(slot: slot, owner: kernel.mailbox)
+        }
         if Store.outlivesServer { publishSharded(kernel) }
     }
 

@@ -69,7 +69,8 @@ extension FileServer {
         if turn.isKernel || turn.rerun.contains(.flushed) { return true }
         let holdsSecond = if let second { mayHoldPages(second) } else { false }
         let isHeld = mayHoldPages(inode) || holdsSecond
-        let knowsAccess = if let reading { reading.pointee.leases.contains(.attributes) && isAccessDue(reading, time(kernel)) } else { false }
+        let knowsAccess =
+            if let reading { reading.pointee.leases.contains(.attributes) && isAccessDue(reading, time(kernel)) } else { false }
         guard isHeld || knowsAccess, kernel.kernelCacheClient != nil else { return true }
         flush(inode, holdsSecond ? second : nil, reading: reading, kernel)
         return false
@@ -132,7 +133,9 @@ extension FileServer {
     /// Tells the kernel to let go of files that are likely to be read next. A bit for each neighbour that it was told of.
     private mutating func flushAhead<K: Kernel>(of inode: InodePointer, _ order: UInt32, _ kernel: K) -> UInt64 {
         var left = flushes.ahead(of: inode.pointee.number)
-        guard left > 0, let client = kernel.kernelCacheClient, kernel.noticeRoom(client: client) >= left + Limits.noticesOfOneChange else { return 0 }
+        guard left > 0, let client = kernel.kernelCacheClient,
+            kernel.noticeRoom(client: client) >= left + Limits.noticesOfOneChange
+        else { return 0 }
         var told: UInt64 = 0
         let now = time(kernel)
         for distance in 0..<Limits.flushedAheadNumbers where left > 0 {

@@ -59,7 +59,8 @@ extension FileServer {
     private func report(_ inode: InodePointer) -> InodeReport {
         var report = InodeReport(
             number: inode.pointee.number, mode: inode.pointee.mode, links: inode.pointee.links, parent: inode.pointee.parent,
-            subdirectories: inode.pointee.subdirectories, busy: inode.pointee.busy, isDead: inode.pointee.flags.contains(.dead), isShard: inode.isDirectory && inode.pointee.isShard,
+            subdirectories: inode.pointee.subdirectories, busy: inode.pointee.busy, isDead: inode.pointee.flags.contains(.dead),
+            isShard: inode.isDirectory && inode.pointee.isShard,
             references: inode.pointee.kernelReferences + UInt64(inode.pointee.references), entries: [])
         guard inode.isDirectory else { return report }
         var cookie: UInt64 = 0
@@ -84,10 +85,12 @@ extension FileServer {
         var transactions: [String] = []
         continuations.forEach { _, state in
             let state = state.pointee
-            transactions.append("\(state.kind) \(state.phase) of \(state.target), \(state.responses) answers to come, owes \(state.owed.rawValue)")
+            transactions.append(
+                "\(state.kind) \(state.phase) of \(state.target), \(state.responses) answers to come, owes \(state.owed.rawValue)")
         }
         return WorkReport(
-            continuations: continuations.count, transactions: transactions, lockWaiters: waiters.count, owed: owing + owedNotices.count, treeIsLocked: treeHolder != nil,
+            continuations: continuations.count, transactions: transactions, lockWaiters: waiters.count, owed: owing + owedNotices.count,
+            treeIsLocked: treeHolder != nil,
             preparedNames: preparedNames.count, credits: pool.credits, pagesUsed: pool.used)
     }
 }

@@ -106,7 +106,9 @@ extension FileServer {
     ) {
         guard let client = kernel.kernelCacheClient else { return }
         if turn.cookie == 0 {
-            guard let id = keep(Continuation(.answer), kernel) else { preconditionFailure("a change began without room for its revocations") }
+            guard let id = keep(Continuation(.answer), kernel) else {
+                preconditionFailure("a change began without room for its revocations")
+            }
             turn.cookie = UInt64(id.rawValue)
         }
         var notice = fos_notice()
@@ -126,9 +128,12 @@ extension FileServer {
         }
         leasesRevoked += 1
         turn.notices += 1
-        if turn.isCoordinator { continuations.state(ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie)))?.pointee.acknowledgements += 1 }
+        if turn.isCoordinator {
+            continuations.state(ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie)))?.pointee.acknowledgements += 1
+        }
         kernel.trace(
-            kind: 4, operation: UInt16(kind.rawValue), status: 0, inode: inode, client: client, detail: UInt32(truncatingIfNeeded: turn.cookie))
+            kind: 4, operation: UInt16(kind.rawValue), status: 0, inode: inode, client: client,
+            detail: UInt32(truncatingIfNeeded: turn.cookie))
     }
 
     mutating func payOwedNotices<K: Kernel>(_ kernel: K) {
@@ -161,7 +166,9 @@ extension FileServer {
         owedNotices.removeAll()
         guard continuations.count > 0 else { return }
         for index in 0..<Limits.continuations {
-            guard let id = continuations.id(at: index), let state = continuations.state(id), state.pointee.acknowledgements > 0 else { continue }
+            guard let id = continuations.id(at: index), let state = continuations.state(id), state.pointee.acknowledgements > 0 else {
+                continue
+            }
             state.pointee.acknowledgements = 0
             settle(id, kernel)
         }

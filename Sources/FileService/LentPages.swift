@@ -68,7 +68,9 @@ extension FileServer {
 
     /// Writes the places of bytes before the end of a file into the client's bulk area, instead of the bytes. False: they
     /// are to be copied.
-    mutating func lend(_ inode: InodePointer, at offset: UInt64, _ count: Int, into room: UnsafeMutableRawBufferPointer, _ request: Request) -> Bool {
+    mutating func lend(_ inode: InodePointer, at offset: UInt64, _ count: Int, into room: UnsafeMutableRawBufferPointer, _ request: Request)
+        -> Bool
+    {
         guard count >= Limits.leastLent, !inode.pointee.flags.contains(.recalled), !isWritten(inode),
             room.count >= (count / Limits.pageBytes + 2) * MemoryLayout<fos_page_place>.stride,
             lent.add(inode.pointee.number, to: request.envelope)

@@ -12,7 +12,8 @@ import Messaging
 
 extension FileServer {
     mutating func link<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let link = request.fixed(fos_link_request.self), let name = request.name(after: fos_link_request.self, link.name_length) else {
+        guard let link = request.fixed(fos_link_request.self), let name = request.name(after: fos_link_request.self, link.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         guard mayInsert(directory, name, kernel) else { return }

@@ -70,7 +70,9 @@ extension FileServer {
     mutating func map<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let wanted = request.fixed(fos_map_request.self) else { return answer(-EINVAL, kernel) }
         let writes = wanted.access == Access.read | Access.write
-        guard writes || wanted.access == Access.read, wanted.flags & ~FOS_MAP_RENEW.rawValue == 0 else { return answer(-EOPNOTSUPP, kernel) }
+        guard writes || wanted.access == Access.read, wanted.flags & ~FOS_MAP_RENEW.rawValue == 0 else {
+            return answer(-EOPNOTSUPP, kernel)
+        }
         guard inode.isRegular, inode.pointee.size > 0 else { return answer(-EINVAL, kernel) }
         let granted = openFiles.granted(request.envelope.pointee.client, inode.pointee.number)
         guard granted & wanted.access == wanted.access else { return answer(-EACCES, kernel) }

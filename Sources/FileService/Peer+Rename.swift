@@ -25,7 +25,9 @@ extension FileServer {
                 reply.flags = FOS_PEER_SAME.rawValue
                 return (0, nil)
             }
-            guard mayRevoke(directory.pointee.leases, entry: dentry.pointee.flags.contains(.kernelLease), kernel) else { return (Status.retry, nil) }
+            guard mayRevoke(directory.pointee.leases, entry: dentry.pointee.flags.contains(.kernelLease), kernel) else {
+                return (Status.retry, nil)
+            }
             lock(dentry, in: directory)
             reply.flags = FOS_PEER_LOCKED_VICTIM.rawValue
             reply.inode = dentry.pointee.inode
@@ -41,14 +43,17 @@ extension FileServer {
 
     /// RENAME_* for a new name, whose record is this server's or is known to be another's.
     mutating func servePeerRename<K: Kernel>(_ operation: fos_peer_operation, _ request: Request, _ kernel: K) {
-        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length)
+        else {
             return answerPeer(-EINVAL, kernel)
         }
         let number = request.message.pointee.inode
         let isGone = isNowhere(number, request) && inodes.find(number) == nil
         let record: InodePointer
         let isLocked = operation != FOS_OP_PEER_RENAME_PREPARE
-        switch preparedHere(operation, request, rename) ?? (isGone ? .gone : place(of: name, in: number, isLocked: isLocked, request, kernel)) {
+        switch preparedHere(operation, request, rename)
+            ?? (isGone ? .gone : place(of: name, in: number, isLocked: isLocked, request, kernel))
+        {
         case .here(let found):
             if isOnItsWay(found) { return delay(kernel) }
             record = found
@@ -71,11 +76,14 @@ extension FileServer {
     }
 
     mutating func peerRenamePrepare<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
-        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length) else {
+        guard let rename = request.fixed(fos_peer_rename.self), let name = request.name(after: fos_peer_rename.self, rename.name_length)
+        else {
             return answerPeer(-EINVAL, kernel)
         }
         participate(rename.cookie)
-        guard !preparedNames.isFull, !preparedNames.contains(coordinator(request), rename.cookie) else { return answerPeer(Status.retry, kernel) }
+        guard !preparedNames.isFull, !preparedNames.contains(coordinator(request), rename.cookie) else {
+            return answerPeer(Status.retry, kernel)
+        }
         var reply = fos_peer_reply()
         let (status, dentry) = prepareNewName(
             directory, name, source: rename.source, kind: UInt8(truncatingIfNeeded: rename.source_kind),
@@ -86,12 +94,14 @@ extension FileServer {
                 PreparedName(coordinator: coordinator(request), cookie: rename.cookie, directory: directory.pointee.number, dentry: dentry))
             committed(
                 .prepared(
-                    record: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie, place: dentry.pointee.cookie),
+                    record: directory.pointee.number, name: name, coordinator: coordinator(request), cookie: rename.cookie,
+                    place: dentry.pointee.cookie),
                 kernel)
         }
         // What follows comes straight here.
         if directory.pointee.isShard {
-            reply.flags |= FOS_PEER_SHARD.rawValue | UInt32(SlotTable.slot(ofInode: directory.pointee.number)) << FOS_PEER_SLOT_SHIFT.rawValue
+            reply.flags |=
+                FOS_PEER_SHARD.rawValue | UInt32(SlotTable.slot(ofInode: directory.pointee.number)) << FOS_PEER_SLOT_SHIFT.rawValue
         }
         answerPeer(status, content: reply, kernel)
     }

@@ -25,7 +25,9 @@ extension FileServer {
             ? slots.owner(ofSlot: slot) : owner(ofShard: shard, of: directory, isSettled: request.isSettled(Settled.shard))
         guard owner == member else { return pass(request, to: owner, slot: slot, kernel) }
         if operation == FOS_OP_PEER_SHARD_FILL { return fillShard(directory, record, wanted, request, kernel) }
-        if let record, isOnItsWay(record), operation != FOS_OP_PEER_SHARD_SUMMARY || motion.giving?.isClosing != false { return delayShard(kernel) }
+        if let record, isOnItsWay(record), operation != FOS_OP_PEER_SHARD_SUMMARY || motion.giving?.isClosing != false {
+            return delayShard(kernel)
+        }
         guard let record else {
             guard operation == FOS_OP_PEER_SHARD_SUMMARY || operation == FOS_OP_PEER_SHARD_SEAL else { return answer(0, kernel) }
             // One that is lost counts as empty.
@@ -66,15 +68,22 @@ extension FileServer {
         guard let record = found ?? makeShard(directory, slot, wanted, kernel) else { return needCredits(Limits.creditsOfMetadata, kernel) }
         var at = MemoryLayout<fos_peer_shard>.size
         for _ in 0..<wanted.entries {
-            guard let bytes = request.bytes(at: at, count: UInt32(MemoryLayout<fos_peer_shard_entry>.size)) else { return answer(-EINVAL, kernel) }
+            guard let bytes = request.bytes(at: at, count: UInt32(MemoryLayout<fos_peer_shard_entry>.size)) else {
+                return answer(-EINVAL, kernel)
+            }
             let entry = bytes.loadUnaligned(as: fos_peer_shard_entry.self)
-            guard let name = request.bytes(at: at + bytes.count, count: UInt32(entry.name_length)), entry.cookie < record.directory.pointee.nextCookie else {
+            guard let name = request.bytes(at: at + bytes.count, count: UInt32(entry.name_length)),
+                entry.cookie < record.directory.pointee.nextCookie
+            else {
                 return answer(-EINVAL, kernel)
             }
             at += (bytes.count + name.count + 7) & ~7
             // A request that waited for credits comes a second time.
             if record.directory.pointee.find(name) != nil { continue }
-            guard let dentry = record.directory.pointee.adopt(name, inode: entry.inode, kind: entry.kind, lowCookie: entry.cookie, &arena, &pool) else {
+            guard
+                let dentry = record.directory.pointee.adopt(
+                    name, inode: entry.inode, kind: entry.kind, lowCookie: entry.cookie, &arena, &pool)
+            else {
                 return needCredits(Limits.creditsOfMetadata, kernel)
             }
             if entry.is_held != 0 { dentry.pointee.flags.insert(.kernelLease) }
@@ -179,9 +188,12 @@ extension FileServer {
         let message = kernel.scratch()
         message.setBody(
             fos_peer_shard_summary(
-                entries: UInt64(record.directory.pointee.count), version: record.pointee.version, subdirectories: record.pointee.subdirectories,
-                flags: (events.contains(.modified) ? FOS_SHARD_MODIFIED.rawValue : 0) | (events.contains(.accessed) ? FOS_SHARD_ACCESSED.rawValue : 0),
-                accessed: fos_time(record.pointee.accessed), modified: fos_time(record.pointee.modified), changed: fos_time(record.pointee.changed)))
+                entries: UInt64(record.directory.pointee.count), version: record.pointee.version,
+                subdirectories: record.pointee.subdirectories,
+                flags: (events.contains(.modified) ? FOS_SHARD_MODIFIED.rawValue : 0)
+                    | (events.contains(.accessed) ? FOS_SHARD_ACCESSED.rawValue : 0),
+                accessed: fos_time(record.pointee.accessed), modified: fos_time(record.pointee.modified),
+                changed: fos_time(record.pointee.changed)))
         deliver(message, kernel)
     }
 }

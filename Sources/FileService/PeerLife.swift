@@ -85,7 +85,9 @@ extension FileServer {
     }
 
     mutating func resumeOrphan<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
-        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else {
+            return
+        }
         let hasHeard = state.pointee.phase == .moves
         let isGone = response.status == -ENOENT || (response.fixed(fos_peer_reply.self)?.flags ?? 0) & FOS_PEER_GONE.rawValue != 0
         if !hasHeard, !isGone, response.status == 0, dentry.pointee.kind == Mode.directoryKind { return tellThatItStays(id, kernel) }
@@ -96,7 +98,9 @@ extension FileServer {
 
     /// The inode of a name that was to be exchanged is where it was.
     mutating func tellThatItStays<K: Kernel>(_ id: ContinuationID, _ kernel: K) {
-        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else {
+            return
+        }
         let inode = dentry.pointee.inode
         var sent = SendResult.stale
         if isHere(inode) {

@@ -65,7 +65,9 @@ struct PreparedNames: ~Copyable {
     func setDoubt(_ doubt: PreparedName.Doubt, _ coordinator: MailboxAddress, _ cookie: UInt64) {
         for index in 0..<count where names[index].cookie == cookie && names[index].coordinator == coordinator { names[index].doubt = doubt }
     }
-    func doubt(allOf coordinator: MailboxAddress) { for index in 0..<count where names[index].coordinator == coordinator { names[index].doubt = .open } }
+    func doubt(allOf coordinator: MailboxAddress) {
+        for index in 0..<count where names[index].coordinator == coordinator { names[index].doubt = .open }
+    }
     func doubtAll() { for index in 0..<count { names[index].doubt = .open } }
 
     private mutating func remove(_ index: Int) -> PreparedName {

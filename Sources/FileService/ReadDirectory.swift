@@ -37,7 +37,8 @@ extension FileServer {
         if isFull { return endListing(writer, isFull: true, kernel) }
         guard isWhole else {
             return listShards(
-                ShardCookie(cookie), of: directory.pointee.number, shards: directory.pointee.activeShards, plus: plus, writer, request, kernel)
+                ShardCookie(cookie), of: directory.pointee.number, shards: directory.pointee.activeShards, plus: plus, writer, request,
+                kernel)
         }
         // A removed directory shows nothing but itself; it has no entries.
         isFull = !putEntries(of: directory, after: &cookie, below: .max, plus: plus, &writer, kernel) { $0 }
@@ -51,7 +52,9 @@ extension FileServer {
 
     /// SHARD_LIST: a READDIR that the owner of a sharded directory has passed on.
     mutating func continueListing<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let wanted = request.fixed(fos_readdir_request.self), let writer = recordWriter(request, filled: Int(wanted.filled), flags: wanted.flags, kernel) else {
+        guard let wanted = request.fixed(fos_readdir_request.self),
+            let writer = recordWriter(request, filled: Int(wanted.filled), flags: wanted.flags, kernel)
+        else {
             return answer(-EINVAL, kernel)
         }
         listShards(
@@ -106,7 +109,8 @@ extension FileServer {
     }
 
     private mutating func passListing<K: Kernel>(
-        _ position: ShardCookie, shards count: Int, plus: Bool, _ writer: RecordWriter, to owner: Int, slot: Int, _ request: Request, _ kernel: K
+        _ position: ShardCookie, shards count: Int, plus: Bool, _ writer: RecordWriter, to owner: Int, slot: Int, _ request: Request,
+        _ kernel: K
     ) {
         var wanted = fos_readdir_request()
         wanted.cookie = position.value
@@ -169,7 +173,9 @@ extension FileServer {
                 let child = dentry.pointee.inode
                 var inode = plus && !dentry.pointee.flags.contains(.locked) && isHere(child) ? inodes.find(child) : nil
                 if let found = inode, found.pointee.isSharded { inode = nil }
-                guard writer.put(child, next: position(own), kind: dentry.pointee.kind, dentry.name, inode.map { attributes(of: $0, kernel) }) else {
+                guard
+                    writer.put(child, next: position(own), kind: dentry.pointee.kind, dentry.name, inode.map { attributes(of: $0, kernel) })
+                else {
                     return false
                 }
                 if turn.isKernel, let inode {

@@ -40,14 +40,18 @@ extension FileServer {
     private mutating func recover(_ decision: StoredDecision) -> Bool {
         let record = decision.record
         if record.kind == .shards { return recoverEnd(ofShards: record) }
-        guard let directory = inodes.record(record.directory) else { preconditionFailure("a directory with a locked name is gone from its store") }
+        guard let directory = inodes.record(record.directory) else {
+            preconditionFailure("a directory with a locked name is gone from its store")
+        }
         var state = Continuation(record.kind == .rename ? .rename : record.kind == .removal ? .removal : .insertion)
         state.recoveredCookie = record.cookie
         state.recoveredStep = record.step.rawValue
         state.isRecorded = true
         state.directory = directory
         state.target = record.asked
-        guard let dentry = lockAgain(decision.name, in: directory, kind: record.kind == .directory ? Mode.directoryKind : 0) else { return false }
+        guard let dentry = lockAgain(decision.name, in: directory, kind: record.kind == .directory ? Mode.directoryKind : 0) else {
+            return false
+        }
         state.dentry = dentry
         guard let id = continuations.insert(state), let kept = continuations.state(id) else { return false }
         fillLetter(id, decision.message)
@@ -56,7 +60,8 @@ extension FileServer {
         return true
     }
 
-    private mutating func recoverRename(_ id: ContinuationID, _ state: UnsafeMutablePointer<Continuation>, _ record: DecisionRecord) -> Bool {
+    private mutating func recoverRename(_ id: ContinuationID, _ state: UnsafeMutablePointer<Continuation>, _ record: DecisionRecord) -> Bool
+    {
         state.pointee.phase = .victim
         state.pointee.newParent = record.newParent
         state.pointee.source = record.source
@@ -163,7 +168,9 @@ extension FileServer {
         for index in 0..<Limits.continuations {
             guard let id = continuations.id(at: index), let state = continuations.state(id), !state.pointee.isDecided else { continue }
             let letter = kept(id)
-            guard UInt32(letter.envelope.pointee.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.envelope.pointee.from == mailbox.rawValue else { continue }
+            guard UInt32(letter.envelope.pointee.sender_kind) == FOS_SENDER_SERVER.rawValue,
+                letter.envelope.pointee.from == mailbox.rawValue
+            else { continue }
             switch state.pointee.kind {
             case .credits, .pages, .flush, .step: letter.message.pointee.operation = UInt16(FOS_OP_PING.rawValue)
             case .shards where state.pointee.phase == .seal: fail(state, Status.retry)
@@ -177,7 +184,10 @@ extension FileServer {
         guard let question = request.fixed(fos_peer_change.self) else { return answerPeer(-EINVAL, kernel) }
         let number = request.message.pointee.inode
         let coordinator = request.envelope.pointee.from
-        let done = number == 0 ? takenLinks.inode(question.cookie, of: coordinator) : takenLinks.contains(number, question.cookie, of: coordinator) ? number : nil
+        let done =
+            number == 0
+            ? takenLinks.inode(question.cookie, of: coordinator)
+            : takenLinks.contains(number, question.cookie, of: coordinator) ? number : nil
         guard let inode = inodes.find(done ?? number) else { return answerPeer(-ENOENT, kernel) }
         var reply = fos_peer_reply()
         if done != nil { reply.flags = FOS_PEER_DONE.rawValue }
@@ -196,7 +206,8 @@ extension FileServer {
         if owesTreeUnlock {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PEER_TREE_UNLOCK.rawValue)
-            let isSent = member == 0 || members.isDead(0) || kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent
+            let isSent =
+                member == 0 || members.isDead(0) || kernel.send(message, to: members[0], expecting: .none, onBehalfOf: nil) == .sent
             owesTreeUnlock = !isSent
         }
         if owesPublishing { publishSharded(kernel) }

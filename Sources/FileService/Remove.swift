@@ -21,7 +21,9 @@ extension FileServer {
             return answer(-EPERM, kernel)
         }
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
-        guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else { return answer(Status.retry, kernel) }
+        guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else {
+            return answer(Status.retry, kernel)
+        }
         let isGone = isLastName(of: inode)
         revokeAttributes(inode, kernel)
         removeEntry(directory, dentry, name, isGone: isGone, kernel)
@@ -47,7 +49,9 @@ extension FileServer {
         let status = refusalToEmpty(inode)
         guard status == 0 else { return answer(status, kernel) }
         let wasHeld = dentry.pointee.flags.contains(.kernelLease)
-        guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else { return answer(Status.retry, kernel) }
+        guard mayRevoke(directory.pointee.leases.union(inode.pointee.leases), entry: wasHeld, kernel) else {
+            return answer(Status.retry, kernel)
+        }
         let isGone = isLastName(of: inode)
         revokeAttributes(inode, kernel)
         removeEntry(directory, dentry, name, isGone: isGone, kernel)

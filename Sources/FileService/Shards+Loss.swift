@@ -71,7 +71,9 @@ extension FileServer {
         for place in 0..<shards.placeCount {
             guard let record = shards.record(at: place), record.pointee.isDoubted else { continue }
             doubts.isAny = true
-            if record.pointee.flags.contains(.sealed) || !members.isDead(ownerIndex(of: record.pointee.parent)) { return kernel.tickAgain() }
+            if record.pointee.flags.contains(.sealed) || !members.isDead(ownerIndex(of: record.pointee.parent)) {
+                return kernel.tickAgain()
+            }
         }
     }
 
@@ -137,7 +139,9 @@ extension FileServer {
 
     /// Of a directory that is here, or should be: 0, or FOS_SHARD_UNUSED with FOS_SHARD_LOST.
     private func use(ofShard shard: Int, of directory: UInt64) -> UInt32 {
-        guard let found = inodes.find(directory) else { return FOS_SHARD_UNUSED.rawValue | (isLost(directory) ? FOS_SHARD_LOST.rawValue : 0) }
+        guard let found = inodes.find(directory) else {
+            return FOS_SHARD_UNUSED.rawValue | (isLost(directory) ? FOS_SHARD_LOST.rawValue : 0)
+        }
         let isUsed = found.isDirectory && found.pointee.isSharded && shard < found.pointee.activeShards + found.pointee.movingShards
         return isUsed ? 0 : FOS_SHARD_UNUSED.rawValue
     }

@@ -140,7 +140,8 @@ extension FileServer {
                 of: fos_peer_shard_entry(
                     inode: dentry.pointee.inode, cookie: dentry.pointee.cookie, kind: dentry.pointee.kind, name_length: UInt8(name.count),
                     is_held: dentry.pointee.flags.contains(.kernelLease) ? 1 : 0, reserved: (0, 0, 0, 0, 0)), as: fos_peer_shard_entry.self)
-            (message.body + at + MemoryLayout<fos_peer_shard_entry>.size).copyMemory(from: name.baseAddress.unsafelyUnwrapped, byteCount: name.count)
+            (message.body + at + MemoryLayout<fos_peer_shard_entry>.size).copyMemory(
+                from: name.baseAddress.unsafelyUnwrapped, byteCount: name.count)
             at += bytes
             fixed.entries += 1
             taken += 1
@@ -225,8 +226,10 @@ extension FileServer {
     /// What every message to a shard says of its directory.
     func shardState(of directory: InodePointer, shard: Int) -> fos_peer_shard {
         fos_peer_shard(
-            index: UInt32(shard), bits: UInt32(directory.pointee.shardBits), flags: 0, mode: directory.pointee.mode, uid: directory.pointee.uid,
-            gid: directory.pointee.gid, leases: 0, entries: 0, first_cookie: 0, next_cookie: 0, accessed: fos_time(directory.pointee.accessed),
+            index: UInt32(shard), bits: UInt32(directory.pointee.shardBits), flags: 0, mode: directory.pointee.mode,
+            uid: directory.pointee.uid,
+            gid: directory.pointee.gid, leases: 0, entries: 0, first_cookie: 0, next_cookie: 0,
+            accessed: fos_time(directory.pointee.accessed),
             modified: fos_time(directory.pointee.modified), changed: fos_time(directory.pointee.changed))
     }
 }

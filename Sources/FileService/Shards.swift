@@ -72,7 +72,9 @@ extension FileServer {
     }
 
     /// Whether a directory that is elsewhere may have a shard here.
-    func mayHaveShards<K: Kernel>(_ directory: UInt64, _ kernel: K) -> Bool { sharding.threshold > 0 && kernel.shardBits(of: directory) > 0 }
+    func mayHaveShards<K: Kernel>(_ directory: UInt64, _ kernel: K) -> Bool {
+        sharding.threshold > 0 && kernel.shardBits(of: directory) > 0
+    }
 
     /// The name of the entry that a request is about, if it is about one.
     private func entryName(of request: Request) -> UnsafeRawBufferPointer? {

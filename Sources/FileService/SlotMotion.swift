@@ -259,7 +259,9 @@ extension FileServer {
 
     private func ownerInMotion(_ inode: UInt64) -> Int {
         let slot = SlotTable.slot(ofInode: inode)
-        if let giving = motion.giving, giving.slot == slot { return inodes.find(inode) == nil && giving.stage != .begin ? giving.taker : member }
+        if let giving = motion.giving, giving.slot == slot {
+            return inodes.find(inode) == nil && giving.stage != .begin ? giving.taker : member
+        }
         if let taking = motion.taking, taking.slot == slot { return inodes.find(inode) == nil ? taking.giver : member }
         return slots.owner(ofSlot: slot)
     }
@@ -281,7 +283,8 @@ extension FileServer {
 
     /// Whether the numbers of a slot are this server's to give now.
     func givesNumbers(of slot: Int) -> Bool {
-        motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) && !inodes.numbering(slot: slot).hasLosses
+        motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot)
+            && !inodes.numbering(slot: slot).hasLosses
     }
 
     /// The slot for a new file: its directory's, or another one of this server while that is settling. nil: try again.
@@ -318,10 +321,14 @@ extension FileServer {
 
     /// FLEET_GIVE: from the manager, or a microkernel.
     mutating func takeOrder<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let give = request.fixed(fos_fleet_give.self), members.isAlive(Int(give.member)), Int(give.member) != member else { return answer(-EINVAL, kernel) }
+        guard let give = request.fixed(fos_fleet_give.self), members.isAlive(Int(give.member)), Int(give.member) != member else {
+            return answer(-EINVAL, kernel)
+        }
         let slot = give.slot == UInt32(FOS_FLEET_ANY_SLOT) ? -1 : Int(give.slot)
         guard slot < SlotTable.slots, give.slots > 0, give.slots <= UInt32(SlotTable.slots) else { return answer(-EINVAL, kernel) }
-        guard motion.order(GiveOrder(member: Int(give.member), slots: Int(give.slots), slot: slot)) else { return answer(Status.retry, kernel) }
+        guard motion.order(GiveOrder(member: Int(give.member), slots: Int(give.slots), slot: slot)) else {
+            return answer(Status.retry, kernel)
+        }
         answer(0, kernel)
         drive(kernel)
     }
@@ -343,7 +350,9 @@ extension FileServer {
     }
 
     /// A slot can be given away once all that its last owner passed on has come.
-    private func mayGive(_ slot: Int) -> Bool { motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot) }
+    private func mayGive(_ slot: Int) -> Bool {
+        motion.joining == nil && slots.owner(ofSlot: slot) == member && !motion.settling.contains(slot)
+    }
 
     private mutating func slotToGive(_ order: GiveOrder) -> Int? {
         if order.slot >= 0 { return mayGive(order.slot) ? order.slot : nil }

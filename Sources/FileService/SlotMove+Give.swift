@@ -238,7 +238,8 @@ extension FileServer {
         } else {
             request.message.setBody(
                 fos_lock_request(
-                    owner: wanted.owner.id, start: wanted.start, end: wanted.end, kind: UInt32(wanted.kind.rawValue), pid: wanted.pid, wait: 1,
+                    owner: wanted.owner.id, start: wanted.start, end: wanted.end, kind: UInt32(wanted.kind.rawValue), pid: wanted.pid,
+                    wait: 1,
                     reserved: wanted.owner.isDescription ? 1 : 0))
         }
     }

@@ -13,9 +13,12 @@ extension FileServer {
     // MARK: BEGIN and END
 
     mutating func takeBegin<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let slot = request.fixed(fos_peer_slot.self), slot.slot < UInt32(FOS_SLOTS), let giver = sender(request) else { return answer(-EINVAL, kernel) }
+        guard let slot = request.fixed(fos_peer_slot.self), slot.slot < UInt32(FOS_SLOTS), let giver = sender(request) else {
+            return answer(-EINVAL, kernel)
+        }
         guard motion.taking == nil else { return answer(Status.retry, kernel) }
-        guard !motion.isLeaving, slots.owner(ofSlot: Int(slot.slot)) != member || slots.version(ofSlot: Int(slot.slot)) < slot.version else {
+        guard !motion.isLeaving, slots.owner(ofSlot: Int(slot.slot)) != member || slots.version(ofSlot: Int(slot.slot)) < slot.version
+        else {
             return answer(-EBUSY, kernel)
         }
         slots.learn(Int(slot.slot), owner: giver, version: slot.version)
@@ -27,7 +30,8 @@ extension FileServer {
     private func sender(_ request: Request) -> Int? { members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) }
 
     mutating func takeEnd<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let end = request.fixed(fos_peer_slot.self), let taking = motion.taking, taking.slot == Int(end.slot), taking.giver == sender(request),
+        guard let end = request.fixed(fos_peer_slot.self), let taking = motion.taking, taking.slot == Int(end.slot),
+            taking.giver == sender(request),
             taking.inode == nil
         else { return answer(-EINVAL, kernel) }
         inodes.skipGenerations(slot: taking.slot, through: end.generation)
@@ -69,7 +73,9 @@ extension FileServer {
         UInt32(request.envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue
     }
 
-    private mutating func take<K: Kernel>(_ piece: fos_peer_piece, _ content: UnsafeRawBufferPointer, _ number: UInt64, _ kernel: K) -> Int32 {
+    private mutating func take<K: Kernel>(_ piece: fos_peer_piece, _ content: UnsafeRawBufferPointer, _ number: UInt64, _ kernel: K)
+        -> Int32
+    {
         switch fos_piece_kind(rawValue: piece.kind) {
         case FOS_PIECE_INODE:
             dropTaken()
@@ -80,7 +86,9 @@ extension FileServer {
             finishTaken(content, kernel)
             return 0
         default:
-            guard let taking = motion.taking, !taking.hasFailed, let inode = taking.inode, inode.pointee.number == number else { return -ENOMEM }
+            guard let taking = motion.taking, !taking.hasFailed, let inode = taking.inode, inode.pointee.number == number else {
+                return -ENOMEM
+            }
             if !takeContent(piece, content, inode, kernel) { motion.taking?.hasFailed = true }
         }
         return motion.taking?.hasFailed == true ? -ENOMEM : 0
@@ -134,7 +142,9 @@ extension FileServer {
         return true
     }
 
-    private mutating func takeEntries<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool {
+    private mutating func takeEntries<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K)
+        -> Bool
+    {
         guard inode.isDirectory else { return false }
         let fixed = MemoryLayout<fos_peer_entry>.size
         var offset = 0
@@ -145,7 +155,9 @@ extension FileServer {
             guard Int(entry.name_length) <= content.count - offset else { return false }
             let name = UnsafeRawBufferPointer(rebasing: content[offset..<offset + Int(entry.name_length)])
             offset += Int(entry.name_length)
-            guard let dentry = inode.directory.pointee.adopt(name, inode: entry.inode, kind: entry.kind, cookie: entry.cookie, &arena, &pool) else {
+            guard
+                let dentry = inode.directory.pointee.adopt(name, inode: entry.inode, kind: entry.kind, cookie: entry.cookie, &arena, &pool)
+            else {
                 return false
             }
             dentry.pointee.flags = DentryFlags(rawValue: entry.flags)
@@ -185,7 +197,8 @@ extension FileServer {
         content.loadUnaligned(fromByteOffset: place * MemoryLayout<Record>.size, as: Record.self)
     }
 
-    private mutating func takeOpens<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool {
+    private mutating func takeOpens<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool
+    {
         guard holds(content, count, fos_peer_open.self) else { return false }
         for place in 0..<count {
             let open = record(place, of: content, fos_peer_open.self)
@@ -195,7 +208,8 @@ extension FileServer {
         return true
     }
 
-    private mutating func takeLocks<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool {
+    private mutating func takeLocks<K: Kernel>(_ count: Int, _ content: UnsafeRawBufferPointer, _ inode: InodePointer, _ kernel: K) -> Bool
+    {
         guard holds(content, count, fos_peer_lock.self) else { return false }
         for place in 0..<count {
             let held = record(place, of: content, fos_peer_lock.self)
@@ -216,7 +230,8 @@ extension FileServer {
 
     /// The inode is whole: from the answer on it is served here.
     private mutating func finishTaken<K: Kernel>(_ content: UnsafeRawBufferPointer, _ kernel: K) {
-        guard let taking = motion.taking, !taking.hasFailed, let inode = taking.inode, content.count >= MemoryLayout<fos_peer_inode>.size else {
+        guard let taking = motion.taking, !taking.hasFailed, let inode = taking.inode, content.count >= MemoryLayout<fos_peer_inode>.size
+        else {
             return answer(-ENOMEM, kernel)
         }
         let last = content.loadUnaligned(as: fos_peer_inode.self)

@@ -29,7 +29,9 @@ extension FileServer {
     // MARK: News
 
     mutating func takeNews<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let news = request.fixed(fos_peer_slot.self), news.slot < UInt32(FOS_SLOTS), news.owner < UInt32(members.count) else { return }
+        guard let news = request.fixed(fos_peer_slot.self), news.slot < UInt32(FOS_SLOTS), news.owner < UInt32(members.count) else {
+            return
+        }
         let slot = Int(news.slot)
         guard news.version > slots.version(ofSlot: slot) else { return }
         // It had the slot before it died, and began again without hearing of it: whoever says so knows better.
@@ -94,7 +96,8 @@ extension FileServer {
             message.setBody(fos_peer_slot(slot: UInt32(slot), owner: 0, version: 0, generation: 0))
             let way = ways[slot]
             // Through itself a server has sent nothing.
-            let result = Int(way.through) == member ? .stale : kernel.send(message, to: members[Int(way.through)], expecting: id, onBehalfOf: nil)
+            let result =
+                Int(way.through) == member ? .stale : kernel.send(message, to: members[Int(way.through)], expecting: id, onBehalfOf: nil)
             if result == .sent {
                 motion.unsynced.remove(slot)
                 motion.syncing.insert(slot)
@@ -143,7 +146,9 @@ extension FileServer {
         if way.version > found.version, way.version > slots.version(ofSlot: slot) {
             // Who answered has begun again with nothing, and has not heard of the slot's last move.
             motion.unsynced.insert(slot)
-            send(news: fos_peer_slot(slot: UInt32(slot), owner: UInt32(way.owner), version: way.version, generation: 0), to: Int(found.owner), kernel)
+            send(
+                news: fos_peer_slot(slot: UInt32(slot), owner: UInt32(way.owner), version: way.version, generation: 0),
+                to: Int(found.owner), kernel)
             return kernel.tickAgain()
         }
         // A question of an earlier move says nothing about what came over the last way.
@@ -155,7 +160,9 @@ extension FileServer {
 
     /// FLEET_MEMBERS: who serves. One that is not alive and not dead is about to leave: it gets nothing new.
     mutating func takeMembers<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard let news = request.fixed(fos_fleet_members.self), news.service == FOS_SERVICE_FILE.rawValue else { return answer(-EINVAL, kernel) }
+        guard let news = request.fixed(fos_fleet_members.self), news.service == FOS_SERVICE_FILE.rawValue else {
+            return answer(-EINVAL, kernel)
+        }
         answer(0, kernel)
         guard Int32(bitPattern: news.epoch &- membersEpoch) > 0 else { return }
         membersEpoch = news.epoch
@@ -180,7 +187,10 @@ extension FileServer {
         guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_SERVER.rawValue,
             let peer = members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)), peer != member
         else { return }
-        send(news: fos_peer_slot(slot: UInt32(slot), owner: UInt32(slots.owner(ofSlot: slot)), version: slots.version(ofSlot: slot), generation: 0), to: peer, kernel)
+        send(
+            news: fos_peer_slot(
+                slot: UInt32(slot), owner: UInt32(slots.owner(ofSlot: slot)), version: slots.version(ofSlot: slot), generation: 0),
+            to: peer, kernel)
     }
 
     /// What was on its way to or from a member that has died.
@@ -242,7 +252,9 @@ extension FileServer {
     /// Everybody was asked; what nobody knew better is as it was at the fleet's beginning.
     private mutating func joined<K: Kernel>(_ kernel: K) {
         motion.joining = nil
-        for slot in 0..<SlotTable.slots where slots.version(ofSlot: slot) == 0 { slots.learn(slot, owner: slots.owner(ofSlot: slot), version: 1) }
+        for slot in 0..<SlotTable.slots where slots.version(ofSlot: slot) == 0 {
+            slots.learn(slot, owner: slots.owner(ofSlot: slot), version: 1)
+        }
         publishSlots(kernel)
     }
 
@@ -265,7 +277,8 @@ extension FileServer {
 
     private func newest(_ slot: Int) -> (owner: Int, version: UInt32) {
         let way = ways[slot]
-        return way.version > slots.version(ofSlot: slot) ? (Int(way.owner), way.version) : (slots.owner(ofSlot: slot), slots.version(ofSlot: slot))
+        return way.version > slots.version(ofSlot: slot)
+            ? (Int(way.owner), way.version) : (slots.owner(ofSlot: slot), slots.version(ofSlot: slot))
     }
 
     mutating func resumeTable<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
@@ -299,13 +312,17 @@ extension FileServer {
 
     /// Slots that this server is still to give, and 1 for whatever else of moves is under way.
     private var unfinished: Int {
-        let isBusy = motion.taking != nil || motion.joining != nil || motion.untold.count > 0 || motion.unsynced.count > 0 || motion.syncsUnderWay > 0
+        let isBusy =
+            motion.taking != nil || motion.joining != nil || motion.untold.count > 0 || motion.unsynced.count > 0
+            || motion.syncsUnderWay > 0
         return motion.ordered + (isBusy || motion.isLeaving && pool.credits + pool.used > 0 ? 1 : 0)
     }
 
     /// Tells the manager how this server does, if there is anything new.
     private mutating func report<K: Kernel>(_ kernel: K) {
-        guard let manager, meter.hasNews || unfinished > 0 || reportedWork != unfinished || reportedSlots != slots.share(of: member) else { return }
+        guard let manager, meter.hasNews || unfinished > 0 || reportedWork != unfinished || reportedSlots != slots.share(of: member) else {
+            return
+        }
         var report = fos_fleet_report()
         report.service = FOS_SERVICE_FILE.rawValue
         report.member = UInt32(member)

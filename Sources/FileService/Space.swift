@@ -24,7 +24,9 @@ extension FileServer {
         // Who says how many credits are wanting has counted them; else an allocation failed, for want of either.
         if atLeast == nil, pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
         // Nobody to ask: what there is must do.
-        if members.aliveCount - (members.isAlive(member) ? 1 : 0) < 1 { return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel) }
+        if members.aliveCount - (members.isAlive(member) ? 1 : 0) < 1 {
+            return serve(Request(letter: letter), turn.rerun.union(.outOfSpace), kernel)
+        }
         var state = Continuation(.credits)
         state.rerun = turn.rerun
         state.numbers.0 = 0
@@ -78,7 +80,9 @@ extension FileServer {
             let peer = members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from))
         else { return answer(-EINVAL, kernel) }
         if asking > 0, peer > member { return answer(Status.retry, kernel) }
-        if wanted.pages > UInt64(max(pool.credits, 0)), reclaimDiscarded(wanted.pages), wanted.pages > UInt64(max(pool.credits, 0)), !discarded.isEmpty {
+        if wanted.pages > UInt64(max(pool.credits, 0)), reclaimDiscarded(wanted.pages), wanted.pages > UInt64(max(pool.credits, 0)),
+            !discarded.isEmpty
+        {
             return answer(Status.retry, kernel)
         }
         let free = UInt64(max(pool.credits, 0))
@@ -157,7 +161,9 @@ extension FileServer {
         let punchHole: UInt32 = 2
         let zeroRange: UInt32 = 16
         guard let wanted = request.fixed(fos_fallocate_request.self) else { return answer(-EINVAL, kernel) }
-        guard wanted.offset <= Limits.fileBytes, wanted.length > 0, wanted.length <= Limits.fileBytes else { return answer(-EINVAL, kernel) }
+        guard wanted.offset <= Limits.fileBytes, wanted.length > 0, wanted.length <= Limits.fileBytes else {
+            return answer(-EINVAL, kernel)
+        }
         let end = wanted.offset + wanted.length  // below 2^64: both are below 2^63
         switch wanted.mode {
         case 0, keepSize, punchHole | keepSize, zeroRange, zeroRange | keepSize: break

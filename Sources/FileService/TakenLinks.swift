@@ -34,16 +34,21 @@ struct TakenLinks: ~Copyable {
     }
     /// The next one of an inode, at `place` or later, and where it is.
     func next(of inode: UInt64, from place: Int) -> (link: fos_peer_link, place: Int)? {
-        guard let found = (place..<Limits.takenLinks).first(where: { ring[$0].inode == inode && ring[$0].coordinator != 0 }) else { return nil }
+        guard let found = (place..<Limits.takenLinks).first(where: { ring[$0].inode == inode && ring[$0].coordinator != 0 }) else {
+            return nil
+        }
         return (fos_peer_link(cookie: ring[found].cookie, coordinator: UInt64(ring[found].coordinator)), found)
     }
     /// The inode that a transaction has changed last.
     func inode(_ cookie: UInt64, of coordinator: fos_mailbox) -> UInt64? {
-        for index in 0..<Limits.takenLinks where ring[index].cookie == cookie && ring[index].coordinator == coordinator { return ring[index].inode }
+        for index in 0..<Limits.takenLinks where ring[index].cookie == cookie && ring[index].coordinator == coordinator {
+            return ring[index].inode
+        }
         return nil
     }
     func contains(_ inode: UInt64, _ cookie: UInt64, of coordinator: fos_mailbox) -> Bool {
-        for index in 0..<Limits.takenLinks where ring[index].inode == inode && ring[index].cookie == cookie && ring[index].coordinator == coordinator {
+        for index in 0..<Limits.takenLinks
+        where ring[index].inode == inode && ring[index].cookie == cookie && ring[index].coordinator == coordinator {
             return true
         }
         return false

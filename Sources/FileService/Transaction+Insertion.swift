@@ -18,7 +18,8 @@ extension FileServer {
         message.pointee.operation = UInt16(FOS_OP_PEER_CREATE_INODE.rawValue)
         message.setBody(
             fos_peer_create(
-                cookie: cookie(id), parent: directory.pointee.directoryNumber, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid))
+                cookie: cookie(id), parent: directory.pointee.directoryNumber, slot: UInt32(slot), mode: mode, uid: turn.actor.uid, gid: gid
+            ))
         ask(id, message, slots.owner(ofSlot: slot), of: UInt64(slot), kernel)
     }
 
@@ -92,7 +93,9 @@ extension FileServer {
     }
 
     mutating func resumeInsertion<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
-        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else {
+            return
+        }
         guard response.status == 0, let reply = response.fixed(fos_peer_reply.self) else {
             undoEntry(state)
             return decide(id, response.status == 0 ? -EIO : response.status, kernel)

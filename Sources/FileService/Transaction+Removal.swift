@@ -32,7 +32,9 @@ extension FileServer {
     func stickyFlag(_ mode: UInt32) -> UInt32 { mode & Mode.sticky != 0 ? FOS_PEER_STICKY.rawValue : 0 }
 
     mutating func resumeRemoval<K: Kernel>(_ id: ContinuationID, _ response: Response, _ kernel: K) {
-        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else { return }
+        guard let state = continuations.state(id), let directory = state.pointee.directory, let dentry = state.pointee.dentry else {
+            return
+        }
         // What the name leads to is lost: the name goes.
         let isLost = response.status == -ENOENT
         guard response.status == 0 || isLost, let reply = isLost ? fos_peer_reply() : response.fixed(fos_peer_reply.self) else {

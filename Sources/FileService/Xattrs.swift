@@ -65,7 +65,8 @@ extension FileServer {
     }
 
     mutating func removeXattr<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
-        guard let set = request.fixed(fos_xattr_request.self), let name = request.name(after: fos_xattr_request.self, set.name_length) else {
+        guard let set = request.fixed(fos_xattr_request.self), let name = request.name(after: fos_xattr_request.self, set.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         let status = refusal(inode, name, writes: true)
@@ -84,7 +85,8 @@ extension FileServer {
     }
 
     mutating func getXattr<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
-        guard let get = request.fixed(fos_xattr_request.self), let name = request.name(after: fos_xattr_request.self, get.name_length) else {
+        guard let get = request.fixed(fos_xattr_request.self), let name = request.name(after: fos_xattr_request.self, get.name_length)
+        else {
             return answer(-EINVAL, kernel)
         }
         let status = refusal(inode, name, writes: false)

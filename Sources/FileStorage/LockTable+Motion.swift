@@ -32,7 +32,9 @@ extension LockTable {
     public func setFrozen(_ inode: InodePointer, _ isFrozen: Bool) { inode.pointee.locks?.pointee.isFrozen = isFrozen }
 
     /// Sets a lock that was held elsewhere. False when out of memory.
-    public mutating func adopt(_ inode: InodePointer, _ lock: LockRequest, isFlock: Bool, _ arena: inout Arena, _ pool: inout PagePool) -> Bool {
+    public mutating func adopt(_ inode: InodePointer, _ lock: LockRequest, isFlock: Bool, _ arena: inout Arena, _ pool: inout PagePool)
+        -> Bool
+    {
         let limit = limitPerClient
         limitPerClient = .max
         defer { limitPerClient = limit }

@@ -41,7 +41,9 @@ public struct ShardTable: ~Copyable {
 
     /// The record of a shard, from 1. Any numbers are safe.
     public func find(_ directory: UInt64, _ shard: Int) -> InodePointer? {
-        guard directory != 0, directory < ShardTable.directories, shard > 0, shard < 1 << 15, let index = index(of: ShardTable.key(directory, shard)) else { return nil }
+        guard directory != 0, directory < ShardTable.directories, shard > 0, shard < 1 << 15,
+            let index = index(of: ShardTable.key(directory, shard))
+        else { return nil }
         return InodePointer(bitPattern: places[index].value)
     }
 

@@ -21,7 +21,8 @@ public struct SenderCounts: ~Copyable {
     /// Counts a request, if a client sent it that says where it runs.
     public mutating func count(_ envelope: UnsafePointer<fos_envelope>) {
         let cpu = Int(envelope.pointee.cpu) - 1
-        guard UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue, (0..<SenderCounts.cpus).contains(cpu), counts[cpu] < .max else { return }
+        guard UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue, (0..<SenderCounts.cpus).contains(cpu), counts[cpu] < .max
+        else { return }
         counts[cpu] += 1
     }
 

@@ -4,6 +4,7 @@
 // benchmarks use the fleets alone and attach clients to them.
 
 import CFosWire
+import CPlatform
 import FileService
 import Fleet
 import Glibc
@@ -175,13 +176,15 @@ private struct FleetPlan: Sendable {
         let share = place.member < serving ? pages / serving + (place.member < pages % serving ? 1 : 0) : 0
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
+        // Whoever can guess how names are hashed can make names that all fall into one place.
+        var seed: UInt64 = 0
+        _ = fos_platform_random(&seed, UInt32(MemoryLayout<UInt64>.size))
         return FileServer(
             member: place.member, members: members, credits: share, size: pages, memory: layout.nearest(FOS_SERVICE_MEMORY, to: place.mailbox),
             root: RootAttributes(
                 uid: geteuid(), gid: getegid(), mode: 0o755,
                 born: Timestamp(seconds: Int64(now.tv_sec), nanoseconds: UInt32(now.tv_nsec))),
-            seed: UInt64(now.tv_nsec) &* 0x9e37_79b9_7f4a_7c15 ^ UInt64(getpid()), sharding: sharding, store: MemoryStore(),
-            serving: serving, isJoining: place.member >= serving, manager: layout.members(of: FOS_SERVICE_PLACEMENT).first)
+            seed: seed, sharding: sharding, store: MemoryStore(), serving: serving, isJoining: place.member >= serving, manager: layout.members(of: FOS_SERVICE_PLACEMENT).first)
     }
 }
 

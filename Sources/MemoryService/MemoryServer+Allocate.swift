@@ -40,13 +40,16 @@ extension MemoryServer {
         // Little is zeroed at once; for much the reserve is there.
         if grant.wanted <= grant.budget { takeUnzeroed(from: client, &grant, kernel) }
         var canBind = true
-        while !grant.isFull, canBind, let region = nextUnbound(for: grant.wanted, size, client, zeroed: true) { canBind = bind(region, to: request, &grant, kernel) }
+        while !grant.isFull, canBind, let region = nextUnbound(for: grant.wanted, size, client, zeroed: true) {
+            canBind = bind(region, to: request, &grant, kernel)
+        }
         if !grant.isFull { ranDry = true }
         takeUnzeroed(from: client, &grant, kernel)
         while !grant.isFull, canBind, grant.budget > 0 {
             // To make room, retired regions are asked about, so there may be one where there was none.
             guard
-                let region = nextUnbound(for: grant.wanted, size, client, zeroed: false) ?? makeRegion(for: grant.wanted, size, client, kernel)
+                let region = nextUnbound(for: grant.wanted, size, client, zeroed: false) ?? makeRegion(
+                    for: grant.wanted, size, client, kernel)
                     ?? nextUnbound(for: grant.wanted, size, client, zeroed: false)
             else { break }
             canBind = bind(region, to: request, &grant, kernel)
@@ -55,7 +58,9 @@ extension MemoryServer {
         if grant.frames > 0 { return answer(request, with: grant, kernel) }
         // The way to the client is full of descriptors for a moment.
         if !canBind { return answer(request, Status.retry, kernel) }
-        if mayAsk, members.aliveCount > 1 { return steal(for: request, bytes: max(frames << size.shift, options.smallRegionBytes), size, kernel) }
+        if mayAsk, members.aliveCount > 1 {
+            return steal(for: request, bytes: max(frames << size.shift, options.smallRegionBytes), size, kernel)
+        }
         answer(request, -ENOMEM, kernel)
     }
 
@@ -74,7 +79,11 @@ extension MemoryServer {
         grant.wanted -= run.count
         grant.frames += run.count
         let shift = grant.size.shift
-        if grant.size == .small { counters.0.granted += UInt64(run.count << shift) } else { counters.1.granted += UInt64(run.count << shift) }
+        if grant.size == .small {
+            counters.0.granted += UInt64(run.count << shift)
+        } else {
+            counters.1.granted += UInt64(run.count << shift)
+        }
         let offset = UInt64(run.lowerBound << shift)
         let bytes = UInt64(run.count << shift)
         if grant.extents > 0 {

@@ -12,7 +12,9 @@ extension MemoryServer {
     mutating func free<K: Kernel>(_ request: Request, _ kernel: K) {
         let token = request.message.pointee.inode
         guard isHere(token) else { return pass(request, token: token, kernel) }
-        guard let list = request.fixed(fos_memory_free.self), list.extents <= UInt32(FOS_MEMORY_EXTENTS_MAX) else { return answer(request, -EINVAL, kernel) }
+        guard let list = request.fixed(fos_memory_free.self), list.extents <= UInt32(FOS_MEMORY_EXTENTS_MAX) else {
+            return answer(request, -EINVAL, kernel)
+        }
         used(kernel)
         var done: UInt32 = 0
         while done < list.extents {
@@ -29,7 +31,8 @@ extension MemoryServer {
         let size = region.pointee.size
         let mask = UInt64(size.bytes - 1)
         let total = UInt64(region.pointee.memory.bytes)
-        guard extent.offset & mask == 0, extent.bytes & mask == 0, extent.bytes > 0, extent.offset < total, extent.bytes <= total - extent.offset
+        guard extent.offset & mask == 0, extent.bytes & mask == 0, extent.bytes > 0, extent.offset < total,
+            extent.bytes <= total - extent.offset
         else { return false }
         let frames = Int(extent.offset) >> size.shift..<Int(extent.offset + extent.bytes) >> size.shift
         guard region.pointee.isGranted(frames) else { return false }
@@ -53,8 +56,12 @@ extension MemoryServer {
     mutating func handOutAgain<K: Kernel>(_ request: Request, _ kernel: K) {
         let token = request.message.pointee.inode
         guard isHere(token) else { return pass(request, token: token, kernel) }
-        guard let region = region(token), region.pointee.state == .bound, has(region, request.envelope) else { return answer(request, -ENOENT, kernel) }
-        guard kernel.handOut(region.pointee.memory, token: token, to: request.envelope) else { return answer(request, Status.retry, kernel) }
+        guard let region = region(token), region.pointee.state == .bound, has(region, request.envelope) else {
+            return answer(request, -ENOENT, kernel)
+        }
+        guard kernel.handOut(region.pointee.memory, token: token, to: request.envelope) else {
+            return answer(request, Status.retry, kernel)
+        }
         answer(
             request,
             body: fos_memory_region(

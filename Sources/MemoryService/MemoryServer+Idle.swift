@@ -210,7 +210,9 @@ extension MemoryServer {
 
     mutating func setReserve<K: Kernel>(_ request: Request, _ kernel: K) {
         guard UInt32(request.envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0 else { return answer(request, -EPERM, kernel) }
-        guard let wanted = request.fixed(fos_memory_reserve.self), let size = FrameSize(bytes: wanted.frame_bytes) else { return answer(request, -EINVAL, kernel) }
+        guard let wanted = request.fixed(fos_memory_reserve.self), let size = FrameSize(bytes: wanted.frame_bytes) else {
+            return answer(request, -EINVAL, kernel)
+        }
         if size == .huge, !kernel.hasHugeFrames { return answer(request, -EOPNOTSUPP, kernel) }
         guard wanted.bytes <= UInt64(limit) else { return answer(request, -ENOMEM, kernel) }
         if size == .small { reserve.0 = Int(wanted.bytes) } else { reserve.1 = Int(wanted.bytes) }

@@ -58,7 +58,8 @@ extension MemoryServer {
         guard let state = continuations.state(id) else { return }
         if let donation = response.fixed(fos_memory_donation.self), response.status == 0 { accept(donation, kernel) }
         let request = letter(id)
-        guard response.status == 0, let wanted = request.fixed(fos_memory_request.self), let size = FrameSize(bytes: wanted.frame_bytes) else {
+        guard response.status == 0, let wanted = request.fixed(fos_memory_request.self), let size = FrameSize(bytes: wanted.frame_bytes)
+        else {
             asking -= 1
             return finish(id, Status.retry, kernel)
         }

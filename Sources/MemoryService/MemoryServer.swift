@@ -142,12 +142,7 @@ public struct MemoryServer: Server, ~Copyable {
         let isClient = UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue
         switch UInt32(request.operation) {
         case FOS_OP_PING.rawValue: answer(request, 0, kernel)
-        case FOS_OP_STATISTICS.rawValue:
-            var statistics = fos_statistics()
-            statistics.core = UInt32(kernel.core)
-            statistics.mailbox = kernel.mailbox.rawValue
-            describe(&statistics)
-            answer(request, body: statistics, kernel)
+        case FOS_OP_STATISTICS.rawValue: answer(request, body: described(on: kernel), kernel)
         case FOS_OP_CLIENT_GONE.rawValue where !isClient: clientGone(request.envelope.pointee.client, kernel)
         case FOS_OP_TICK.rawValue where !isClient: tick(kernel)
         case FOS_OP_IDLE.rawValue where !isClient: idle(kernel)
@@ -296,9 +291,4 @@ struct MemoryCounters: BitwiseCopyable {
     var granted: UInt64 = 0
     var freed: UInt64 = 0
     var zeroed: UInt64 = 0
-}
-
-enum Status {
-    /// The proxy sends the request again, after a pause.
-    static var retry: Int32 { Int32(FOS_TRANSPORT_RETRY.rawValue) }
 }

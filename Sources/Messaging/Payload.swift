@@ -27,7 +27,9 @@ extension Request {
 }
 
 extension Response {
-    @inlinable @inline(__always) public func fixed<Fixed: BitwiseCopyable>(_ type: Fixed.Type) -> Fixed? { Request(letter: letter).fixed(type) }
+    @inlinable @inline(__always) public func fixed<Fixed: BitwiseCopyable>(_ type: Fixed.Type) -> Fixed? {
+        Request(letter: letter).fixed(type)
+    }
 }
 
 extension UnsafeMutablePointer where Pointee == fos_message {

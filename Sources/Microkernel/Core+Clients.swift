@@ -1,8 +1,8 @@
 // The client side of a core: taking requests out of segments, and answering into them.
 //
-// Protocol (fos/channel.h): a client sets a bit of this core's bell in its own segment; the core takes the bits, and for
-// each channel compares the number in the request's header with its own record before it copies the request, once, into a
-// mailbox. The reply goes into the slot that the request reserved, from whatever core.
+// Protocol (fos/channel.h): for a channel that has been posted on (Core+Bells), the core compares the number in the request's
+// header with its own record before it copies the request, once, into a mailbox. The reply goes into the slot that the request
+// reserved, from whatever core.
 // Invariants: nothing in a segment is read twice; every number read from it is bounded before use; a wrong one costs
 // the client its own reply and nothing else. A channel has one request in flight, by the core's record.
 
@@ -12,136 +12,10 @@ import Glibc
 import Messaging
 
 extension Core {
-    /// How often silent clients are looked at: so many of them a turn.
-    static var coldClientsATurn: Int { 16 }
-    /// Channels that are looked at directly.
-    static var watchedMax: Int { 8 }
-    /// Turns without a ring after which a client counts as silent.
-    static var coldAfterTurns: UInt32 { 4096 }
-
-    func bellsRing(_ client: UInt32) -> Bool {
-        let view = views[Int(client)]
-        guard let bells = view.bells else { return false }
-        for word in 0..<Int(view.bellWords) where fos_load_relaxed_u64(bells + word) != 0 { return true }
-        return false
-    }
-
-    /// Whether any client's bell rings on this core; looks at all of them.
-    mutating func anyBellRings() -> Bool {
-        for place in 0..<known where bellsRing(order[place]) { return true }
-        return false
-    }
-
-    private mutating func swapPlaces(_ a: Int, _ b: Int) {
-        guard a != b else { return }
-        let (x, y) = (order[a], order[b])
-        order[a] = y
-        order[b] = x
-        views[Int(y)].place = UInt32(a)
-        views[Int(x)].place = UInt32(b)
-    }
-
-    /// Looks at the bells of the active clients and of a few silent ones, and moves their requests into mailboxes.
-    /// Returns how many requests were taken. Stops early when much is queued: bells left ringing keep their requests.
-    mutating func collect() -> Int {
-        var taken = 0
-        var looked = 0
-        while looked < hot {
-            if hotCursor >= hot { hotCursor = 0 }
-            let client = order[hotCursor]
-            if bellsRing(client) {
-                taken += take(client)
-                views[Int(client)].rang = turn
-                if taken >= Int(queueLimit) {
-                    hotCursor += 1
-                    return taken
-                }
-            } else if turn &- views[Int(client)].rang > Self.coldAfterTurns, hot > 8 {
-                hot -= 1
-                swapPlaces(hotCursor, hot)
-                continue
-            }
-            hotCursor += 1
-            looked += 1
-        }
-        let cold = known - hot
-        for _ in 0..<min(cold, Self.coldClientsATurn) {
-            if coldCursor < hot || coldCursor >= known { coldCursor = hot }
-            let client = order[coldCursor]
-            if bellsRing(client) {
-                swapPlaces(coldCursor, hot)
-                hot += 1
-                taken += take(client)
-                views[Int(client)].rang = turn
-                if taken >= Int(queueLimit) { break }
-            }
-            coldCursor += 1
-        }
-        return taken
-    }
-
-    /// Takes every request that one client's bells announce. The bells themselves are cleared in the next turn, by
-    /// `settleBells`: clearing needs the bell's cache line back from the client, and nobody has to wait for that.
-    private mutating func take(_ client: UInt32) -> Int {
-        let entry = fabric.clients + Int(client)
-        let view = views[Int(client)]
-        guard let bells = view.bells, fos_load_acquire_u32(Fabric.liveWord(entry)) == view.generation else { return 0 }
-        var taken = 0
-        for word in 0..<Int(view.bellWords) {
-            let bits = fos_load_acquire_u64(bells + word)
-            if bits != 0 { taken += take(bits, word, entry, client: client, generation: view.generation) }
-        }
-        ringing[ringingCount] = client
-        ringingCount += 1
-        return taken
-    }
-
-    private mutating func take(
-        _ bits: UInt64, _ word: Int, _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32
-    ) -> Int {
-        var bits = bits
-        var taken = 0
-        let channels = entry.pointee.channels
-        let shared = entry.pointee.channel!
-        let first = UInt32(word * 64 + bits.trailingZeroBitCount)
-        if first < channels {
-            // The lines that the next steps read: the header, and the beginning of the payload.
-            let channel = UnsafeRawPointer(shared + Int(first))
-            fos_platform_prefetch(channel + 128)
-            fos_platform_prefetch(channel + 192)
-        }
-        touchClock()
-        while bits != 0 {
-            let channel = UInt32(word * 64 + bits.trailingZeroBitCount)
-            bits &= bits &- 1
-            if channel < channels, takeRequest(entry, client: client, generation: generation, channel: channel) { taken += 1 }
-        }
-        return taken
-    }
-
-    /// Clears the bells of the clients whose requests were taken in the turn before, and takes what they have posted
-    /// since: a bit that is cleared here may be that of a newer request, so every channel is looked at after it.
-    mutating func settleBells() -> Int {
-        guard ringingCount > 0 else { return 0 }
-        var taken = 0
-        for position in 0..<ringingCount {
-            let client = ringing[position]
-            let view = views[Int(client)]
-            let entry = fabric.clients + Int(client)
-            guard let bells = view.bells, fos_load_acquire_u32(Fabric.liveWord(entry)) == view.generation else { continue }
-            for word in 0..<Int(view.bellWords) where fos_load_relaxed_u64(bells + word) != 0 {
-                let bits = fos_exchange_u64(bells + word, 0)
-                if bits != 0 { taken += take(bits, word, entry, client: client, generation: view.generation) }
-            }
-        }
-        ringingCount = 0
-        return taken
-    }
-
     /// Takes one channel's request, if there is a new one. The record is read before the client's number. In the other order
     /// a core that is held up between the two could take the request of today under the number of one that another core has
     /// answered meanwhile, and nobody would ever answer it under its own. Only a later number is news.
-    @inline(__always) private mutating func takeRequest(
+    @inline(__always) mutating func takeRequest(
         _ entry: UnsafeMutablePointer<ClientEntry>, client: UInt32, generation: UInt32, channel: UInt32
     ) -> Bool {
         let shared = entry.pointee.channel! + Int(channel)
@@ -163,51 +37,6 @@ extension Core {
             entry, client: client, generation: generation, channel: channel, sequence: sequence, shared: shared,
             mailbox: destination.index)
         return true
-    }
-
-    /// Keeps an eye on a channel that is in use.
-    @inline(__always) private mutating func watch(
-        _ word: UnsafeMutablePointer<UInt32>, _ sequence: UInt32, client: UInt32, generation: UInt32, channel: UInt32
-    ) {
-        for position in 0..<watchedCount where watched[position].word == word {
-            watched[position].seen = sequence
-            return
-        }
-        let place: Int
-        if watchedCount < Self.watchedMax {
-            place = watchedCount
-            watchedCount += 1
-        } else {
-            place = watchedNext
-            watchedNext = (watchedNext + 1) % Self.watchedMax
-        }
-        watched[place] = WatchedChannel(word: word, seen: sequence, client: client, generation: generation, channel: channel)
-    }
-
-    /// The first watched channel that holds a new request, or -1.
-    @inline(__always) mutating func watchedPost() -> Int {
-        for position in 0..<watchedCount where fos_load_relaxed_u32(watched[position].word) != watched[position].seen { return position }
-        return -1
-    }
-
-    /// Takes the new requests of watched channels from a position on, without waiting for their bells: the sequence in a
-    /// request's own header is its last word to change, so one cache line brings the news and the request.
-    mutating func collectWatched(from first: Int = 0) -> Int {
-        var taken = 0
-        for position in first..<watchedCount {
-            let one = watched[position]
-            let sequence = fos_load_acquire_u32(one.word)
-            guard sequence != one.seen else { continue }
-            let entry = fabric.clients + Int(one.client)
-            watched[position].seen = sequence
-            guard fos_load_acquire_u32(Fabric.liveWord(entry)) == one.generation else { continue }
-            touchClock()
-            if takeRequest(entry, client: one.client, generation: one.generation, channel: one.channel) {
-                views[Int(one.client)].rang = turn
-                taken += 1
-            }
-        }
-        return taken
     }
 
     /// Notes a request as in flight. False if another core was rung for the same channel and was first.
@@ -250,34 +79,34 @@ extension Core {
         envelope.pointee.client_generation = generation
         envelope.pointee.hops = 0
         envelope.pointee.cpu = UInt16(exactly: header.pointee.status) ?? 0
-        envelope.pointee.reserved1 = 0
-        envelope.pointee.reserved2 = 0
+        envelope.pointee.host_mark = 0
+        envelope.pointee.host_note = 0
         envelope.pointee.arrived = clock
         header.pointee.sequence = sequence
         header.pointee.status = 0
         if header.pointee.timed != 0 {
-            envelope.pointee.reserved2 = 1
+            envelope.pointee.host_note = 1
             fos_channel_times(shared).pointee = fos_request_times(taken: fos_platform_monotonic_ns(), begun: 0, answered: 0)
         }
 
         guard header.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX) else { return refuse(envelope, header, -EINVAL) }
         guard exists, header.pointee.destination == MailboxAddress(core: index, index: mailbox).rawValue,
             mailboxes[mailbox].port.epoch == header.pointee.epoch, mailboxes[mailbox].port.clientReachable
-        else { return refuse(envelope, header, Int32(FOS_TRANSPORT_STALE.rawValue)) }
+        else { return refuse(envelope, header, Status.stale) }
         guard Self.clientsMaySend(header.pointee.operation) else {
-            return refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            return refuse(envelope, header, Status.denied)
         }
         let payload = UnsafeRawPointer(fos_channel_request(shared)!) + MemoryLayout<fos_message>.size
         let length = Int(header.pointee.length)
         switch admission(of: client, to: mailbox, entry) {
         case .allowed:
-            guard slot != nil else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            guard slot != nil else { return refuse(envelope, header, Status.full) }
             if length > 0 { fos_copy_from_shared(fos_letter_payload(letter), payload, length) }
             commitLocal(mailbox)
         case .denied:
-            refuse(envelope, header, Int32(FOS_TRANSPORT_DENIED.rawValue))
+            refuse(envelope, header, Status.denied)
         case .unknown:
-            guard let waiting = pending.claim() else { return refuse(envelope, header, Int32(FOS_TRANSPORT_FULL.rawValue)) }
+            guard let waiting = pending.claim() else { return refuse(envelope, header, Status.full) }
             fos_letter_envelope(waiting).pointee = envelope.pointee
             fos_letter_message(waiting).pointee = header.pointee
             fos_copy_from_shared(fos_letter_payload(waiting), payload, length)
@@ -329,7 +158,7 @@ extension Core {
         let record = entry.pointee.state! + Int(channel)
         guard fos_load_acquire_u64(record) == 1 << 32 | UInt64(sequence) else { return }
         let shared = entry.pointee.channel! + Int(channel)
-        if envelope.pointee.reserved2 != 0 { fos_channel_times(shared).pointee.answered = fos_platform_monotonic_ns() }
+        if envelope.pointee.host_note != 0 { fos_channel_times(shared).pointee.answered = fos_platform_monotonic_ns() }
         precondition(message.pointee.length <= UInt32(FOS_PAYLOAD_BYTES_MAX), "a server built a reply longer than a channel holds")
         // The record is cleared first: once the client sees the reply it may post again at once.
         fos_store_release_u64(record, UInt64(sequence))
@@ -356,86 +185,5 @@ extension Core {
         else { return nil }
         return UnsafeMutableRawBufferPointer(
             start: bulk + Int(channel) * Int(FOS_BULK_BYTES) + Int(offset), count: Int(count))
-    }
-
-    /// Free slots of this core's notice ring to a client. The tail is the client's word: any value only moves its own bound.
-    mutating func noticeRoom(client: UInt32) -> Int {
-        guard Int(client) < fabric.clientsMax else { return 0 }
-        let entry = fabric.clients + Int(client)
-        let generation = fos_load_acquire_u32(Fabric.liveWord(entry))
-        guard generation != 0, let rings = entry.pointee.noticeRings else { return 0 }
-        let view = views + Int(client)
-        if view.pointee.noticeGeneration != generation {
-            view.pointee.noticeGeneration = generation
-            view.pointee.noticeHead = 0
-        }
-        let behind = view.pointee.noticeHead &- fos_load_acquire_u32(fos_notice_ring_tail(rings + index))
-        return behind <= UInt32(FOS_NOTICES) ? Int(UInt32(FOS_NOTICES) - behind) : 0
-    }
-
-    mutating func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool {
-        guard noticeRoom(client: client) > 0 else { return false }
-        let entry = fabric.clients + Int(client)
-        let ring = entry.pointee.noticeRings! + index
-        let control = entry.pointee.noticeControl!
-        let head = views[Int(client)].noticeHead
-        fos_notice_ring_slot(ring, head).pointee = notice.pointee
-        views[Int(client)].noticeHead = head &+ 1
-        fos_store_release_u32(fos_notice_ring_head(ring), head &+ 1)
-        let bell = fos_notice_control_bell(control)!
-        _ = fos_fetch_add_u32(bell, 1)
-        fos_fence_after_update()
-        if fos_load_relaxed_u32(fos_notice_control_parked(control)) != 0 { _ = fos_platform_futex_wake(bell, 1) }
-        trace(
-            mailbox: Int(running.pointee), kind: TraceKind.notice, operation: UInt16(truncatingIfNeeded: notice.pointee.kind),
-            status: 0, inode: notice.pointee.inode, client: client,
-            detail: UInt32(truncatingIfNeeded: notice.pointee.cookie))
-        return true
-    }
-
-    /// Learns of a new client.
-    mutating func greet(_ client: UInt32) {
-        let entry = fabric.clients + Int(client)
-        let generation = fos_load_acquire_u32(Fabric.liveWord(entry))
-        // Gone again already: the news of its death follows, and finds it unknown here.
-        guard generation != 0 else { return }
-        precondition(views[Int(client)].generation == 0, "a client index was given out twice")
-        views[Int(client)].generation = generation
-        views[Int(client)].place = UInt32(known)
-        views[Int(client)].bells = fos_bell_bits(entry.pointee.bells! + index)
-        views[Int(client)].bellWords = (entry.pointee.channels + 63) / 64
-        views[Int(client)].rang = turn
-        views[Int(client)].allowed = 0
-        views[Int(client)].allowedStamp = 0
-        order[known] = client
-        known += 1
-        swapPlaces(known - 1, hot)
-        hot += 1
-    }
-
-    /// Forgets a dead client. The servers are told by the run loop.
-    mutating func forget(_ client: UInt32) {
-        guard views[Int(client)].generation != 0 else { return }
-        var place = Int(views[Int(client)].place)
-        if place < hot {
-            hot -= 1
-            swapPlaces(place, hot)
-            place = hot
-        }
-        known -= 1
-        swapPlaces(place, known)
-        views[Int(client)].generation = 0
-        views[Int(client)].bells = nil
-        // Its segment will be unmapped: nothing may look into it any more.
-        var position = 0
-        while position < watchedCount {
-            if watched[position].client == client {
-                watchedCount -= 1
-                watched[position] = watched[watchedCount]
-            } else {
-                position += 1
-            }
-        }
-        watchedNext = 0
     }
 }

@@ -52,7 +52,7 @@ import Messaging
     var clockIsFresh: Bool
     var fastClock: FastClock
     var turn: UInt32
-    var randomState: UInt64
+    var random: SeededRandom
     var scratch: UnsafeMutablePointer<fos_letter>
     /// Where a client's request is copied that has no mailbox slot.
     var staging: UnsafeMutablePointer<fos_letter>
@@ -78,7 +78,7 @@ import Messaging
     /// Requests taken from one client's bells at a stretch, and letters queued above which bells are left ringing.
     var queueLimit: UInt32
 
-    // Privilege (Core+Privilege.swift) and names (Core+Names.swift).
+    // Privilege (PrivilegeCache.swift) and names (NameCache.swift).
     var privileges: PrivilegeCache
     var pending: PendingLetters
     var names: NameCache
@@ -165,7 +165,7 @@ extension Core {
     /// Answers a server or a microkernel: into the slot it reserved, on whatever core.
     mutating func respond(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
         let address = MailboxAddress(rawValue: envelope.pointee.from)
-        let reservation = envelope.pointee.reserved1
+        let reservation = envelope.pointee.host_mark
         guard let port = fabric.port(address), port.pointee.redeem(reservation) else { return }
         let slot = Int(reservation & 0xfff)
         let letter = port.pointee.responses + slot

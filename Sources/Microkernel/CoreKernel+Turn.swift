@@ -29,13 +29,13 @@ extension CoreKernel {
         return fos_load_acquire_u32(core.pointee.fabric.stopping) == 0
     }
 
-    private func beat() {
+    func beat() {
         let beats = fos_board_beats(state.pointee.fabric.board, UInt32(state.pointee.index))!
         fos_store_relaxed_u64(beats, fos_load_relaxed_u64(beats) &+ 64)
     }
 
     private var control: UnsafeMutablePointer<ControlRing> { state.pointee.fabric.controls + state.pointee.index }
-    private var hasControl: Bool { fos_load_acquire_u32(control.pointee.tail) != state.pointee.controlHead }
+    var hasControl: Bool { fos_load_acquire_u32(control.pointee.tail) != state.pointee.controlHead }
 
     /// Reads the acceptor's news; the next client that died, or nil.
     @usableFromInline func nextDeparture() -> UInt32? {
@@ -143,7 +143,7 @@ extension CoreKernel {
     /// A server's batch is over: what is left in its mailbox is for the next turn.
     @usableFromInline func leave(_ server: Int) { leave(mailbox: server + 1) }
 
-    private func leave(mailbox: Int) {
+    func leave(mailbox: Int) {
         if state.pointee.mailboxes[mailbox].hasWork { state.pointee.localLetters |= 1 << UInt64(mailbox) }
     }
 
@@ -197,7 +197,7 @@ extension CoreKernel {
             guard core.pointee.fabric.isLive(client: envelope.pointee.client, generation: envelope.pointee.client_generation) else {
                 return .done
             }
-            if envelope.pointee.reserved2 != 0 { core.pointee.noteBegun(envelope) }
+            if envelope.pointee.host_note != 0 { core.pointee.noteBegun(envelope) }
         }
         core.pointee.mailboxes[mailbox].requests &+= 1
         core.pointee.trace(
@@ -215,65 +215,6 @@ extension CoreKernel {
             return .done
         default: return .serve
         }
-    }
-
-    /// The counters that the microkernel keeps for a server.
-    @usableFromInline func statistics(of server: Int) -> fos_statistics {
-        let core = state
-        let mailbox = core.pointee.mailboxes + (server + 1)
-        var statistics = fos_statistics()
-        statistics.service = mailbox.pointee.service
-        statistics.member = mailbox.pointee.member
-        statistics.core = UInt32(core.pointee.index)
-        statistics.mailbox = mailbox.pointee.port.address.rawValue
-        statistics.requests = mailbox.pointee.requests
-        statistics.replies = mailbox.pointee.replies
-        statistics.forwards = mailbox.pointee.forwards
-        statistics.retries = mailbox.pointee.retries
-        statistics.errors = mailbox.pointee.errors
-        statistics.sent = mailbox.pointee.sent
-        let remote = fos_load_relaxed_u32(mailbox.pointee.port.tail) &- mailbox.pointee.remoteHead
-        // Less the question, which lies in its slot until it is answered.
-        let queued = UInt64(mailbox.pointee.queued) + UInt64(remote)
-        statistics.queue_now = queued > 0 ? queued - 1 : 0
-        statistics.queue_peak = mailbox.pointee.queuePeak
-        statistics.continuations_now = UInt64(mailbox.pointee.awaited)
-        statistics.continuations_peak = mailbox.pointee.continuationsPeak
-        return statistics
-    }
-
-    @usableFromInline func reply(_ taken: TakenRequest, _ statistics: fos_statistics) {
-        let answer = scratch()
-        answer.pointee.operation = UInt16(FOS_OP_STATISTICS.rawValue)
-        answer.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
-        UnsafeMutableRawPointer(answer + 1).storeBytes(of: statistics, as: fos_statistics.self)
-        reply(to: fos_letter_envelope(taken.letter), answer)
-    }
-
-    /// Copies a mailbox's trace ring, oldest first, into the asker's bulk area. The owner's and root's to read: it shows
-    /// what everybody does.
-    private func replyTrace(_ mailbox: Int, _ envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
-        let answer = scratch()
-        answer.pointee.operation = UInt16(FOS_OP_TRACE.rawValue)
-        if envelope.pointee.rights & UInt16(FOS_RIGHT_ADMIN.rawValue) == 0 {
-            answer.pointee.status = -EACCES
-        } else {
-            let ring = state.pointee.mailboxes[mailbox]
-            let size = MemoryLayout<fos_trace_record>.stride
-            let count = ring.traced.pointee
-            let shown = min(count, UInt64(FOS_TRACE_RECORDS), UInt64(message.pointee.bulk_length) / UInt64(size))
-            if let room = bulk(of: envelope, offset: message.pointee.bulk_offset, count: UInt32(shown) * UInt32(size)) {
-                for position in 0..<Int(shown) {
-                    let record = (count - shown + UInt64(position)) % UInt64(FOS_TRACE_RECORDS)
-                    room.storeBytes(of: ring.trace[Int(record)], toByteOffset: position * size, as: fos_trace_record.self)
-                }
-                answer.pointee.bulk_offset = message.pointee.bulk_offset
-                answer.pointee.bulk_length = UInt32(shown) * UInt32(size)
-            } else {
-                answer.pointee.status = -EINVAL
-            }
-        }
-        reply(to: envelope, answer)
     }
 
     /// The microkernel's own mailbox: answers to what it asked, and news of the privilege fleet.
@@ -314,111 +255,5 @@ extension CoreKernel {
             }
             reply(to: fos_letter_envelope(taken.letter), answer)
         }
-    }
-
-    // MARK: time and sleep
-
-    /// About every 10 ms on a core with work.
-    private static var tickInterval: UInt64 { 10_000_000 }
-
-    @usableFromInline func tickIsDue() -> Bool {
-        let core = state
-        core.pointee.parking.worked()
-        core.pointee.workedSinceTick = true
-        return core.pointee.clockIsFresh && core.pointee.clock &- core.pointee.lastTick >= Self.tickInterval
-    }
-
-    @usableFromInline func ticked() {
-        state.pointee.clock = state.pointee.fastClock.correct()
-        state.pointee.lastTick = state.pointee.clock
-        state.pointee.workedSinceTick = false
-    }
-
-    /// The servers that have something to do when nothing else is, a bit for each mailbox; 0: none, or a client waits for this
-    /// very CPU.
-    @usableFromInline func takeIdle() -> UInt64 {
-        let core = state
-        guard core.pointee.idleWanted != 0, !core.pointee.parking.handOff else { return 0 }
-        let wanted = core.pointee.idleWanted
-        core.pointee.idleWanted = 0
-        core.pointee.workedSinceTick = true
-        return wanted
-    }
-
-    /// Spins for a moment on what brings most work: the channels in use, and other cores' letters. What a channel has is
-    /// taken at once.
-    @usableFromInline func spin() -> Spin {
-        let core = state
-        core.pointee.watchedAreSilent = false
-        // In the first moments the next request is likely, and a pause (20 to 40 ns) would only delay it.
-        let isEager = core.pointee.parking.idleTurns < ParkingPolicy.eagerTurns
-        let othersSend = core.pointee.fabric.coreCount > 1
-        // Read now, when nobody waits for it: what comes in this spin has come less than a microsecond later.
-        core.pointee.clock = core.pointee.fastClock.now()
-        core.pointee.clockIsFresh = true
-        for _ in 0..<(core.pointee.parking.handOff ? 1 : isEager ? 256 : 8) {
-            let posted = core.pointee.watchedPost()
-            if posted >= 0 {
-                // None if it was refused, or has to wait for the privilege fleet.
-                guard core.pointee.collectWatched(from: posted) > 0, core.pointee.localLetters != 0 else { return .nothing }
-                return .letters(for: nextWithLetters(from: 0))
-            }
-            if othersSend {
-                for mailbox in 0..<core.pointee.mailboxCount where core.pointee.mailboxes[mailbox].hasRemoteWork {
-                    return .letters(for: mailbox - 1)
-                }
-            }
-            if !isEager { fos_spin_pause() }
-        }
-        core.pointee.watchedAreSilent = true
-        return core.pointee.parking.shouldPark() ? .enough : .nothing
-    }
-
-    /// Whether servers still have a tick to come for what they did. One that comes too soon after the last is put off:
-    /// the core then sleeps for the rest of the interval only.
-    @usableFromInline func tickBeforeParking() -> Bool {
-        guard state.pointee.workedSinceTick else { return false }
-        state.pointee.touchClock()
-        return state.pointee.clock &- state.pointee.lastTick >= Self.tickInterval
-    }
-
-    private var anyNews: Bool {
-        if hasControl || fos_load_acquire_u32(state.pointee.fabric.stopping) != 0 || state.pointee.pending.unasked > 0 {
-            return true
-        }
-        for mailbox in 0..<state.pointee.mailboxCount where state.pointee.mailboxes[mailbox].hasWork {
-            leave(mailbox: mailbox)
-            return true
-        }
-        return state.pointee.anyBellRings()
-    }
-
-    /// Sleeps until somebody wakes this core. Announces it first, then looks once more at everything: a sender that
-    /// publishes after the look finds the announcement (both sides fence between).
-    @usableFromInline func park() {
-        let core = state
-        let word = fos_board_parked(core.pointee.fabric.board, UInt32(core.pointee.index))!
-        fos_store_release_u32(word, 1)
-        fos_fence()
-        if anyNews {
-            fos_store_release_u32(word, 0)
-            core.pointee.parking.worked()
-            return
-        }
-        beat()
-        let before = fos_platform_monotonic_ns()
-        let limit = core.pointee.workedSinceTick ? Self.tickInterval : ParkingPolicy.sleepMost
-        _ = fos_platform_futex_wait(word, 1, limit)
-        fos_store_release_u32(word, 0)
-        core.pointee.parking.woke(after: fos_platform_monotonic_ns() &- before)
-    }
-
-    /// The instance ends: tells every client of this core that listens for notices.
-    func sayGoodbye() {
-        let core = state
-        core.pointee.running.pointee = 0
-        var notice = fos_notice()
-        notice.kind = FOS_NOTICE_SHUTDOWN.rawValue
-        for place in 0..<core.pointee.known { _ = core.pointee.notify(client: core.pointee.order[place], &notice) }
     }
 }

@@ -16,14 +16,8 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
 
     public var monotonic: UInt64 { fos_platform_monotonic_ns() }
 
-    /// SplitMix64 over a state seeded from getrandom(2).
-    public func random() -> UInt64 {
-        state.pointee.randomState &+= 0x9e37_79b9_7f4a_7c15
-        var z = state.pointee.randomState
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
+    /// A stream of the core's own, seeded from getrandom(2).
+    public func random() -> UInt64 { state.pointee.random.next() }
 
     public var mailbox: MailboxAddress {
         MailboxAddress(core: state.pointee.index, index: Int(state.pointee.running.pointee))
@@ -185,7 +179,7 @@ extension Core {
         target.pointee.sender_kind = awaits || kind == UInt8(FOS_SENDER_KERNEL.rawValue) ? kind : UInt8(FOS_SENDER_NONE.rawValue)
         target.pointee.from = MailboxAddress(core: index, index: sender).rawValue
         target.pointee.continuation = continuation
-        target.pointee.reserved1 = reservation
+        target.pointee.host_mark = reservation
         target.pointee.hops = 0
         // What was said of the request's inode says nothing of this message's.
         target.pointee.settled = 0
@@ -203,10 +197,11 @@ extension Core {
     }
 
     /// Answers a request on behalf of a mailbox of this core.
-    @inline(__always) mutating func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>, from sender: Int) {
+    @inline(__always) mutating func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>, from sender: Int)
+    {
         let status = message.pointee.status
         mailboxes[sender].replies &+= 1
-        if status < 0 { mailboxes[sender].errors &+= 1 } else if status == Int32(FOS_TRANSPORT_RETRY.rawValue) { mailboxes[sender].retries &+= 1 }
+        if status < 0 { mailboxes[sender].errors &+= 1 } else if status == Status.retry { mailboxes[sender].retries &+= 1 }
         trace(
             mailbox: sender, kind: TraceKind.replied, operation: message.pointee.operation, status: status,
             inode: message.pointee.inode, client: envelope.pointee.client, detail: envelope.pointee.channel)

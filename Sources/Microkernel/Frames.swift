@@ -8,7 +8,8 @@ public import Messaging
 
 extension CoreKernel {
     public func makeFrames(bytes: Int, huge: Bool, sharing: SharedRegion.Sharing) -> SharedRegion? {
-        precondition(bytes > 0 && bytes & (bytes - 1) == 0 && sharing != .readOnly, "regions of frames are powers of two, and not for reading only")
+        precondition(
+            bytes > 0 && bytes & (bytes - 1) == 0 && sharing != .readOnly, "regions of frames are powers of two, and not for reading only")
         var descriptor: Int32 = -1
         guard let base = fos_platform_frames(UInt64(bytes), huge ? 1 : 0, sharing == .lent ? 1 : 0, &descriptor) else { return nil }
         return SharedRegion(base: base, bytes: bytes, handle: descriptor, sharing: sharing)

@@ -79,7 +79,8 @@ extension CoreKernel {
             : region.isForWriting ? fos_platform_duplicate(region.handle) : fos_platform_open_read_only(region.handle)
         guard descriptor >= 0 else { return false }
         let order = HandOut(
-            token: token, client: envelope.pointee.client, generation: envelope.pointee.client_generation, descriptor: descriptor, reserved: 0)
+            token: token, client: envelope.pointee.client, generation: envelope.pointee.client_generation, descriptor: descriptor,
+            reserved: 0)
         guard fabric.handOuts[state.pointee.index].put(order) else {
             fos_platform_close(descriptor)
             return false

@@ -128,7 +128,7 @@ enum Layout {
                 localQueued: 0,
                 running: arena.take(UInt32.self, 16), clock: fos_platform_monotonic_ns(), clockIsFresh: false,
                 fastClock: FastClock(), turn: 0,
-                randomState: seed, scratch: arena.take(fos_letter.self, 1), staging: arena.take(fos_letter.self, 1),
+                random: SeededRandom(seed: seed), scratch: arena.take(fos_letter.self, 1), staging: arena.take(fos_letter.self, 1),
                 news: arena.take(fos_letter.self, 1), views: arena.take(ClientView.self, configuration.clientsMax),
                 order: arena.take(UInt32.self, configuration.clientsMax), known: 0, hot: 0, coldCursor: 0, hotCursor: 0,
                 controlHead: 0, watched: arena.take(WatchedChannel.self, Core.watchedMax), watchedCount: 0,

@@ -1,6 +1,6 @@
 // When a core sleeps: it spins about as long as a wake would cost, then parks on its futex word.
 //
-// Design, section 3: a wake across CPUs costs 16 to 28 us to the sleeper and 6 us to the sender, so sleeping pays only
+// A wake across CPUs was measured to cost 16 to 28 us to the sleeper and 6 us to the sender, so sleeping pays only
 // if no work comes for longer than that. The budget adapts: work that comes soon after parking (the sleep was a
 // mistake) doubles it; a long sleep (the spin before it was wasted) shrinks it. When the spinning thread finds that it
 // was itself put aside by the scheduler, somebody else wants this CPU, and it parks at once. So it does when more threads

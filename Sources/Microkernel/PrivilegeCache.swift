@@ -190,7 +190,7 @@ extension Core {
         }
         let entry = fabric.clients + Int(envelope.pointee.client)
         let mailbox = MailboxAddress(rawValue: fos_letter_message(letter).pointee.destination).index
-        if status == Int32(FOS_TRANSPORT_RETRY.rawValue) || (status == 0 && pending.questions[slot].stamp != privileges.stamp) {
+        if status == Status.retry || (status == 0 && pending.questions[slot].stamp != privileges.stamp) {
             pending.questions[slot].asked = false
             pending.unasked += 1
             return
@@ -203,13 +203,13 @@ extension Core {
                 allowed: allowed)
         }
         if !allowed {
-            refuse(envelope, fos_letter_message(letter), Int32(FOS_TRANSPORT_DENIED.rawValue))
+            refuse(envelope, fos_letter_message(letter), Status.denied)
         } else if let target = mailboxes[mailbox].claimLocal() {
             fos_letter_envelope(target).pointee = envelope.pointee
             Self.copy(fos_letter_message(letter), to: fos_letter_message(target))
             commitLocal(mailbox)
         } else {
-            refuse(envelope, fos_letter_message(letter), Int32(FOS_TRANSPORT_FULL.rawValue))
+            refuse(envelope, fos_letter_message(letter), Status.full)
         }
         pending.free(slot)
     }

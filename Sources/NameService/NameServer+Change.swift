@@ -28,12 +28,12 @@ extension NameServer {
 
     private mutating func ask<K: Kernel>(_ privilege: MailboxAddress, _ request: Request, _ parsed: NameRequest, _ kernel: K) {
         guard let id = suspend(request, NameContinuation(wait: .check, position: 0, bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         let message = kernel.scratch()
         let envelope = request.envelope
         message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_CHECK.rawValue)
-        let room = payload(of: message)
+        let room = message.body
         room.storeBytes(
             of: fos_privilege_question(
                 action: FOS_PRIVILEGE_REGISTER.rawValue, subject_kind: UInt32(envelope.pointee.sender_kind), uid: envelope.pointee.uid,
@@ -44,7 +44,7 @@ extension NameServer {
         let result = kernel.send(message, to: privilege, expecting: id, onBehalfOf: nil)
         guard result == .sent else {
             continuations.remove(id)
-            return answer(request.envelope, result == .full ? Int32(FOS_TRANSPORT_RETRY.rawValue) : -EHOSTDOWN, kernel)
+            return answer(request.envelope, result == .full ? Status.retry : -EHOSTDOWN, kernel)
         }
     }
 
@@ -190,7 +190,7 @@ extension NameServer {
         let hash = parsed.name.hash
         guard owner(hash) == member else { return forward(request, to: owner(hash), kernel) }
         guard isKernel || !parsed.name.isProtected else { return answer(request.envelope, -EACCES, kernel) }
-        guard !hasYielded(hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard !hasYielded(hash) else { return answer(request.envelope, Status.retry, kernel) }
         let entry = table.find(parsed.name, hash: hash)
         guard entry != NameTable.none else { return answer(request.envelope, -ENOENT, kernel) }
         let index = table.member(entry, mailbox: parsed.fixed.member.mailbox)
@@ -233,7 +233,7 @@ extension NameServer {
         // mailbox on the way is answered RETRY.
         guard isKernel(request.envelope), membership.count > 1 else { return answer(request.envelope, 0, kernel) }
         guard let id = suspend(request, NameContinuation(wait: .dead, position: 0, bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         sendDead(id, from: 0, kernel)
     }
@@ -258,14 +258,14 @@ extension NameServer {
             let message = kernel.scratch()
             message.pointee.operation = request.operation
             message.pointee.length = UInt32(NameRequest.fixedBytes)
-            payload(of: message).copyMemory(from: payload(of: request.message), byteCount: NameRequest.fixedBytes)
+            message.body.copyMemory(from: request.message.body, byteCount: NameRequest.fixedBytes)
             let result = kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: nil)
             if result == .sent {
                 state.pointee.position = UInt32(peer)
                 return
             }
             if result == .full {
-                answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+                answer(request.envelope, Status.retry, kernel)
                 continuations.remove(id)
                 return
             }

@@ -50,7 +50,7 @@ extension NameServer {
     mutating func commit<K: Kernel>(_ request: Request, _ parsed: NameRequest, _ kernel: K) {
         let (client, generation) = client(request.envelope)
         guard isAlive(client: client, generation, kernel) else { return answer(request.envelope, -ESTALE, kernel) }
-        guard !isFixed(parsed.name.hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard !isFixed(parsed.name.hash) else { return answer(request.envelope, Status.retry, kernel) }
         let refusal = apply(request, parsed, isTrial: true)
         guard refusal == 0 else { return answer(request.envelope, refusal, kernel) }
         guard let follower = follower(of: member) else {
@@ -59,13 +59,13 @@ extension NameServer {
             return answer(request.envelope, status, kernel)
         }
         guard let id = suspend(request, NameContinuation(wait: .copy, position: 0, bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         let sent = send(copyOf: request, to: follower, expecting: id, kernel)
         // Nothing has changed yet.
         if sent == .full {
             continuations.remove(id)
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         let status = apply(request, parsed)
         continuations.state(id)?.pointee.status = status
@@ -78,14 +78,16 @@ extension NameServer {
     }
 
     /// - Parameter attempt: the receiver's, if it joins.
-    func send<K: Kernel>(copyOf request: Request, to peer: Int, for attempt: UInt64 = 0, expecting id: ContinuationID, _ kernel: K) -> SendResult {
+    func send<K: Kernel>(copyOf request: Request, to peer: Int, for attempt: UInt64 = 0, expecting id: ContinuationID, _ kernel: K)
+        -> SendResult
+    {
         let length = request.payload.count
         let message = kernel.scratch()
         message.pointee.operation = request.operation
         message.pointee.inode = attempt
         message.pointee.flags = UInt16(FOS_NAME_COPY.rawValue)
         message.pointee.length = UInt32(length)
-        if let base = request.payload.baseAddress { payload(of: message).copyMemory(from: base, byteCount: length) }
+        if let base = request.payload.baseAddress { message.body.copyMemory(from: base, byteCount: length) }
         return kernel.send(message, to: membership[peer], expecting: id, onBehalfOf: request.envelope)
     }
 
@@ -125,7 +127,9 @@ extension NameServer {
             return
         }
         let member = table.member(entry, mailbox: parsed.fixed.member.mailbox)
-        guard member != NameTable.none, table.members[Int(member)].client == client, table.members[Int(member)].clientGeneration == generation else { return }
+        guard member != NameTable.none, table.members[Int(member)].client == client,
+            table.members[Int(member)].clientGeneration == generation
+        else { return }
         table.removeMember(member)
     }
 
@@ -177,8 +181,8 @@ extension NameServer {
         set(receiver, nil)
         if receiver == .joiner { joinerHasAll(kernel) } else { copyNext(.joiner, kernel) }
     }
-    /// A joiner waits until there are two copies without it. And until it is known whether the joiner has taken its place, or until all know
-    /// that this server has, it is not known who is to have copies.
+    /// A joiner waits until there are two copies without it. And until it is known whether the joiner has taken its place, or until all
+    /// know that this server has, it is not known who is to have copies.
     private func mayCopy(_ receiver: CopyRun.Receiver) -> Bool {
         receiver == .joiner ? copying == nil : untold == nil && joiner?.hasYielded != true
     }
@@ -194,7 +198,10 @@ extension NameServer {
     private mutating func send<K: Kernel>(
         piece index: UInt32, _ member: NameMemberEntry?, _ run: CopyRun, _ receiver: CopyRun.Receiver, to peer: Int, _ kernel: K
     ) {
-        guard let id = continuations.insert(NameContinuation(wait: receiver == .joiner ? .joinerPiece : .piece, position: UInt32(peer), bytes: 0)) else {
+        guard
+            let id = continuations.insert(
+                NameContinuation(wait: receiver == .joiner ? .joinerPiece : .piece, position: UInt32(peer), bytes: 0))
+        else {
             set(receiver, run)
             return again(after: .full, kernel)
         }
@@ -215,10 +222,12 @@ extension NameServer {
     }
 
     /// `index` none: a first piece with nothing in it.
-    private func message<K: Kernel>(piece index: UInt32, _ member: NameMemberEntry?, isFirst: Bool, _ kernel: K) -> UnsafeMutablePointer<fos_message> {
+    private func message<K: Kernel>(piece index: UInt32, _ member: NameMemberEntry?, isFirst: Bool, _ kernel: K) -> UnsafeMutablePointer<
+        fos_message
+    > {
         let message = kernel.scratch()
         message.pointee.operation = UInt16(FOS_OP_NAME_SHARD_PIECE.rawValue)
-        let room = payload(of: message)
+        let room = message.body
         let fixed = MemoryLayout<fos_name_piece>.size
         var piece = fos_name_piece()
         piece.flags = isFirst ? FOS_NAME_PIECE_FIRST.rawValue : 0
@@ -264,15 +273,21 @@ extension NameServer {
         }
         guard isWanted(request) else { return answer(request.envelope, 0, kernel) }
         let piece = base.loadUnaligned(as: fos_name_piece.self)
-        guard fixed + Int(piece.name_length) + Int(piece.target_length) <= request.payload.count else { return answer(request.envelope, -EINVAL, kernel) }
+        guard fixed + Int(piece.name_length) + Int(piece.target_length) <= request.payload.count else {
+            return answer(request.envelope, -EINVAL, kernel)
+        }
         let bytes = UnsafePointer((base + fixed).assumingMemoryBound(to: UInt8.self))
         let name = NameView(bytes: bytes, count: Int(piece.name_length))
         let target = NameView(bytes: bytes + name.count, count: Int(piece.target_length))
-        if piece.flags & FOS_NAME_PIECE_FIRST.rawValue != 0, let sender = membership.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)) {
+        if piece.flags & FOS_NAME_PIECE_FIRST.rawValue != 0,
+            let sender = membership.index(of: MailboxAddress(rawValue: request.envelope.pointee.from))
+        {
             dropOld(before: sender)
             if name.count == 0 { return answer(request.envelope, 0, kernel) }
         }
-        guard NameRequest.isWellFormed(name), target.count == 0 || NameRequest.isWellFormed(target) else { return answer(request.envelope, -EINVAL, kernel) }
+        guard NameRequest.isWellFormed(name), target.count == 0 || NameRequest.isWellFormed(target) else {
+            return answer(request.envelope, -EINVAL, kernel)
+        }
         // The news of its client's death was faster.
         guard isAlive(client: piece.client, piece.client_generation, kernel) else { return answer(request.envelope, 0, kernel) }
         answer(request.envelope, keep(piece, name, target), kernel)
@@ -293,7 +308,9 @@ extension NameServer {
         let hash = name.hash
         var entry = table.find(name, hash: hash)
         let isNew = entry == NameTable.none
-        if isNew { entry = table.insert(name, hash: hash, ownerUID: piece.owner_uid, isMany: piece.flags & FOS_NAME_PIECE_MANY.rawValue != 0) }
+        if isNew {
+            entry = table.insert(name, hash: hash, ownerUID: piece.owner_uid, isMany: piece.flags & FOS_NAME_PIECE_MANY.rawValue != 0)
+        }
         guard entry != NameTable.none else { return -ENOSPC }
         // A change may have come before, from who has made the name not.
         table.entries[Int(entry)].ownerUID = piece.owner_uid
@@ -304,7 +321,9 @@ extension NameServer {
         }
         let old = table.member(entry, mailbox: piece.member.mailbox)
         guard old == NameTable.none else { return 0 }
-        if table.addMember(entry, piece.member, ownerUID: piece.member_uid, client: piece.client, generation: piece.client_generation) { return 0 }
+        if table.addMember(entry, piece.member, ownerUID: piece.member_uid, client: piece.client, generation: piece.client_generation) {
+            return 0
+        }
         if isNew { table.remove(entry) }
         return -ENOSPC
     }

@@ -58,8 +58,8 @@ extension NameServer {
         }
         return place
     }
-    /// Whether a name that it served is not its own to look up now: the joiner may serve it by now. Nor has one that joins any, though nobody
-    /// else may live.
+    /// Whether a name that it served is not its own to look up now: the joiner may serve it by now. Nor has one that joins any, though
+    /// nobody else may live.
     func hasYielded(_ hash: UInt64) -> Bool { joining != nil || joiner?.hasYielded == true && serves(joiner?.member ?? member, hash) }
     /// Whether a name that it serves is not to be changed now: who has copies of it changes.
     func isFixed(_ hash: UInt64) -> Bool { joining != nil || untold != nil || joiner?.hasYielded == true && concernsJoiner(hash) }
@@ -88,7 +88,9 @@ extension NameServer {
     /// Whether this server has heard of all deaths that the joiner has heard of.
     private func hasHeardAll(of request: Request) -> Bool {
         let living = request.payload
-        return (0..<membership.count).allSatisfy { !membership.isAlive($0) || $0 == member || $0 / 8 < living.count && living[$0 / 8] >> ($0 % 8) & 1 != 0 }
+        return (0..<membership.count).allSatisfy {
+            !membership.isAlive($0) || $0 == member || $0 / 8 < living.count && living[$0 / 8] >> ($0 % 8) & 1 != 0
+        }
     }
 
     mutating func yieldPlace<K: Kernel>(_ request: Request, _ kernel: K) {
@@ -96,9 +98,10 @@ extension NameServer {
             return answer(request.envelope, -EACCES, kernel)
         }
         guard joining == nil else { return yieldWhileJoining(peer, request, kernel) }
-        guard let joiner, joiner.member == peer, joiner.attempt == request.message.pointee.inode, joiner.run == nil, joiner.question == .none,
+        guard let joiner, joiner.member == peer, joiner.attempt == request.message.pointee.inode, joiner.run == nil,
+            joiner.question == .none,
             !joiner.isSpoiled, let id = suspend(request, NameContinuation(wait: .joiner, position: UInt32(peer), bytes: 0))
-        else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        else { return answer(request.envelope, Status.retry, kernel) }
         self.joiner?.hasYielded = true
         self.joiner?.question = id
         if joiner.told == 0 { answerJoiner(0, kernel) }
@@ -121,11 +124,11 @@ extension NameServer {
         self.joiner?.run = nil
         guard joiner.question != .none else { return }
         self.joiner?.hasYielded = false
-        answerJoiner(Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        answerJoiner(Status.retry, kernel)
     }
     /// The joiner is dead, begins again, lets go, or has been let in.
     mutating func endHelp<K: Kernel>(_ kernel: K) {
-        answerJoiner(Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        answerJoiner(Status.retry, kernel)
         joiner = nil
         hasSurplus = false
         copyNext(.follower, kernel)
@@ -136,7 +139,9 @@ extension NameServer {
     /// A change of a name that has been made here.
     mutating func tellJoiner<K: Kernel>(_ request: Request, _ hash: UInt64, _ kernel: K) {
         guard let joiner, !joiner.isSpoiled, concernsJoiner(hash) else { return }
-        guard let id = continuations.insert(NameContinuation(wait: .told, position: 0, bytes: joiner.serial)) else { return spoilJoiner(kernel) }
+        guard let id = continuations.insert(NameContinuation(wait: .told, position: 0, bytes: joiner.serial)) else {
+            return spoilJoiner(kernel)
+        }
         if send(copyOf: request, to: joiner.member, for: joiner.attempt, expecting: id, kernel) == .sent {
             self.joiner?.told += 1
             return
@@ -167,7 +172,11 @@ extension NameServer {
         guard owner(hash) == member else { return }
         if copying != nil, let follower = follower(of: member) { _ = send(removalFrom: entry, operation, gone, to: follower, nil, kernel) }
         guard let joiner, !joiner.isSpoiled, concernsJoiner(hash) else { return }
-        if send(removalFrom: entry, operation, gone, to: joiner.member, joiner, kernel) { self.joiner?.told += 1 } else { spoilJoiner(kernel) }
+        if send(removalFrom: entry, operation, gone, to: joiner.member, joiner, kernel) {
+            self.joiner?.told += 1
+        } else {
+            spoilJoiner(kernel)
+        }
     }
     private mutating func send<K: Kernel>(
         removalFrom entry: UInt32, _ operation: fos_operation, _ gone: fos_name_member, to peer: Int, _ joiner: Joiner?, _ kernel: K
@@ -181,7 +190,7 @@ extension NameServer {
         var fixed = fos_name_request()
         fixed.name_length = UInt32(name.count)
         fixed.member = gone
-        let room = payload(of: message)
+        let room = message.body
         room.storeBytes(of: fixed, as: fos_name_request.self)
         (room + NameRequest.fixedBytes).copyMemory(from: name.bytes, byteCount: name.count)
         message.pointee.length = UInt32(NameRequest.fixedBytes + name.count)
@@ -194,7 +203,9 @@ extension NameServer {
 
     /// NEWS: somebody has taken its place.
     mutating func takeNews<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard isOfPeer(request.envelope), let peer = membership.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)), peer != member else { return }
+        guard isOfPeer(request.envelope), let peer = membership.index(of: MailboxAddress(rawValue: request.envelope.pointee.from)),
+            peer != member
+        else { return }
         guard joining == nil else { return newsWhileJoining(of: peer, kernel) }
         let hasAll = joiner.map { $0.member == peer && $0.hasYielded && !$0.isSpoiled } ?? false
         let old = follower(of: member), servedFor = firstAlive(from: peer) == member, hasSurplus = hasSurplus

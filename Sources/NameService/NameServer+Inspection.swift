@@ -35,6 +35,7 @@ extension NameServer {
         }
         func text(_ view: NameView) -> String { String(decoding: UnsafeBufferPointer(start: view.bytes, count: view.count), as: UTF8.self) }
         return NameReport(
-            name: text(table.name(index)), mailboxes: mailboxes.sorted(), target: text(table.target(index)), isMany: entry.isMany, ownerUID: entry.ownerUID)
+            name: text(table.name(index)), mailboxes: mailboxes.sorted(), target: text(table.target(index)), isMany: entry.isMany,
+            ownerUID: entry.ownerUID)
     }
 }

@@ -1,13 +1,13 @@
 // A name server that takes its place in the ring again, with nothing, while the others serve.
 //
 // Protocol: it asks every member, in rising order of their numbers, for help (JOIN). A member helps one joiner at a time
-// (NameServer+Help), so at most one gets round: whoever has the member with the lowest number goes first. Two of them have names for it: who
-// serves its names now, and who will have it for a follower. When all have answered, it asks all to yield (YIELD): from then on nobody serves
-// or changes what will be the joiner's, until it says that it serves (NEWS). That turn, in which the last YIELD has been answered and no
-// death has been heard of, is the one in which it takes its place. Whatever goes wrong before makes it begin again, with nothing and
-// under another number, which JOIN, YIELD and what it is sent for them carry in the header's inode; whatever goes wrong after, finds
-// members that serve nothing of it until they hear from it, or of its death. JOIN says whom it believes to serve: who believes so of more
-// has not heard of a death yet, would not copy what was the dead one's, and waits for that news with its answer.
+// (NameServer+Help), so at most one gets round: whoever has the member with the lowest number goes first. Two of them have names for it:
+// who serves its names now, and who will have it for a follower. When all have answered, it asks all to yield (YIELD): from then on
+// nobody serves or changes what will be the joiner's, until it says that it serves (NEWS). That turn, in which the last YIELD has been
+// answered and no death has been heard of, is the one in which it takes its place. Whatever goes wrong before makes it begin again, with
+// nothing and under another number, which JOIN, YIELD and what it is sent for them carry in the header's inode; whatever goes wrong
+// after, finds members that serve nothing of it until they hear from it, or of its death. JOIN says whom it believes to serve: who
+// believes so of more has not heard of a death yet, would not copy what was the dead one's, and waits for that news with its answer.
 // Invariants: two that join never have help of one member; members are asked in rising order, and one that has had help of a later one lets
 // go of all before it asks an earlier one, so no two wait for each other; a joiner that another one believes not to serve tells it (YIELD)
 // before it does; a name is at two members that serve, or at one and the joiner, before and after the turn.
@@ -43,7 +43,9 @@ extension NameServer {
     /// Whether it is on its way back.
     public var isRejoining: Bool { joining != nil }
     /// Whether, as far as this server has to do with it, every name is at two servers although some are dead.
-    public func hasMadeCopies(without dead: [Int]) -> Bool { joining != nil || copying == nil && dead.allSatisfy { !membership.isAlive($0) } }
+    public func hasMadeCopies(without dead: [Int]) -> Bool {
+        joining != nil || copying == nil && dead.allSatisfy { !membership.isAlive($0) }
+    }
 
     /// At each tick, and when the core has nothing else to do while a message could not be sent.
     mutating func tick<K: Kernel>(_ kernel: K) {
@@ -96,7 +98,9 @@ extension NameServer {
     }
 
     private mutating func ask<K: Kernel>(_ operation: fos_operation, _ wait: NameWait, _ peer: Int, _ kernel: K) -> SendResult {
-        guard let attempt = joining?.attempt, let id = continuations.insert(NameContinuation(wait: wait, position: UInt32(peer), bytes: attempt)) else {
+        guard let attempt = joining?.attempt,
+            let id = continuations.insert(NameContinuation(wait: wait, position: UInt32(peer), bytes: attempt))
+        else {
             return .full
         }
         let message = message(operation, attempt, kernel)
@@ -107,7 +111,7 @@ extension NameServer {
     }
     /// A bit for each member, in rising order from the lowest of the first byte on: set if it is believed to serve.
     private func sayWhoLives(_ message: UnsafeMutablePointer<fos_message>) {
-        let room = UnsafeMutableRawBufferPointer(start: payload(of: message), count: (membership.count + 7) / 8)
+        let room = UnsafeMutableRawBufferPointer(start: message.body, count: (membership.count + 7) / 8)
         room.initializeMemory(as: UInt8.self, repeating: 0)
         for peer in 0..<membership.count where membership.isAlive(peer) { room[peer / 8] |= 1 << (peer % 8) }
         message.pointee.length = UInt32(room.count)
@@ -127,7 +131,10 @@ extension NameServer {
                 break
             }
             // One that is dead helps nobody.
-            if peer != member, kernel.send(message(FOS_OP_NAME_JOIN, joining.attempt, kernel), to: membership[peer], expecting: .none, onBehalfOf: nil) == .full {
+            if peer != member,
+                kernel.send(message(FOS_OP_NAME_JOIN, joining.attempt, kernel), to: membership[peer], expecting: .none, onBehalfOf: nil)
+                    == .full
+            {
                 again(after: .full, kernel)
                 return false
             }
@@ -166,7 +173,7 @@ extension NameServer {
             if response.status == -EAGAIN {
                 membership.set(Int(state.position), alive: false)
             } else if response.status != 0 {
-                return response.status == Int32(FOS_TRANSPORT_RETRY.rawValue) ? beginAgain(kernel) : beginAgainLater(kernel)
+                return response.status == Status.retry ? beginAgain(kernel) : beginAgainLater(kernel)
             }
             self.joining?.isAsking = false
             self.joining?.position = Int(state.position) + 1
@@ -197,7 +204,8 @@ extension NameServer {
             }
             if peer != member {
                 // One that is dead will ask when it is back.
-                if kernel.send(message(FOS_OP_NAME_SHARD_NEWS, 0, kernel), to: membership[peer], expecting: .none, onBehalfOf: nil) == .full {
+                if kernel.send(message(FOS_OP_NAME_SHARD_NEWS, 0, kernel), to: membership[peer], expecting: .none, onBehalfOf: nil) == .full
+                {
                     return again(after: .full, kernel)
                 }
             }
@@ -220,7 +228,7 @@ extension NameServer {
     /// YIELD of another one that joins: from now on this server asks it.
     mutating func yieldWhileJoining<K: Kernel>(_ peer: Int, _ request: Request, _ kernel: K) {
         // Both cannot have all: what one believes to be a member is dead, and the news of it on its way.
-        if joining?.isYielding == true { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        if joining?.isYielding == true { return answer(request.envelope, Status.retry, kernel) }
         answer(request.envelope, 0, kernel)
         membership.set(peer, alive: true)
         if peer <= joining?.reach ?? -1 { beginAgain(lettingGo: true, kernel) }
@@ -233,7 +241,8 @@ extension NameServer {
     /// The microkernel's news that a server is there again: maybe it serves by now.
     mutating func serverBack<K: Kernel>(_ request: Request, _ kernel: K) {
         guard joining != nil, isNews(request.envelope),
-            let peer = membership.index(of: MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))), peer != member
+            let peer = membership.index(of: MailboxAddress(rawValue: UInt32(truncatingIfNeeded: request.message.pointee.inode))),
+            peer != member
         else { return }
         // All that serve help this server, so that one does not.
         if joining?.isYielding == true { return noteUp(peer) }

@@ -27,7 +27,7 @@ extension NameServer {
             return reply(request.envelope, message, kernel)
         }
         guard let id = suspend(request, NameContinuation(wait: .list, position: UInt32(shard), bytes: 0)) else {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         gather(id, entry: Self.entry(cookie), kernel)
     }
@@ -57,7 +57,7 @@ extension NameServer {
                 if result == .sent {
                     return
                 }
-                if result == .full { return finishList(id, Int32(FOS_TRANSPORT_RETRY.rawValue), next: 0, kernel) }
+                if result == .full { return finishList(id, Status.retry, next: 0, kernel) }
                 // A shard that is gone has no names to list.
                 state.pointee.position += 1
                 entry = 0
@@ -77,7 +77,8 @@ extension NameServer {
         guard let state = continuations.state(id) else { return }
         let room = Request(letter: letter(id)).message.pointee.bulk_length
         guard response.status == 0 else { return finishList(id, response.status, next: 0, kernel) }
-        precondition(response.message.pointee.bulk_length <= room &- state.pointee.bytes, "a name server wrote more than it was given room for")
+        precondition(
+            response.message.pointee.bulk_length <= room &- state.pointee.bytes, "a name server wrote more than it was given room for")
         state.pointee.bytes += response.message.pointee.bulk_length
         guard response.message.pointee.inode == 0 else { return finishList(id, 0, next: response.message.pointee.inode, kernel) }
         state.pointee.position += 1
@@ -103,7 +104,9 @@ extension NameServer {
     private func write<K: Kernel>(
         _ envelope: UnsafePointer<fos_envelope>, _ offset: UInt32, _ room: UInt32, from first: UInt32, _ kernel: K
     ) -> (status: Int32, bytes: UInt32, next: UInt32) {
-        guard let bulk = kernel.bulk(of: envelope, offset: offset, count: room), let base = bulk.baseAddress else { return (-EFAULT, 0, NameTable.none) }
+        guard let bulk = kernel.bulk(of: envelope, offset: offset, count: room), let base = bulk.baseAddress else {
+            return (-EFAULT, 0, NameTable.none)
+        }
         var used = 0
         var index = first
         while index < table.entriesUsed {

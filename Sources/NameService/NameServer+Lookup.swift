@@ -25,7 +25,7 @@ extension NameServer {
                 rewrite(request, name, redirects)
                 return forward(request, to: owner, kernel)
             }
-            guard !hasYielded(hash) else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+            guard !hasYielded(hash) else { return answer(request.envelope, Status.retry, kernel) }
             let entry = table.find(name, hash: hash)
             guard entry != NameTable.none else { return answer(request.envelope, -ENOENT, kernel) }
             guard table.entries[Int(entry)].targetLength > 0 else {
@@ -53,7 +53,7 @@ extension NameServer {
         _ envelope: UnsafePointer<fos_envelope>, _ entry: UInt32, from core: UInt32, _ redirects: Int, _ kernel: K
     ) {
         let message = kernel.scratch()
-        let head = payload(of: message)
+        let head = message.body
         let best = (head + MemoryLayout<fos_name_reply>.size).assumingMemoryBound(to: fos_name_member.self)
         var count = 0
         var index = table.entries[Int(entry)].firstMember

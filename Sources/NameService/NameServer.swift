@@ -146,8 +146,13 @@ public struct NameServer: Server, ~Copyable {
 
     public mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         switch UInt32(request.operation) {
-        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue, FOS_OP_NAME_DEREGISTER.rawValue, FOS_OP_NAME_MEMBER_DEAD.rawValue:
-            if UInt32(request.message.pointee.flags) & FOS_NAME_COPY.rawValue != 0 { takeCopy(request, kernel) } else { serveChange(request, kernel) }
+        case FOS_OP_NAME_REGISTER.rawValue, FOS_OP_NAME_REDIRECT.rawValue, FOS_OP_NAME_DEREGISTER.rawValue,
+            FOS_OP_NAME_MEMBER_DEAD.rawValue:
+            if UInt32(request.message.pointee.flags) & FOS_NAME_COPY.rawValue != 0 {
+                takeCopy(request, kernel)
+            } else {
+                serveChange(request, kernel)
+            }
         case FOS_OP_NAME_LOOKUP.rawValue: lookup(request, kernel)
         case FOS_OP_NAME_LIST.rawValue: list(request, kernel)
         case FOS_OP_NAME_SHARD_PIECE.rawValue: takePiece(request, kernel)
@@ -197,33 +202,17 @@ public struct NameServer: Server, ~Copyable {
         statistics.continuations_now = UInt64(continuations.count)
         statistics.continuations_peak = UInt64(continuations.peak)
         statistics.names = 0
-        for index in 0..<Int(table.entriesUsed) where table.entries[index].isUsed && owner(table.entries[index].hash) == member { statistics.names += 1 }
+        for index in 0..<Int(table.entriesUsed) where table.entries[index].isUsed && owner(table.entries[index].hash) == member {
+            statistics.names += 1
+        }
     }
 
     // MARK: Answers
 
-    /// An empty reply.
-    mutating func answer<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ status: Int32, _ kernel: K) {
+    private func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         let message = kernel.scratch()
-        message.pointee.status = status
+        message.setBody(described(on: kernel))
         reply(envelope, message, kernel)
-    }
-    mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        kernel.reply(to: envelope, message)
-    }
-    private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
-        var filled = fos_statistics()
-        describe(&filled)
-        filled.core = UInt32(kernel.core)
-        filled.mailbox = kernel.mailbox.rawValue
-        let message = kernel.scratch()
-        message.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
-        payload(of: message).storeBytes(of: filled, as: fos_statistics.self)
-        reply(envelope, message, kernel)
-    }
-    func payload(of message: UnsafeMutablePointer<fos_message>) -> UnsafeMutableRawPointer {
-        UnsafeMutableRawPointer(message) + MemoryLayout<fos_message>.size
     }
 
     /// Passes a request on to the member that owns its name.
@@ -231,15 +220,15 @@ public struct NameServer: Server, ~Copyable {
         // A server that joins does not know for certain who serves, and others that join do not either: passed on once, a request is not
         // passed on by it. And those who served in its place may have yielded.
         if let joining, joining.isYielding || request.envelope.pointee.hops > 0 {
-            return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            return answer(request.envelope, Status.retry, kernel)
         }
         // A fleet of fixed size forwards once a redirect; more is a disagreement about the fleet, not a reason to loop.
         guard request.envelope.pointee.hops < 32 else { return answer(request.envelope, -ELOOP, kernel) }
         switch kernel.forward(request.letter, to: membership[owner]) {
         case .sent: break
-        case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        case .full: answer(request.envelope, Status.retry, kernel)
         // It is dead, and the news of it on its way here; its follower serves the name then.
-        case .stale: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+        case .stale: answer(request.envelope, Status.retry, kernel)
         }
     }
 
@@ -259,7 +248,8 @@ public struct NameServer: Server, ~Copyable {
     /// News come from a microkernel's own mailbox, which no server can send from.
     func isNews(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
         let kind = UInt32(envelope.pointee.sender_kind)
-        return (kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue) && MailboxAddress(rawValue: envelope.pointee.from).index == 0
+        return (kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_NONE.rawValue)
+            && MailboxAddress(rawValue: envelope.pointee.from).index == 0
     }
     /// Another name server, asking in the fleet's own business.
     func isPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
@@ -268,7 +258,8 @@ public struct NameServer: Server, ~Copyable {
     }
     /// The same, of one-way messages.
     func isOfPeer(_ envelope: UnsafePointer<fos_envelope>) -> Bool {
-        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
+        UInt32(envelope.pointee.sender_kind) == FOS_SENDER_NONE.rawValue
+            && membership.index(of: MailboxAddress(rawValue: envelope.pointee.from)) != nil
     }
     /// May change a name or member that `uid` made.
     func mayChange(_ uid: UInt32, _ envelope: UnsafePointer<fos_envelope>) -> Bool {

@@ -119,7 +119,8 @@ public final class FrameClient {
         let all = try members()
         for member in all {
             _ = try call(
-                FOS_OP_MEMORY_RESERVE, fos_memory_reserve(bytes: UInt64(bytes / all.count), frame_bytes: UInt32(frameBytes), reserved: 0), to: member)
+                FOS_OP_MEMORY_RESERVE, fos_memory_reserve(bytes: UInt64(bytes / all.count), frame_bytes: UInt32(frameBytes), reserved: 0),
+                to: member)
         }
     }
 

@@ -62,7 +62,8 @@ public final class PageStudy {
         let limit = statistics.reduce(0) { $0 &+ Int(clamping: $1.limit) }
         guard limit >= options.memoryNeeded else {
             throw StudyError(
-                "the mount has \(limit >> 20) MiB for programs, and the study needs \(options.memoryNeeded >> 20); mount with a larger --memory, or use a smaller --gib")
+                "the mount has \(limit >> 20) MiB for programs, and the study needs \(options.memoryNeeded >> 20); mount with a larger --memory, or use a smaller --gib"
+            )
         }
         methods = Method.allCases.filter { $0 != .fosHuge || statistics.allSatisfy { $0.huge != 0 } }
         workers = try (0..<options.processes).map { _ in try WorkerProcess(worker) }
@@ -161,7 +162,8 @@ public final class PageStudy {
                 deadline = fos_platform_monotonic_ns() + Self.patience
             }
             guard fos_platform_monotonic_ns() < deadline else {
-                throw StudyError("the reserve of \(kept >> 20) MiB lacks or exceeds \(left >> 20) MiB for 30 s; is the machine short of memory?")
+                throw StudyError(
+                    "the reserve of \(kept >> 20) MiB lacks or exceeds \(left >> 20) MiB for 30 s; is the machine short of memory?")
             }
             // A core that a client shares its CPU with steps aside for it, and puts off what it does while idle: zeroing.
             usleep(50_000)

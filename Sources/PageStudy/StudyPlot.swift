@@ -38,15 +38,18 @@ extension StudyReport {
         let step = Self.step(most)
         let limit = max(step, (most / step).rounded(.up) * step)
         func rise(_ seconds: Double) -> Double { seconds / limit * height }
-        var text = "<text x=\"\(number(x, 0))\" y=\"\(number(y - 12, 0))\">\(exercise == .reserve ? "from the reserve" : "steady state, zeroing counted")</text>\n"
+        var text =
+            "<text x=\"\(number(x, 0))\" y=\"\(number(y - 12, 0))\">\(exercise == .reserve ? "from the reserve" : "steady state, zeroing counted")</text>\n"
         var tick = 0.0
         while tick <= limit * 1.001 {
             let at = y + height - rise(tick)
-            text += "<line x1=\"\(number(x, 1))\" x2=\"\(number(x + width, 1))\" y1=\"\(number(at, 1))\" y2=\"\(number(at, 1))\" stroke=\"#dddddd\"/>"
+            text +=
+                "<line x1=\"\(number(x, 1))\" x2=\"\(number(x + width, 1))\" y1=\"\(number(at, 1))\" y2=\"\(number(at, 1))\" stroke=\"#dddddd\"/>"
             text += "<text x=\"\(number(x - 6, 1))\" y=\"\(number(at + 4, 1))\" text-anchor=\"end\">\(number(tick, 2))</text>\n"
             tick += step
         }
-        text += "<text transform=\"translate(\(number(x - 44, 1)) \(number(y + height / 2, 1))) rotate(-90)\" text-anchor=\"middle\">seconds</text>\n"
+        text +=
+            "<text transform=\"translate(\(number(x - 44, 1)) \(number(y + height / 2, 1))) rotate(-90)\" text-anchor=\"middle\">seconds</text>\n"
         let counts = processCounts
         let groupWidth = width / Double(max(1, counts.count))
         for (group, count) in counts.enumerated() {
@@ -56,7 +59,8 @@ extension StudyReport {
                 let start = x + Double(group) * groupWidth + (Double(index) + 0.3) * slot
                 text += self.bar(bar, x: start + slot * 0.1, width: slot * 0.8, base: y + height, rise: rise)
             }
-            text += "<text x=\"\(number(x + (Double(group) + 0.5) * groupWidth, 1))\" y=\"\(number(y + height + 52, 1))\" text-anchor=\"middle\">"
+            text +=
+                "<text x=\"\(number(x + (Double(group) + 0.5) * groupWidth, 1))\" y=\"\(number(y + height + 52, 1))\" text-anchor=\"middle\">"
             text += "\(count == 1 ? "1 process" : "\(count) processes at once")</text>\n"
         }
         return text
@@ -68,15 +72,18 @@ extension StudyReport {
         for (name, colour, part) in Self.colours where result.split[keyPath: part] > 0 {
             let size = rise(result.split[keyPath: part])
             top -= size
-            text += "<rect x=\"\(number(x, 1))\" y=\"\(number(top, 2))\" width=\"\(number(width, 1))\" height=\"\(number(size, 2))\" fill=\"\(colour)\">"
+            text +=
+                "<rect x=\"\(number(x, 1))\" y=\"\(number(top, 2))\" width=\"\(number(width, 1))\" height=\"\(number(size, 2))\" fill=\"\(colour)\">"
             text += "<title>\(result.method.title), \(name): \(number(result.split[keyPath: part] * 1000, 2)) ms</title></rect>"
         }
         let middle = x + width / 2
-        text += "<text x=\"\(number(middle, 1))\" y=\"\(number(top - 4, 1))\" text-anchor=\"middle\" font-size=\"10\">\(number(result.split.total, 3))</text>"
+        text +=
+            "<text x=\"\(number(middle, 1))\" y=\"\(number(top - 4, 1))\" text-anchor=\"middle\" font-size=\"10\">\(number(result.split.total, 3))</text>"
         let labels = result.method.title.split(separator: ",").map { $0.drop { $0 == " " } }
         for (line, label) in labels.enumerated() {
             let short = label == "transparent huge pages" ? "THP" : String(label)
-            text += "<text x=\"\(number(middle, 1))\" y=\"\(number(base + 16 + Double(line) * 13, 1))\" text-anchor=\"middle\" font-size=\"10\">\(short)</text>"
+            text +=
+                "<text x=\"\(number(middle, 1))\" y=\"\(number(base + 16 + Double(line) * 13, 1))\" text-anchor=\"middle\" font-size=\"10\">\(short)</text>"
         }
         return text + "\n"
     }

@@ -27,10 +27,13 @@ public struct StudyReport {
     public var goals: [Goal] {
         var goals: [Goal] = []
         func add(_ method: Method, than other: Method, _ exercise: Exercise, _ processes: Int, _ wanted: Double) {
-            guard let fast = result(method, exercise, processes), let slow = result(other, exercise, processes), fast.split.total > 0 else { return }
+            guard let fast = result(method, exercise, processes), let slow = result(other, exercise, processes), fast.split.total > 0 else {
+                return
+            }
             goals.append(
                 Goal(
-                    text: "\(method.title) than \(other.title), \(exercise == .reserve ? "from the reserve" : "steady state"), \(processes == 1 ? "one process" : "\(processes) at once")",
+                    text:
+                        "\(method.title) than \(other.title), \(exercise == .reserve ? "from the reserve" : "steady state"), \(processes == 1 ? "one process" : "\(processes) at once")",
                     ratio: slow.split.total / fast.split.total, wanted: wanted))
         }
         add(.fosHuge, than: .linuxSmall, .reserve, 1, 50)
@@ -50,12 +53,17 @@ public struct StudyReport {
         for exercise in [Exercise.reserve, .steady] {
             for processes in processCounts {
                 lines.append(Self.title(exercise, processes))
-                var table = TextTable(heading: ["ms per GiB and process", "call", "fault", "zeroing", "waiting", "total", "least", "most", "of Linux 4 KiB"], right: Set(1...8))
+                var table = TextTable(
+                    heading: ["ms per GiB and process", "call", "fault", "zeroing", "waiting", "total", "least", "most", "of Linux 4 KiB"],
+                    right: Set(1...8))
                 let base = result(.linuxSmall, exercise, processes)?.split.total ?? 0
                 for method in Method.allCases {
                     guard let result = result(method, exercise, processes) else { continue }
                     let split = result.split
-                    let times = [split.call, split.fault, split.zeroing, split.waiting, split.total, result.rounds.min() ?? 0, result.rounds.max() ?? 0]
+                    let times = [
+                        split.call, split.fault, split.zeroing, split.waiting, split.total, result.rounds.min() ?? 0,
+                        result.rounds.max() ?? 0,
+                    ]
                     let cells = times.map { number($0 * 1000, 2) }
                     table.append([method.title] + cells + [base > 0 ? number(split.total / base, 3) : "-"])
                 }
@@ -80,7 +88,8 @@ public struct StudyReport {
             })),
             ("goals", .array(goals.map { goal in
                 .object([
-                    ("goal", .string(goal.text)), ("times_faster", .decimal(number(goal.ratio, 3))), ("wanted", .decimal(number(goal.wanted, 0))),
+                            ("goal", .string(goal.text)), ("times_faster", .decimal(number(goal.ratio, 3))),
+                            ("wanted", .decimal(number(goal.wanted, 0))),
                     ("met", .bool(goal.isMet)),
                 ])
             })),

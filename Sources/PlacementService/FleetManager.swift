@@ -99,12 +99,8 @@ public struct FleetManager: Server, ~Copyable {
         case FOS_OP_CLIENT_GONE.rawValue: break
         case FOS_OP_PING.rawValue: answer(request, 0, kernel)
         case FOS_OP_STATISTICS.rawValue:
-            var statistics = fos_statistics()
-            describe(&statistics)
-            statistics.core = UInt32(kernel.core)
-            statistics.mailbox = kernel.mailbox.rawValue
             let message = kernel.scratch()
-            message.setBody(statistics)
+            message.setBody(described(on: kernel))
             reply(request, message, kernel)
         default: answer(request, -ENOSYS, kernel)
         }
@@ -179,7 +175,8 @@ public struct FleetManager: Server, ~Copyable {
         hasReports = false
         guard wanted == 0 else { return }
         let target = policy.decide(
-            samples: samples, delaySum: delays, members: serving, minimum: minimum, maximum: automaticMaximum, isChanging: change.isUnderWay)
+            samples: samples, delaySum: delays, members: serving, minimum: minimum, maximum: automaticMaximum, isChanging: change.isUnderWay
+        )
         if target != serving, !change.isUnderWay { resize(to: target, kernel) }
     }
 
@@ -197,7 +194,7 @@ public struct FleetManager: Server, ~Copyable {
         guard let wish = request.fixed(fos_fleet_set.self), wish.service == FOS_SERVICE_FILE.rawValue, wish.members <= UInt32(count) else {
             return answer(request, -EINVAL, kernel)
         }
-        guard wish.members == 0 || !change.isUnderWay else { return answer(request, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard wish.members == 0 || !change.isUnderWay else { return answer(request, Status.retry, kernel) }
         wanted = Int(wish.members)
         if wanted > 0, wanted != serving { resize(to: wanted, kernel) }
         answer(request, 0, kernel)
@@ -263,7 +260,8 @@ public struct FleetManager: Server, ~Copyable {
                 let message = kernel.scratch()
                 message.pointee.operation = UInt16(FOS_OP_FLEET_GIVE.rawValue)
                 message.setBody(
-                    fos_fleet_give(member: UInt32(taker), slots: orders[giver * count + taker], slot: UInt32(FOS_FLEET_ANY_SLOT), reserved: 0))
+                    fos_fleet_give(
+                        member: UInt32(taker), slots: orders[giver * count + taker], slot: UInt32(FOS_FLEET_ANY_SLOT), reserved: 0))
                 if kernel.send(message, to: servers[giver].mailbox, expecting: .none, onBehalfOf: nil) == .full { return }
                 orders[giver * count + taker] = 0
                 ordersLeft -= 1

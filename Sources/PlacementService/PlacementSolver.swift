@@ -5,6 +5,7 @@
 // sample of others.
 
 import Fleet
+import Messaging
 
 struct Solver {
     private let problem: PlacementProblem
@@ -13,7 +14,7 @@ struct Solver {
     private(set) var places: [Int]
     /// Parties on each core, for exchanges.
     private var residents: [[Int]]
-    private var random: UInt64
+    private var random: SeededRandom
     /// Cores that each party may have: who has fewest chooses first, so that nobody is left without one.
     private let choices: [Int]
     private static var unplaced: Int { -1 }
@@ -30,18 +31,12 @@ struct Solver {
         choices = problem.allows.map { allows in
             (0..<problem.traffic.parties).map { party in (0..<cores).count { problem.room[$0] > 0 && allows(party, $0) } }
         } ?? Array(repeating: cores, count: problem.traffic.parties)
-        random = 0x9e37_79b9_7f4a_7c15
-        if case .random(let seed) = policy { random ^= seed &* 0xbf58_476d_1ce4_e5b9 }
+        var seed: UInt64 = 0x9e37_79b9_7f4a_7c15
+        if case .random(let wanted) = policy { seed ^= wanted &* 0xbf58_476d_1ce4_e5b9 }
+        random = SeededRandom(seed: seed)
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    private mutating func next(below bound: Int) -> Int {
-        random &+= 0x9e37_79b9_7f4a_7c15
-        var z = random
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return Int((z ^ (z >> 31)) % UInt64(bound))
-    }
+    private mutating func next(below bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
 
     private mutating func put(_ party: Int, on core: Int) {
         places[party] = core

@@ -143,7 +143,7 @@ public struct PrivilegeServer: Server, ~Copyable {
             action: question.action, kind: kind, uid: question.uid, rights: rights, mailbox: question.mailbox, name: name)
         let message = kernel.scratch()
         message.pointee.length = UInt32(MemoryLayout<fos_privilege_answer>.size)
-        payload(of: message).storeBytes(of: fos_privilege_answer(allowed: allowed ? 1 : 0, epoch: epoch), as: fos_privilege_answer.self)
+        message.body.storeBytes(of: fos_privilege_answer(allowed: allowed ? 1 : 0, epoch: epoch), as: fos_privilege_answer.self)
         reply(request.envelope, message, kernel)
     }
 
@@ -227,12 +227,12 @@ public struct PrivilegeServer: Server, ~Copyable {
         guard member == 0 else {
             switch kernel.forward(request.letter, to: membership[0]) {
             case .sent: break
-            case .full: answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel)
+            case .full: answer(request.envelope, Status.retry, kernel)
             case .stale: answer(request.envelope, -EHOSTDOWN, kernel)
             }
             return
         }
-        guard change == .none else { return answer(request.envelope, Int32(FOS_TRANSPORT_RETRY.rawValue), kernel) }
+        guard change == .none else { return answer(request.envelope, Status.retry, kernel) }
         guard rules.set(rule, prefix: prefix) else { return answer(request.envelope, -ENOSPC, kernel) }
         epoch &+= 1
         let state = PrivilegeContinuation(nextPeer: 0, nextCore: 0, waiting: 0, status: 0)
@@ -248,7 +248,8 @@ public struct PrivilegeServer: Server, ~Copyable {
         let raw = base.loadUnaligned(as: fos_privilege_rule.self)
         let length = Int(raw.prefix_length)
         guard raw.action >= FOS_PRIVILEGE_SEND.rawValue, raw.action <= FOS_PRIVILEGE_ADMIN.rawValue, raw.allow <= 1,
-            raw.subject_kind == FOS_SENDER_CLIENT.rawValue, length <= Int(FOS_SERVICE_NAME_BYTES_MAX), fixed + length <= request.payload.count,
+            raw.subject_kind == FOS_SENDER_CLIENT.rawValue, length <= Int(FOS_SERVICE_NAME_BYTES_MAX),
+            fixed + length <= request.payload.count,
             raw.action == FOS_PRIVILEGE_REGISTER.rawValue || length == 0,
             raw.action == FOS_PRIVILEGE_SEND.rawValue || raw.mailbox == UInt32(FOS_MAILBOX_NONE)
         else { return nil }
@@ -270,7 +271,7 @@ public struct PrivilegeServer: Server, ~Copyable {
                 message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_SET.rawValue)
                 message.pointee.inode = UInt64(epoch)
                 message.pointee.length = source.message.pointee.length
-                payload(of: message).copyMemory(from: payload(of: source.message), byteCount: Int(source.message.pointee.length))
+                message.body.copyMemory(from: source.message.body, byteCount: Int(source.message.pointee.length))
                 let result = kernel.send(message, to: membership[peer], expecting: change, onBehalfOf: nil)
                 if result == .full { return }
                 if result == .sent {
@@ -285,7 +286,7 @@ public struct PrivilegeServer: Server, ~Copyable {
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_PRIVILEGE_INVALIDATE.rawValue)
             message.pointee.length = UInt32(MemoryLayout<fos_privilege_invalidate>.size)
-            payload(of: message).storeBytes(of: fos_privilege_invalidate(epoch: epoch, reserved: 0), as: fos_privilege_invalidate.self)
+            message.body.storeBytes(of: fos_privilege_invalidate(epoch: epoch, reserved: 0), as: fos_privilege_invalidate.self)
             let destination = MailboxAddress(rawValue: kernels[Int(state.pointee.nextCore)])
             let result = kernel.send(message, to: destination, expecting: change, onBehalfOf: nil)
             if result == .full { return }
@@ -304,7 +305,9 @@ public struct PrivilegeServer: Server, ~Copyable {
 
     /// A microkernel that came up later: payload is its fos_mailbox. Kernel only; it starts with an empty cache.
     private mutating func subscribe<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue else { return answer(request.envelope, -EPERM, kernel) }
+        guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_KERNEL.rawValue else {
+            return answer(request.envelope, -EPERM, kernel)
+        }
         guard let base = request.payload.baseAddress, request.payload.count >= MemoryLayout<fos_mailbox>.size else {
             return answer(request.envelope, -EINVAL, kernel)
         }
@@ -319,9 +322,12 @@ public struct PrivilegeServer: Server, ~Copyable {
     /// The rules, oldest first, as fos_privilege_rule each followed by its prefix and zeros to a multiple of 8, in bulk.
     /// ADMIN only. -ERANGE when the room is too small.
     private mutating func list<K: Kernel>(_ request: Request, _ kernel: K) {
-        guard UInt32(request.envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0 else { return answer(request.envelope, -EPERM, kernel) }
+        guard UInt32(request.envelope.pointee.rights) & FOS_RIGHT_ADMIN.rawValue != 0 else {
+            return answer(request.envelope, -EPERM, kernel)
+        }
         let asked = request.message.pointee
-        guard let bulk = kernel.bulk(of: request.envelope, offset: asked.bulk_offset, count: asked.bulk_length), let base = bulk.baseAddress else {
+        guard let bulk = kernel.bulk(of: request.envelope, offset: asked.bulk_offset, count: asked.bulk_length), let base = bulk.baseAddress
+        else {
             return answer(request.envelope, -EFAULT, kernel)
         }
         var used = 0
@@ -353,26 +359,9 @@ public struct PrivilegeServer: Server, ~Copyable {
         let kind = UInt32(envelope.pointee.sender_kind)
         return kind == FOS_SENDER_KERNEL.rawValue || kind == FOS_SENDER_SERVER.rawValue
     }
-    private mutating func answer<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ status: Int32, _ kernel: K) {
+    private func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
         let message = kernel.scratch()
-        message.pointee.status = status
+        message.setBody(described(on: kernel))
         reply(envelope, message, kernel)
-    }
-    private mutating func reply<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ message: UnsafeMutablePointer<fos_message>, _ kernel: K) {
-        guard UInt32(envelope.pointee.sender_kind) != FOS_SENDER_NONE.rawValue else { return }
-        kernel.reply(to: envelope, message)
-    }
-    private mutating func answerStatistics<K: Kernel>(_ envelope: UnsafePointer<fos_envelope>, _ kernel: K) {
-        var filled = fos_statistics()
-        describe(&filled)
-        filled.core = UInt32(kernel.core)
-        filled.mailbox = kernel.mailbox.rawValue
-        let message = kernel.scratch()
-        message.pointee.length = UInt32(MemoryLayout<fos_statistics>.size)
-        payload(of: message).storeBytes(of: filled, as: fos_statistics.self)
-        reply(envelope, message, kernel)
-    }
-    private func payload(of message: UnsafeMutablePointer<fos_message>) -> UnsafeMutableRawPointer {
-        UnsafeMutableRawPointer(message) + MemoryLayout<fos_message>.size
     }
 }

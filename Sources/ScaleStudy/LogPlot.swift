@@ -67,30 +67,39 @@ struct LogPlot {
         func down(_ value: Double) -> Double { top + Self.height - place(value, y, Self.height) }
 
         var text = "<text x=\"\(digits(left, 0))\" y=\"\(digits(top - 12, 0))\" font-weight=\"bold\">\(escaped(title))</text>\n"
-        text += "<rect x=\"\(digits(left, 1))\" y=\"\(digits(top, 1))\" width=\"\(digits(Self.width, 1))\" height=\"\(digits(Self.height, 1))\" fill=\"none\" stroke=\"black\"/>\n"
+        text +=
+            "<rect x=\"\(digits(left, 1))\" y=\"\(digits(top, 1))\" width=\"\(digits(Self.width, 1))\" height=\"\(digits(Self.height, 1))\" fill=\"none\" stroke=\"black\"/>\n"
         for exponent in x.low...x.high {
             let at = across(Self.power(exponent))
             text += line(at, top, at, top + Self.height, "#dddddd")
-            text += "<text x=\"\(digits(at, 1))\" y=\"\(digits(top + Self.height + 16, 1))\" text-anchor=\"middle\">\(label(exponent))</text>\n"
+            text +=
+                "<text x=\"\(digits(at, 1))\" y=\"\(digits(top + Self.height + 16, 1))\" text-anchor=\"middle\">\(label(exponent))</text>\n"
         }
         for exponent in y.low...y.high {
             let at = down(Self.power(exponent))
             text += line(left, at, left + Self.width, at, "#dddddd")
             text += "<text x=\"\(digits(left - 6, 1))\" y=\"\(digits(at + 4, 1))\" text-anchor=\"end\">\(label(exponent))</text>\n"
         }
-        text += "<text x=\"\(digits(left + Self.width / 2, 1))\" y=\"\(digits(top + Self.height + 34, 1))\" text-anchor=\"middle\">\(escaped(xLabel))</text>\n"
-        text += "<text transform=\"translate(\(digits(14, 0)) \(digits(top + Self.height / 2, 1))) rotate(-90)\" text-anchor=\"middle\">\(escaped(yLabel))</text>\n"
+        text +=
+            "<text x=\"\(digits(left + Self.width / 2, 1))\" y=\"\(digits(top + Self.height + 34, 1))\" text-anchor=\"middle\">\(escaped(xLabel))</text>\n"
+        text +=
+            "<text transform=\"translate(\(digits(14, 0)) \(digits(top + Self.height / 2, 1))) rotate(-90)\" text-anchor=\"middle\">\(escaped(yLabel))</text>\n"
         for curve in curves {
             let points = curve.points.filter { $0.x > 0 && $0.y > 0 }
             let path = points.map { "\(digits(across($0.x), 1)),\(digits(down($0.y), 1))" }.joined(separator: " ")
-            text += "<polyline points=\"\(path)\" fill=\"none\" stroke=\"\(curve.colour)\" stroke-width=\"2\"\(curve.isDashed ? " stroke-dasharray=\"6 4\"" : "")/>\n"
+            text +=
+                "<polyline points=\"\(path)\" fill=\"none\" stroke=\"\(curve.colour)\" stroke-width=\"2\"\(curve.isDashed ? " stroke-dasharray=\"6 4\"" : "")/>\n"
             if curve.hasMarks {
-                for point in points { text += "<circle cx=\"\(digits(across(point.x), 1))\" cy=\"\(digits(down(point.y), 1))\" r=\"3\" fill=\"\(curve.colour)\"/>\n" }
+                for point in points {
+                    text +=
+                        "<circle cx=\"\(digits(across(point.x), 1))\" cy=\"\(digits(down(point.y), 1))\" r=\"3\" fill=\"\(curve.colour)\"/>\n"
+                }
             }
         }
         for (index, curve) in curves.enumerated() {
             let at = (x: left + Double(index % 2) * 210, y: top + Self.height + 54 + Double(index / 2) * 18)
-            text += "<line x1=\"\(digits(at.x, 1))\" y1=\"\(digits(at.y, 1))\" x2=\"\(digits(at.x + 24, 1))\" y2=\"\(digits(at.y, 1))\" stroke=\"\(curve.colour)\" stroke-width=\"2\"\(curve.isDashed ? " stroke-dasharray=\"6 4\"" : "")/>"
+            text +=
+                "<line x1=\"\(digits(at.x, 1))\" y1=\"\(digits(at.y, 1))\" x2=\"\(digits(at.x + 24, 1))\" y2=\"\(digits(at.y, 1))\" stroke=\"\(curve.colour)\" stroke-width=\"2\"\(curve.isDashed ? " stroke-dasharray=\"6 4\"" : "")/>"
             text += "<text x=\"\(digits(at.x + 30, 1))\" y=\"\(digits(at.y + 4, 1))\">\(escaped(curve.name))</text>\n"
         }
         return text

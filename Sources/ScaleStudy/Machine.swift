@@ -21,7 +21,10 @@ private final class Preparation: SimProgram {
     private let answer: (Int, SimThread) -> Void
     private let mailbox: MailboxAddress?
     private var at = 0
-    init(_ requests: Int, to mailbox: MailboxAddress?, _ request: @escaping (Int, SimThread) -> Void, _ answer: @escaping (Int, SimThread) -> Void) {
+    init(
+        _ requests: Int, to mailbox: MailboxAddress?, _ request: @escaping (Int, SimThread) -> Void,
+        _ answer: @escaping (Int, SimThread) -> Void
+    ) {
         self.requests = requests
         self.mailbox = mailbox
         self.request = request
@@ -97,7 +100,9 @@ struct Machine {
             let fleet = fleets.files
             try run(count, to: names[0], { NameProgram.register($0, member: fleet[$0 % fleet.count], $1) }, { _, _ in })
         case .readPrivate, .compile, .compileShared:
-            try run(count * Self.filePages, { $1.write(files[$0 / Self.filePages], offset: Self.offset($0), count: Int(FOS_PAGE_BYTES)) }, { _, _ in })
+            try run(
+                count * Self.filePages, { $1.write(files[$0 / Self.filePages], offset: Self.offset($0), count: Int(FOS_PAGE_BYTES)) },
+                { _, _ in })
         default: break
         }
         try run(Self.filePages, { $1.write(shared.file, offset: Self.offset($0), count: Int(FOS_PAGE_BYTES)) }, { _, _ in })
@@ -107,7 +112,8 @@ struct Machine {
     private static func offset(_ index: Int) -> UInt64 { UInt64(index % filePages) * UInt64(FOS_PAGE_BYTES) }
 
     private func run(
-        _ count: Int, to mailbox: MailboxAddress? = nil, _ request: @escaping (Int, SimThread) -> Void, _ answer: @escaping (Int, SimThread) -> Void
+        _ count: Int, to mailbox: MailboxAddress? = nil, _ request: @escaping (Int, SimThread) -> Void,
+        _ answer: @escaping (Int, SimThread) -> Void
     ) throws(StudyFailure) {
         var failed: (Int, Int32)?
         let client = host.addClient(core: applicationCores[0])
@@ -118,7 +124,9 @@ struct Machine {
             })
         client.start()
         host.run { thread.isOver }
-        guard thread.isOver, failed == nil else { throw StudyFailure(point: point, reason: "preparation fails: \(failed.map { "\($0)" } ?? "no answer")") }
+        guard thread.isOver, failed == nil else {
+            throw StudyFailure(point: point, reason: "preparation fails: \(failed.map { "\($0)" } ?? "no answer")")
+        }
         // What the servers began meanwhile is over.
         host.run(until: host.time + 50_000_000_000)
     }
@@ -141,7 +149,8 @@ struct Machine {
         for core in applicationCores { room[core] += 1 }
         let distances = DistanceMatrix(cores: point.cores) { host.topology.distance(from: $0, to: $1) }
         let problem = PlacementProblem(
-            traffic: traffic, distances: distances.view, room: room, fixed: servers.map { $0.core } + Array(repeating: nil, count: point.clients))
+            traffic: traffic, distances: distances.view, room: room,
+            fixed: servers.map { $0.core } + Array(repeating: nil, count: point.clients))
         let placement = withExtendedLifetime(distances) { Placement(problem, policy: point.placement.policy(seed: seed)) }
         guard let placement else { throw StudyFailure(point: point, reason: "there is no room for all clients") }
         return Array(placement.cores[servers.count...])

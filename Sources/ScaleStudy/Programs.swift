@@ -183,7 +183,8 @@ final class ReadProgram: Repeating {
     private func isGranted(_ region: SharedRegion, _ place: Int, _ now: Int64) -> Bool {
         let bytes = region.bytes - MemoryLayout<fos_map_control>.size
         let control = (region.base + bytes).assumingMemoryBound(to: fos_map_control.self)
-        return control.pointee.grant != 0 && control.pointee.read_until > now && place + Int(FOS_PAGE_BYTES) <= min(bytes, Int(control.pointee.size))
+        return control.pointee.grant != 0 && control.pointee.read_until > now
+            && place + Int(FOS_PAGE_BYTES) <= min(bytes, Int(control.pointee.size))
     }
 }
 

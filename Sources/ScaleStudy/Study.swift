@@ -14,7 +14,8 @@ public struct Study: Sendable {
     public var points: [StudyPoint] {
         workloads.flatMap { workload in
             cores.flatMap { cores in
-                [StudyPoint(workload, cores: cores)] + (workload == .createShared ? [StudyPoint(workload, cores: cores, shards: false)] : [])
+                [StudyPoint(workload, cores: cores)]
+                    + (workload == .createShared ? [StudyPoint(workload, cores: cores, shards: false)] : [])
                     + [StudyPoint(workload, cores: cores, isSingleServer: true)]
             }
         }
@@ -39,7 +40,9 @@ public struct Study: Sendable {
         for figures in found.prefix(bases.count) { throughputs[figures.point.workload] = figures.throughput }
         let curves = found[bases.count..<bases.count + points.count].map { figures in
             var figures = figures
-            if let base = throughputs[figures.point.workload], base > 0 { figures.efficiency = figures.throughput / Double(figures.point.clients) / base }
+            if let base = throughputs[figures.point.workload], base > 0 {
+                figures.efficiency = figures.throughput / Double(figures.point.clients) / base
+            }
             return figures
         }
         return StudyReport(study: self, curves: curves, placements: Array(found.suffix(placementPoints.count)), bases: throughputs)

@@ -19,7 +19,8 @@ extension StudyReport {
         curves.append(LogPlot.Curve(name: "fos", colour: "#4477aa", points: points(fleet)))
         let whole = curve(workload, shards: false)
         if !whole.isEmpty { curves.append(LogPlot.Curve(name: "fos, directory not sharded", colour: "#ccbb44", points: points(whole))) }
-        curves.append(LogPlot.Curve(name: "one server for all (a lock)", colour: "#ee6677", points: points(curve(workload, isSingleServer: true))))
+        curves.append(
+            LogPlot.Curve(name: "one server for all (a lock)", colour: "#ee6677", points: points(curve(workload, isSingleServer: true))))
         return LogPlot(title: workload.title, xLabel: "cores", yLabel: "operations a second", curves: curves)
     }
 }

@@ -29,7 +29,10 @@ public struct StudyReport: Sendable {
         var goals: [Goal] = []
         for workload in study.workloads where workload.isPrivate {
             guard let large = curve(workload).first(where: { $0.point.cores == 1024 }) else { continue }
-            goals.append(Goal(name: "\(workload.rawValue): efficiency at 1,024 cores at least 0.9", figure: digits(large.efficiency, 2), isMet: large.efficiency >= 0.9))
+            goals.append(
+                Goal(
+                    name: "\(workload.rawValue): efficiency at 1,024 cores at least 0.9", figure: digits(large.efficiency, 2),
+                    isMet: large.efficiency >= 0.9))
         }
         for workload in study.workloads {
             let curve = curve(workload).filter { $0.point.cores >= 4 }
@@ -61,7 +64,8 @@ public struct StudyReport: Sendable {
             lines.append("\(workload.title) (\(workload.rawValue))")
             var table = TextTable(
                 heading: [
-                    "CORES", "SERVERS", "CLIENTS", "", "M OPS/S", "EFFICIENCY", "MEDIAN", "99TH", "MESSAGES", "HOPS", "CLIENT", "TRANSPORT", "QUEUE",
+                    "CORES", "SERVERS", "CLIENTS", "", "M OPS/S", "EFFICIENCY", "MEDIAN", "99TH", "MESSAGES", "HOPS", "CLIENT", "TRANSPORT",
+                    "QUEUE",
                     "SERVICE",
                 ], right: [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])
             for figures in curves where figures.point.workload == workload { table.append(row(figures)) }
@@ -75,7 +79,8 @@ public struct StudyReport: Sendable {
                 let near = placements.first { $0.point.workload == figures.point.workload && $0.point.placement == .near }
                 table.append([
                     figures.point.workload.rawValue, figures.point.placement.rawValue, digits(figures.throughput / 1e6, 2),
-                    digits(figures.throughput / (near?.throughput ?? figures.throughput), 2), digits(figures.median, 0), digits(figures.percentile99, 0),
+                    digits(figures.throughput / (near?.throughput ?? figures.throughput), 2), digits(figures.median, 0),
+                    digits(figures.percentile99, 0),
                     digits(figures.hops, 1), digits(figures.transport, 0),
                 ])
             }
@@ -94,9 +99,11 @@ public struct StudyReport: Sendable {
     private func row(_ figures: Figures) -> [String] {
         let point = figures.point
         return [
-            "\(point.cores)", "\(point.servers)", "\(point.clients)", point.isSingleServer ? "one server" : point.shards ? "" : "not sharded",
+            "\(point.cores)", "\(point.servers)", "\(point.clients)",
+            point.isSingleServer ? "one server" : point.shards ? "" : "not sharded",
             digits(figures.throughput / 1e6, 2), digits(figures.efficiency, 2), digits(figures.median, 0), digits(figures.percentile99, 0),
-            digits(figures.messages, 2), digits(figures.hops, 1), digits(figures.client, 0), digits(figures.transport, 0), digits(figures.queueing, 0),
+            digits(figures.messages, 2), digits(figures.hops, 1), digits(figures.client, 0), digits(figures.transport, 0),
+            digits(figures.queueing, 0),
             digits(figures.service, 0),
         ]
     }
@@ -117,12 +124,15 @@ public struct StudyReport: Sendable {
     private func object(_ figures: Figures) -> JSON {
         let point = figures.point
         return .object([
-            ("workload", .string(point.workload.rawValue)), ("cores", .number(UInt64(point.cores))), ("servers", .number(UInt64(point.servers))),
-            ("clients", .number(UInt64(point.clients))), ("placement", .string(point.placement.rawValue)), ("singleServer", .bool(point.isSingleServer)),
+            ("workload", .string(point.workload.rawValue)), ("cores", .number(UInt64(point.cores))),
+            ("servers", .number(UInt64(point.servers))),
+            ("clients", .number(UInt64(point.clients))), ("placement", .string(point.placement.rawValue)),
+            ("singleServer", .bool(point.isSingleServer)),
             ("sharded", .bool(point.shards)),
             ("operations", .number(UInt64(figures.operations))),
             ("operationsPerSecond", .decimal(digits(figures.throughput, 0))), ("efficiency", .decimal(digits(figures.efficiency, 3))),
-            ("medianNanoseconds", .decimal(digits(figures.median, 1))), ("percentile99Nanoseconds", .decimal(digits(figures.percentile99, 1))),
+            ("medianNanoseconds", .decimal(digits(figures.median, 1))),
+            ("percentile99Nanoseconds", .decimal(digits(figures.percentile99, 1))),
             ("meanNanoseconds", .decimal(digits(figures.mean, 1))), ("messages", .decimal(digits(figures.messages, 3))),
             ("hops", .decimal(digits(figures.hops, 2))), ("forwards", .decimal(digits(figures.forwards, 3))),
             ("retries", .decimal(digits(figures.retries, 3))), ("clientNanoseconds", .decimal(digits(figures.client, 1))),

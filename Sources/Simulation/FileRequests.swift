@@ -40,7 +40,8 @@ extension SimThread {
         begin(FOS_OP_RENAME, inode: directory)
         add(
             fos_rename_request(
-                new_parent: newDirectory, flags: flags, old_length: UInt32(old.utf8.count), new_length: UInt32(new.utf8.count), reserved: 0))
+                new_parent: newDirectory, flags: flags, old_length: UInt32(old.utf8.count), new_length: UInt32(new.utf8.count), reserved: 0)
+        )
         add(old)
         add(new)
     }

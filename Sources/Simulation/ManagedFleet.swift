@@ -64,7 +64,8 @@ public final class ManagerMember: SimServer {
         guard isChanging, now.is_changing == 0 else { return }
         changes.append(
             FleetChangeRecord(
-                from: size, to: Int(now.members), at: kernel.monotonic, nanoseconds: now.change_ns, slots: now.change_slots, inodes: now.change_inodes,
+                from: size, to: Int(now.members), at: kernel.monotonic, nanoseconds: now.change_ns, slots: now.change_slots,
+                inodes: now.change_inodes,
                 forwarded: now.change_forwarded, delayed: now.change_delayed))
         size = Int(now.members)
     }

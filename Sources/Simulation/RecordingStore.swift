@@ -24,7 +24,8 @@ public final class StoredState {
     /// Fills a server that has just been made without a root; false: there is no room for it all.
     public func restore(_ server: inout FileServer<RecordingStore>) -> Bool {
         lives += 1
-        return server.restore(all, generations: generations) && server.recover(open.values.sorted { $0.record.cookie < $1.record.cookie }, effects: done, life: lives)
+        return server.restore(all, generations: generations)
+            && server.recover(open.values.sorted { $0.record.cookie < $1.record.cookie }, effects: done, life: lives)
     }
     /// Transactions that the member could not take back, and has not finished.
     public var openDecisions: Int { open.count }

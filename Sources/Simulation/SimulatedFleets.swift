@@ -48,7 +48,8 @@ public final class SimulatedFleets {
     ///   - wrap: what a file server is hosted as; for servers with a store, and for those broken on purpose.
     ///   - wrapMemory: the same of a memory server.
     public init(
-        host: SimHost, plan: FleetPlan, wrap: ((SimulatedFleets, Int) -> SimServer)? = nil, wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil
+        host: SimHost, plan: FleetPlan, wrap: ((SimulatedFleets, Int) -> SimServer)? = nil,
+        wrapMemory: ((SimulatedFleets, Int) -> SimServer)? = nil
     ) {
         self.host = host
         self.plan = plan
@@ -62,7 +63,9 @@ public final class SimulatedFleets {
         memory = plan.memoryCores.map(place)
         placement = plan.manager.map { place($0.core) }
         for member in names.indices { host.add(NameMember(nameServer(member)), at: names[member]) }
-        for member in files.indices { host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member]) }
+        for member in files.indices {
+            host.add(wrap?(self, member) ?? FileMember(fileServer(member, store: MemoryStore())), at: files[member])
+        }
         for member in memory.indices {
             host.add(wrapMemory?(self, member) ?? MemoryMember(memoryServer(member)), at: memory[member])
         }
@@ -100,14 +103,18 @@ public final class SimulatedFleets {
     public func nameServer(_ member: Int, isJoining: Bool = false) -> NameServer {
         let matrix = distances
         // A name has at most so many members (`NameLimits`): of larger fleets it names the first ones, who know the others.
-        func many(_ name: String, _ fleet: [MailboxAddress]) -> InitialName { InitialName(name, isMany: true, mailboxes: Array(fleet.prefix(1024))) }
+        func many(_ name: String, _ fleet: [MailboxAddress]) -> InitialName {
+            InitialName(name, isMany: true, mailboxes: Array(fleet.prefix(1024)))
+        }
         var all = [many("/sys/file", files), many("/sys/name", names)]
         if !memory.isEmpty { all.append(many("/sys/memory", memory)) }
         return NameServer(member: member, members: names, distances: matrix, privilege: nil, initial: all, isJoining: isJoining)
     }
 
     /// One matrix for all name servers. A machine of thousands of cores has millions of pairs: made once.
-    private lazy var distances = DistanceMatrix(cores: host.topology.cores) { [topology = host.topology] in topology.distance(from: $0, to: $1) }
+    private lazy var distances = DistanceMatrix(cores: host.topology.cores) { [topology = host.topology] in
+        topology.distance(from: $0, to: $1)
+    }
 
     /// The live file server whose core is nearest to a core.
     public func nearestFileServer(to core: Int) -> MailboxAddress? {

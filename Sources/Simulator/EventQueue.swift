@@ -76,7 +76,9 @@ struct EventQueue: ~Copyable {
             let firstChild = position << 2 + 1
             guard firstChild < count else { break }
             var least = firstChild
-            for child in firstChild + 1..<max(min(firstChild + 4, count), firstChild + 1) where heap[child].isBefore(heap[least]) { least = child }
+            for child in firstChild + 1..<max(min(firstChild + 4, count), firstChild + 1) where heap[child].isBefore(heap[least]) {
+                least = child
+            }
             guard heap[least].isBefore(last) else { break }
             heap[position] = heap[least]
             position = least

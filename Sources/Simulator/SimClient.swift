@@ -129,7 +129,8 @@ public final class SimClient {
         letter.pointee.message.length = UInt32(MemoryLayout<fos_lease_ack>.size)
         Request(letter: letter).payload.storeBytes(of: fos_lease_ack(cookie: notice.cookie), as: fos_lease_ack.self)
         let arrival = host.arrival(
-            from: core, to: address.core, leaving: host.time + host.costs.clientSend, pair: UInt64(index) << 34 | UInt64(address.rawValue) << 2 | 1)
+            from: core, to: address.core, leaving: host.time + host.costs.clientSend,
+            pair: UInt64(index) << 34 | UInt64(address.rawValue) << 2 | 1)
         host.events.schedule(.letter, at: arrival, letter: number, target: mailbox.number)
     }
 }

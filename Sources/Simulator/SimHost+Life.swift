@@ -51,7 +51,9 @@ extension SimHost {
         // It has missed who died while it was away, and does not know who has been away all along.
         for other in mailboxes where other !== mailbox && other.diedAt > 0 && (other.server == nil || other.diedAt >= mailbox.diedAt) {
             news(FOS_OP_SERVER_GONE, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isGoneForGood ? 1 : 0)
-            if other.server != nil { news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isRestored ? 1 : 0) }
+            if other.server != nil {
+                news(FOS_OP_SERVER_BACK, to: mailbox, inode: UInt64(other.address.rawValue), flags: other.isRestored ? 1 : 0)
+            }
         }
         tellAll(FOS_OP_SERVER_BACK, of: mailbox, flags: restored ? 1 : 0)
     }
@@ -92,7 +94,7 @@ extension SimHost {
             target.sender_kind = UInt8(FOS_SENDER_SERVER.rawValue)
             target.from = mailboxes[Int(request.from)].address.rawValue
             target.continuation = request.continuation
-            target.reserved2 = number
+            target.host_note = number
             answer(target, &reply, core: mailbox.address.core, sender: mailbox.address)
         }
         for thread in threads where thread.holder == mailbox.number && thread.isWaiting && thread.client.isAlive {
@@ -107,7 +109,9 @@ extension SimHost {
         for other in mailboxes where other.server != nil && other !== mailbox {
             // After all that the dead one has sent: its messages take the same way.
             let latency = costs.message.latency(distance: topology.distance(from: mailbox.address.core, to: other.address.core))
-            let delay = latency + faults.delayAtMost + (cores[mailbox.address.core].busyUntil > time ? cores[mailbox.address.core].busyUntil - time : 0)
+            let delay =
+                latency + faults.delayAtMost
+                + (cores[mailbox.address.core].busyUntil > time ? cores[mailbox.address.core].busyUntil - time : 0)
             news(operation, to: other, inode: UInt64(mailbox.address.rawValue), flags: flags, after: delay)
         }
     }
@@ -123,8 +127,20 @@ extension SimHost {
         let base = UnsafeMutableRawPointer(bitPattern: (UInt(bitPattern: mapped) + UInt(alignment) - 1) & ~(UInt(alignment) - 1))!
         let region = SharedRegion(base: base, bytes: bytes, handle: Int32(regions.count), sharing: sharing)
         regions.append(Memory(region: region, mapped: mapped, room: room))
+        memoryBounds = (min(memoryBounds.low, UInt(bitPattern: base)), max(memoryBounds.high, UInt(bitPattern: base) + UInt(bytes)))
         memoryInUse += bytes
         return region
+    }
+    /// What an address is, the same in every run: its region's number and its offset there. nil: no address of simulated memory.
+    func placeInMemory(_ address: UInt) -> UInt64? {
+        guard address >= memoryBounds.low, address < memoryBounds.high else { return nil }
+        for memory in regions {
+            let base = UInt(bitPattern: memory.region.base)
+            if address >= base, address < base + UInt(memory.region.bytes) {
+                return UInt64(memory.region.handle) << 40 | UInt64(address - base)
+            }
+        }
+        return nil
     }
     func discard(_ region: SharedRegion, offset: Int, bytes: Int) { madvise(region.base + offset, bytes, MADV_DONTNEED) }
     /// It stays readable to the end of the run, as a mapping does.

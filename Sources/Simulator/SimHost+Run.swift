@@ -51,14 +51,30 @@ extension SimHost {
         hash.mix(UInt64(message.pointee.operation) << 32 | UInt64(UInt32(bitPattern: message.pointee.status)))
         hash.mix(message.pointee.inode)
         hash.mix(UInt64(letter.pointee.envelope.client) << 32 | UInt64(letter.pointee.envelope.sequence))
-        if options.hashesPayloads { hash.mix(UnsafeRawBufferPointer(Request(letter: letter).payload)) }
+        mixPayload(of: letter)
+    }
+
+    /// The payload counts in the hash, but for addresses of simulated memory: servers tell each other where memory is, and Linux puts it
+    /// elsewhere in each process. Such a word counts as its region and its offset in it.
+    func mixPayload(of letter: UnsafeMutablePointer<fos_letter>) {
+        guard options.hashesPayloads else { return }
+        let payload = UnsafeRawBufferPointer(Request(letter: letter).payload)
+        guard !regions.isEmpty else { return hash.mix(payload) }
+        withUnsafeTemporaryAllocation(byteCount: payload.count, alignment: MemoryLayout<UInt64>.alignment) { copy in
+            copy.copyMemory(from: payload)
+            for offset in stride(from: 0, to: copy.count - 7, by: 8) {
+                let word = copy.load(fromByteOffset: offset, as: UInt64.self)
+                if let place = placeInMemory(UInt(word)) { copy.storeBytes(of: place, toByteOffset: offset, as: UInt64.self) }
+            }
+            hash.mix(UnsafeRawBufferPointer(copy))
+        }
     }
 
     private func arrive(_ number: UInt32, at mailbox: SimMailbox) {
         let letter = letters[number]
         mix(letter)
         letter.pointee.envelope.arrived = time
-        let mark = Mark(rawValue: letter.pointee.envelope.reserved1)
+        let mark = Mark(rawValue: letter.pointee.envelope.host_mark)
         let isOfBefore = !mark.isOf(mailbox.epoch)
         if mark.way == .response {
             // A response to a server that has died is nobody's.
@@ -71,7 +87,8 @@ extension SimHost {
         guard !isOfTheDead, mailbox.server != nil, !isOfBefore || isFromClient(letter) else {
             if isRemote, !isOfBefore { mailbox.remote -= 1 }
             if isOfTheDead { return letters.giveBack(number) }
-            return refuse(number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
+            return refuse(
+                number, by: mailbox, isFromClient(letter) && letter.pointee.envelope.hops == 0 ? FOS_TRANSPORT_STALE : FOS_TRANSPORT_RETRY)
         }
         if isFromClient(letter), letter.pointee.envelope.hops == 0 {
             let epoch = letter.pointee.message.epoch
@@ -91,8 +108,10 @@ extension SimHost {
     /// A question that was passed on, and whose sender has died since. News of the death takes the direct way and may have been here
     /// already: what the dead one holds is let go then, and it is not to get hold of anything any more.
     private func isOfTheDead(_ letter: UnsafeMutablePointer<fos_letter>) -> Bool {
-        guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else { return false }
-        return outstanding[letter.pointee.envelope.reserved2] == nil
+        guard UInt32(letter.pointee.envelope.sender_kind) == FOS_SENDER_SERVER.rawValue, letter.pointee.envelope.hops > 0 else {
+            return false
+        }
+        return outstanding[letter.pointee.envelope.host_note] == nil
     }
 
     /// Remembers who has a request, so that it is answered when that server dies.
@@ -101,7 +120,7 @@ extension SimHost {
         case FOS_SENDER_CLIENT.rawValue:
             thread(of: letter)?.holder = holder
         case FOS_SENDER_SERVER.rawValue:
-            outstanding[letter.pointee.envelope.reserved2]?.holder = holder
+            outstanding[letter.pointee.envelope.host_note]?.holder = holder
         default: break
         }
     }
@@ -156,8 +175,8 @@ extension SimHost {
         guard let server = mailbox.server else { preconditionFailure("a letter waits for a server that has crashed") }
         totals.queueing += time - letter.pointee.envelope.arrived
         letter.pointee.envelope.arrived /= 1000
-        if Mark(rawValue: letter.pointee.envelope.reserved1).way == .remote { mailbox.remote -= 1 }
-        letter.pointee.envelope.reserved1 = 0
+        if Mark(rawValue: letter.pointee.envelope.host_mark).way == .remote { mailbox.remote -= 1 }
+        letter.pointee.envelope.host_mark = 0
         onDeliver?(letter, mailbox.address)
         let message = Request(letter: letter).message.pointee
         // Ticks come by themselves, and would leave nothing else in a trace of a machine that does not come to rest.
@@ -215,12 +234,15 @@ extension SimHost {
     }
 
     /// One-way news of a server's own microkernel.
-    func news(_ operation: fos_operation, to mailbox: SimMailbox, inode: UInt64 = 0, flags: UInt16 = 0, about client: SimClient? = nil, after delay: VirtualTime = 0) {
+    func news(
+        _ operation: fos_operation, to mailbox: SimMailbox, inode: UInt64 = 0, flags: UInt16 = 0, about client: SimClient? = nil,
+        after delay: VirtualTime = 0
+    ) {
         let number = letters.take()
         let letter = letters[number]
         letter.pointee.envelope.sender_kind = UInt8(FOS_SENDER_NONE.rawValue)
         letter.pointee.envelope.from = MailboxAddress(core: mailbox.address.core, index: 0).rawValue
-        letter.pointee.envelope.reserved1 = Mark(.local, mailbox.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.local, mailbox.epoch).rawValue
         if let client {
             letter.pointee.envelope.client = client.index
             letter.pointee.envelope.client_generation = client.generation

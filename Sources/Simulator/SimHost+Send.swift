@@ -1,12 +1,12 @@
 // Messages: what servers send, forward and reply, and the ways they take.
 //
-// Marks in a letter on its way, which no server sees: `reserved1` says which part of a mailbox it goes into and the epoch
-// that the mailbox had when it was sent, `reserved2` is the serial number of a request that a server awaits.
+// Marks in a letter on its way, which no server sees: `host_mark` says which part of a mailbox it goes into and the epoch
+// that the mailbox had when it was sent, `host_note` is the serial number of a request that a server awaits.
 
 import CFosWire
 import Messaging
 
-/// What `reserved1` of an envelope says of a letter on its way.
+/// What `host_mark` of an envelope says of a letter on its way.
 struct Mark {
     enum Way: UInt32 { case local, remote, response }
     let rawValue: UInt32
@@ -62,7 +62,7 @@ extension SimHost {
         let letter = letters[number]
         let isRemote = destination.address.core != from.address.core
         letter.pointee.message.destination = destination.address.rawValue
-        letter.pointee.envelope.reserved1 = Mark(isRemote ? .remote : .local, destination.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(isRemote ? .remote : .local, destination.epoch).rawValue
         if isRemote { destination.remote += 1 }
         totals.serverMessages += 1
         turnTime += costs.send
@@ -95,8 +95,9 @@ extension SimHost {
         letter.pointee.envelope.settled = 0
         if isExpected {
             serial += 1
-            letter.pointee.envelope.reserved2 = serial
-            outstanding[serial] = Outstanding(from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
+            letter.pointee.envelope.host_note = serial
+            outstanding[serial] = Outstanding(
+                from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
             from.awaited += 1
         }
         copy(message, into: letter)
@@ -135,7 +136,7 @@ extension SimHost {
         }
         from.statistics.replies += 1
         if message.pointee.status < 0 { from.statistics.errors += 1 }
-        if message.pointee.status == Int32(FOS_TRANSPORT_RETRY.rawValue) { from.statistics.retries += 1 }
+        if message.pointee.status == Status.retry { from.statistics.retries += 1 }
         answer(target.pointee, message, core: from.address.core, sender: from.address)
     }
 
@@ -169,9 +170,9 @@ extension SimHost {
 
     private func answerServer(_ target: fos_envelope, _ message: UnsafePointer<fos_message>, core: Int, sender: MailboxAddress) {
         // Not there: answered already, or whoever asked has died since.
-        guard let request = outstanding.removeValue(forKey: target.reserved2) else {
-            guard let asker = mailbox(MailboxAddress(rawValue: target.from)), target.reserved2 > asker.firstSerial else { return }
-            return violate("a second response to request \(target.reserved2) of \(target.from), operation \(message.pointee.operation)")
+        guard let request = outstanding.removeValue(forKey: target.host_note) else {
+            guard let asker = mailbox(MailboxAddress(rawValue: target.from)), target.host_note > asker.firstSerial else { return }
+            return violate("a second response to request \(target.host_note) of \(target.from), operation \(message.pointee.operation)")
         }
         let destination = mailboxes[Int(request.from)]
         guard destination.server != nil, destination.epoch == request.epoch else { return }
@@ -181,7 +182,7 @@ extension SimHost {
         copy(message, into: letter)
         letter.pointee.message.sequence = target.sequence
         letter.pointee.envelope.from = sender.rawValue
-        letter.pointee.envelope.reserved1 = Mark(.response, destination.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.response, destination.epoch).rawValue
         totals.serverMessages += 1
         let arrival = arrival(
             from: core, to: destination.address.core, leaving: isInTurn ? turnTime : time,
@@ -195,13 +196,14 @@ extension SimHost {
     ) -> SendResult {
         guard continuation != .none else { return .sent }
         serial += 1
-        outstanding[serial] = Outstanding(from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
+        outstanding[serial] = Outstanding(
+            from: from.number, epoch: from.epoch, continuation: continuation.rawValue, holder: SimHost.underWay)
         from.awaited += 1
         var target = fos_envelope()
         target.sender_kind = UInt8(FOS_SENDER_SERVER.rawValue)
         target.from = from.address.rawValue
         target.continuation = continuation.rawValue
-        target.reserved2 = serial
+        target.host_note = serial
         var reply = fos_message()
         reply.operation = message.pointee.operation
         answer(target, &reply, core: address.core, sender: address)
@@ -232,7 +234,7 @@ extension SimHost {
         let letter = letters[number]
         letter.pointee.envelope.sender_kind = UInt8(FOS_SENDER_KERNEL.rawValue)
         letter.pointee.envelope.continuation = continuation
-        letter.pointee.envelope.reserved1 = Mark(.local, mailbox.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.local, mailbox.epoch).rawValue
         letter.pointee.message.operation = UInt16(operation.rawValue)
         letter.pointee.message.inode = inode
         letter.pointee.message.destination = mailbox.address.rawValue
@@ -263,7 +265,8 @@ extension SimHost {
     func copy(_ message: UnsafePointer<fos_message>, into letter: UnsafeMutablePointer<fos_letter>) {
         let length = Int(message.pointee.length)
         precondition(length <= Int(FOS_PAYLOAD_BYTES_MAX), "a server sends a payload that is too long")
-        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(from: message, byteCount: MemoryLayout<fos_message>.size + length)
+        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(
+            from: message, byteCount: MemoryLayout<fos_message>.size + length)
     }
     private func payload(of message: UnsafePointer<fos_message>) -> [UInt8] {
         Array(UnsafeRawBufferPointer(start: UnsafeRawPointer(message) + MemoryLayout<fos_message>.size, count: Int(message.pointee.length)))

@@ -86,6 +86,8 @@ public final class SimHost {
     var kernelReplies: [UInt32: (fos_message, [UInt8])] = [:]
     var kernelContinuation: UInt32 = 0
     var regions: [Memory] = []
+    /// The lowest address of all regions, and the first one behind them.
+    var memoryBounds: (low: UInt, high: UInt) = (.max, 0)
     var memoryInUse = 0
     /// Descriptors of lent regions that clients hold, by handle.
     public var grips: [Int32: Int] = [:]
@@ -219,7 +221,8 @@ public final class SimHost {
     func trace(_ mailbox: SimMailbox, kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {
         if mailbox.traces.isOff { return }
         mailbox.traces.add(
-            fos_trace_record(time: nanoseconds, operation: operation, kind: kind, status: status, inode: inode, client: client, detail: detail))
+            fos_trace_record(
+                time: nanoseconds, operation: operation, kind: kind, status: status, inode: inode, client: client, detail: detail))
     }
     @inline(__always) func client(of envelope: UnsafePointer<fos_envelope>) -> SimClient? {
         guard let client = liveClient(envelope.pointee.client), client.generation == envelope.pointee.client_generation else { return nil }

@@ -220,7 +220,7 @@ public final class SimThread {
         let letter = host.letters[copy]
         host.copy(message, into: letter)
         letter.pointee.envelope = envelope
-        letter.pointee.envelope.reserved1 = Mark(.local, mailbox.epoch).rawValue
+        letter.pointee.envelope.host_mark = Mark(.local, mailbox.epoch).rawValue
         let arrival = host.arrival(
             from: client.core, to: address.core, leaving: host.time + host.costs.clientSend,
             pair: UInt64(client.index) << 34 | UInt64(address.rawValue) << 2)
@@ -248,10 +248,10 @@ public final class SimThread {
         let message = Request(letter: letter).message
         if state == .lookingUp { return lookedUp(letter) }
         switch message.pointee.status {
-        case Int32(FOS_TRANSPORT_RETRY.rawValue), Int32(FOS_TRANSPORT_FULL.rawValue):
+        case Status.retry, Status.full:
             host.totals.retried += 1
             backOff()
-        case Int32(FOS_TRANSPORT_STALE.rawValue): lookUp()
+        case Status.stale: lookUp()
         default:
             host.copy(message, into: replyLetter)
             replyLetter.pointee.envelope = letter.pointee.envelope
@@ -307,7 +307,7 @@ public final class SimThread {
     }
 
     private func lookedUp(_ letter: UnsafeMutablePointer<fos_letter>) {
-        if letter.pointee.message.status == Int32(FOS_TRANSPORT_STALE.rawValue) { client.steerAway(from: lookedUpAt) }
+        if letter.pointee.message.status == Status.stale { client.steerAway(from: lookedUpAt) }
         let payload = Request(letter: letter).payload
         let head = MemoryLayout<fos_name_reply>.size
         if letter.pointee.message.status == 0, payload.count >= head {
@@ -329,8 +329,11 @@ extension SimHost {
         return nil
     }
     @inline(__always) func thread(of letter: UnsafeMutablePointer<fos_letter>) -> SimThread? {
-        guard let client = liveClient(letter.pointee.envelope.client), client.generation == letter.pointee.envelope.client_generation else { return nil }
-        guard let thread = client.thread(letter.pointee.envelope.channel), thread.sentEnvelope.sequence == letter.pointee.envelope.sequence else { return nil }
+        guard let client = liveClient(letter.pointee.envelope.client), client.generation == letter.pointee.envelope.client_generation else {
+            return nil
+        }
+        guard let thread = client.thread(letter.pointee.envelope.channel), thread.sentEnvelope.sequence == letter.pointee.envelope.sequence
+        else { return nil }
         return thread
     }
 
@@ -349,7 +352,7 @@ extension SimHost {
             return replyIsUnheard(letter.pointee.envelope, Request(letter: letter).message)
         }
         hash.mix(UInt64(UInt32(bitPattern: letter.pointee.message.status)) << 32 | UInt64(letter.pointee.envelope.sequence))
-        if options.hashesPayloads { hash.mix(UnsafeRawBufferPointer(Request(letter: letter).payload)) }
+        mixPayload(of: letter)
         onDeliver?(letter, nil)
         guard letter.pointee.envelope.channel != SimThread.noChannel else { return }
         client.thread(letter.pointee.envelope.channel)?.replyArrives(letter)

@@ -52,7 +52,8 @@ struct FleetCommand: ParsableCommand {
         } else {
             guard let number = Int(text), number >= 1, number <= Int(before.summary.maximum) else {
                 throw .usage(
-                    "bad number of file servers '\(text)'; give 1 to \(before.summary.maximum), or auto (fos mount --servers MIN-MAX sets the bounds)")
+                    "bad number of file servers '\(text)'; give 1 to \(before.summary.maximum), or auto (fos mount --servers MIN-MAX sets the bounds)"
+                )
             }
             wanted = number
         }

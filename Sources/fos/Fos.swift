@@ -27,7 +27,8 @@ struct Fos: ParsableCommand {
             """,
         version: fosVersion,
         subcommands: [
-            MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self, NamesCommand.self,
+            MountCommand.self, UnmountCommand.self, RunCommand.self, TraceCommand.self, ShimPathCommand.self, StatusCommand.self,
+            NamesCommand.self,
             FleetCommand.self, StudyCommand.self, SimCommand.self,
             SuperviseCommand.self, ServeCommand.self,
         ])

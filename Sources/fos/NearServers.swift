@@ -19,7 +19,9 @@ func stayNear(_ directory: String?) throws(CommandFailure) {
     let allowed = CPUList.allowed()
     let near = ProgramPlacement.near(cores: cores, allowed: allowed.cpus)
     guard !near.isEmpty else {
-        throw nearFailure("\(mount.mountPoint): fos has all CPUs that the command may use (\(allowed.text)); mount it with fewer (--cpus), or leave --near out")
+        throw nearFailure(
+            "\(mount.mountPoint): fos has all CPUs that the command may use (\(allowed.text)); mount it with fewer (--cpus), or leave --near out"
+        )
     }
     let result = near.map { Int32($0) }.withUnsafeBufferPointer { fos_platform_pin_thread($0.baseAddress, Int32($0.count)) }
     guard result == 0 else { throw nearFailure("cannot run on CPUs \(CPUList(near).text): \(errorText(-result))") }

@@ -37,12 +37,15 @@ struct RunCommand: ParsableCommand {
             cannot be started; 127 it is not found.
             """)
 
-    @Option(name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"), completion: .directory)
+    @Option(
+        name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"),
+        completion: .directory)
     var mount: String?
 
     @Option(
         name: .long, defaultAsFlag: "1M", parsing: .next,
-        help: ArgumentHelp("Serve private anonymous memory, in pieces of SIZE and more, from the memory fleet of a mount.", valueName: "size"))
+        help: ArgumentHelp(
+            "Serve private anonymous memory, in pieces of SIZE and more, from the memory fleet of a mount.", valueName: "size"))
     var memory: String? = nil
 
     @Flag(name: .long, help: "Run on CPUs near the servers of the mount (that of --mount, of the working directory, or the only one).")

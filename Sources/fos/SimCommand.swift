@@ -1,6 +1,7 @@
 // `fos sim`: the servers of fos on a simulated machine, with faults, checked.
 
 import ArgumentParser
+import CFosWire
 import FosCommand
 import Glibc
 import Simulation
@@ -59,7 +60,9 @@ struct SimCommand: ParsableCommand {
             print(calibration.text)
             return
         }
-        guard (1...1 << 20).contains(records) else { throw CommandFailure.usage("sim --records \(records): a server keeps 1 to 1048576 events") }
+        guard (1...1 << 20).contains(records) else {
+            throw CommandFailure.usage("sim --records \(records): a server keeps 1 to 1048576 events")
+        }
         let range = try seedRange()
         let plan = try loadScenario()
         let machine: CoreTopology
@@ -74,7 +77,13 @@ struct SimCommand: ParsableCommand {
             let run = ScenarioRun(plan, seed: seed, topology: machine, costs: costs, traceRecords: trace ? records : 0)
             let result = run.run()
             if !result.isCorrect { failures += 1 }
-            if json { results.append(report(result)) } else if range.count == 1 { printOne(result, plan) } else if !result.isCorrect { printFailure(result) }
+            if json {
+                results.append(report(result))
+            } else if range.count == 1 {
+                printOne(result, plan)
+            } else if !result.isCorrect {
+                printFailure(result)
+            }
             if trace { printTraces(run) }
         }
         if json { print(JSON.array(results).text) } else if range.count > 1 { print("\(range.count) runs, \(failures) failed") }
@@ -139,11 +148,14 @@ struct SimCommand: ParsableCommand {
         print("messages     \(grouped(result.totals.messages)), \(grouped(result.totals.serverMessages)) of them between servers")
         print("hops         \(grouped(result.totals.hops))")
         let totals = result.totals
-        print("faults       \(totals.delayed) delayed, \(totals.refused) refused, \(totals.stale) stale, \(totals.retried) sent again, \(totals.answeredForTheDead) answered for the dead")
+        print(
+            "faults       \(totals.delayed) delayed, \(totals.refused) refused, \(totals.stale) stale, \(totals.retried) sent again, \(totals.answeredForTheDead) answered for the dead"
+        )
         for change in result.fleetChanges {
             print(
                 "fleet        \(change.from) to \(change.to) servers at \(microseconds(change.at * 1000)), in \(microseconds(change.nanoseconds * 1000)): "
-                    + "\(grouped(change.slots)) slots, \(grouped(change.inodes)) inodes moved; \(grouped(change.forwarded)) requests forwarded, \(grouped(change.delayed)) delayed")
+                    + "\(grouped(change.slots)) slots, \(grouped(change.inodes)) inodes moved; \(grouped(change.forwarded)) requests forwarded, \(grouped(change.delayed)) delayed"
+            )
         }
         print("checks       " + (result.isCorrect ? "passed" : "\(result.violations.count) failed"))
         if !result.isCorrect { printFailure(result) }
@@ -163,7 +175,9 @@ struct SimCommand: ParsableCommand {
             print("\n\(name): the last \(records.count) events")
             for record in records {
                 let kind = Int(record.kind) < kinds.count ? kinds[Int(record.kind)] : String(record.kind)
-                print("  \(grouped(record.time)) ns  \(kind) \(OperationNames.name(of: record.operation))  status \(record.status)  inode \(record.inode)  client \(record.client)")
+                print(
+                    "  \(grouped(record.time)) ns  \(kind) \(OperationNames.name(of: record.operation))  status \(record.status)  inode \(record.inode)  client \(record.client)"
+                )
             }
         }
     }

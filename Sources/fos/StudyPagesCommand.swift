@@ -32,7 +32,11 @@ struct StudyPagesCommand: ParsableCommand {
     @Option(name: .long, help: ArgumentHelp("Write the figure to FILE.", valueName: "file.svg"), completion: .file(extensions: ["svg"]))
     var plot: String?
 
-    @Option(name: .long, help: ArgumentHelp("Use the memory fleet of the mount that DIR lies on; it needs --memory for twice of what is measured.", valueName: "dir"), completion: .directory)
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Use the memory fleet of the mount that DIR lies on; it needs --memory for twice of what is measured.", valueName: "dir"),
+        completion: .directory)
     var mount: String?
 
     @Flag(name: .long, help: "Print JSON.")
@@ -51,7 +55,9 @@ struct StudyPagesCommand: ParsableCommand {
         // Whole frames of 2 MiB.
         options.bytes = max(1, Int(gib * 512)) << 21
         guard UInt64(options.memoryNeeded) <= physicalMemory() / 10 * 9 else {
-            throw CommandFailure.usage("the study needs \(ByteSize(bytes: UInt64(options.memoryNeeded)).text) of memory, and the machine has \(ByteSize(bytes: physicalMemory()).text); use a smaller --gib")
+            throw CommandFailure.usage(
+                "the study needs \(ByteSize(bytes: UInt64(options.memoryNeeded)).text) of memory, and the machine has \(ByteSize(bytes: physicalMemory()).text); use a smaller --gib"
+            )
         }
         // Opened first: a name that cannot be written is said before anything is measured.
         let figure = try plot.map { path in

@@ -25,7 +25,11 @@ struct StudyScaleCommand: ParsableCommand {
     @Option(name: .long, help: ArgumentHelp("Sizes of the machine, 1 to 4096, separated by commas.", valueName: "n,n,..."))
     var cores = "1,4,16,64,255,1024,4096"
 
-    @Option(name: .long, help: ArgumentHelp("Only these workloads, separated by commas: \(Workload.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "w,w,..."))
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "Only these workloads, separated by commas: \(Workload.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "w,w,..."
+        ))
     var workloads: String?
 
     @Option(name: .long, help: ArgumentHelp("Operations of each point.", valueName: "n"))
@@ -36,7 +40,8 @@ struct StudyScaleCommand: ParsableCommand {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("What messages and requests cost: chip, the paper's network, or a file as 'fos sim --calibrate' prints it.", valueName: "file"),
+        help: ArgumentHelp(
+            "What messages and requests cost: chip, the paper's network, or a file as 'fos sim --calibrate' prints it.", valueName: "file"),
         completion: .file(extensions: ["json"]))
     var calibration = "chip"
 

@@ -24,7 +24,9 @@ struct TraceCommand: ParsableCommand {
     @Option(name: [.short, .long], help: ArgumentHelp("Write the trace to FILE.", valueName: "file"), completion: .file())
     var output: String?
 
-    @Option(name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"), completion: .directory)
+    @Option(
+        name: .long, help: ArgumentHelp("Serve only the fos mount that DIR lies on; otherwise all.", valueName: "dir"),
+        completion: .directory)
     var mount: String?
 
     @Argument(parsing: .postTerminator, help: "The command and its arguments, after --.")

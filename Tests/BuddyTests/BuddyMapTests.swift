@@ -51,7 +51,8 @@ import Testing
                 let index = random(taken.count)
                 let whole = taken.remove(at: index)
                 let cut = whole.lowerBound + random(whole.count + 1)
-                let (given, kept) = random(2) == 0 ? (whole.lowerBound..<cut, cut..<whole.upperBound) : (cut..<whole.upperBound, whole.lowerBound..<cut)
+                let (given, kept) =
+                    random(2) == 0 ? (whole.lowerBound..<cut, cut..<whole.upperBound) : (cut..<whole.upperBound, whole.lowerBound..<cut)
                 map.release(given)
                 free.formUnion(given)
                 if !kept.isEmpty { taken.append(kept) }

@@ -74,11 +74,15 @@ final class Contract {
     func expect(_ condition: Bool, _ text: @autoclosure () -> String = "", _ location: SourceLocation = #_sourceLocation) {
         if !condition { record("does not hold \(text())", location) }
     }
-    func equal<Value: Equatable>(_ found: Value, _ wanted: Value, _ text: @autoclosure () -> String = "", _ location: SourceLocation = #_sourceLocation) {
+    func equal<Value: Equatable>(
+        _ found: Value, _ wanted: Value, _ text: @autoclosure () -> String = "", _ location: SourceLocation = #_sourceLocation
+    ) {
         if found != wanted { record("\(text()) is \(found), must be \(wanted)", location) }
     }
     /// The call must fail with an errno.
-    func fails(_ code: Int32, _ text: @autoclosure () -> String = "", _ location: SourceLocation = #_sourceLocation, _ body: () throws -> Void) {
+    func fails(
+        _ code: Int32, _ text: @autoclosure () -> String = "", _ location: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+    ) {
         do {
             try body()
             record("\(text()) succeeds, must fail with \(Errno(code))", location)

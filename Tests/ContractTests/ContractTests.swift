@@ -174,7 +174,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
 
         /// FOS_CONTRACT_SHIM=1: this process was started with the shim preloaded, so that all of this suite goes by message.
         /// A shim that stood aside would leave nothing tested.
-        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1")) func theShimIsInUse() throws {
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1", "runs under the shim")) func theShimIsInUse() throws {
             let mount = try FosMount()
             defer { mount.expectGoodEnd() }
             // The shim looks for new mounts from time to time.
@@ -190,7 +190,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         }
 
         /// Half of the calls with a path by message, the other half through the mount, on one tree.
-        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1")) func casesByBothWays() throws {
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1", "runs under the shim")) func casesByBothWays() throws {
             let mount = try FosMount()
             defer { #expect(mount.end() == 0, "the server did not end well") }
             for seed in seeds(1, "cases by message and through the mount") {
@@ -200,7 +200,7 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
             }
         }
 
-        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1"), arguments: [false, true])
+        @Test(.enabled(if: environment["FOS_CONTRACT_SHIM"] == "1", "runs under the shim"), arguments: [false, true])
         func randomSequencesByMessage(andThroughTheMount: Bool) throws {
             let tmpfs = try #require(LocalDirectory.tmpfs)
             let mount = try FosMount()
@@ -215,7 +215,9 @@ private func seeds(_ count: Int, _ what: String) -> [UInt64] {
         @Test func casesWithLocksOfTheFleet() throws {
             let mount = try FosMount(options: ["-o", "locks=fleet"])
             defer { mount.expectGoodEnd() }
-            for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) { test.run(on: mount.fileSystem) }
+            for test in ContractSuite.all where ["lock", "open", "removal", "permission"].contains(test.topic) {
+                test.run(on: mount.fileSystem)
+            }
         }
 
         @Test func randomSequencesAgainstTmpfs() throws {

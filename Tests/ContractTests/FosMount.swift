@@ -46,7 +46,8 @@ final class FosMount {
             rmdir "$directory"
             exit "$status"
             """
-        let arguments = ["sh", "-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
+        let arguments =
+            ["sh", "-c", script, "sh", Self.binary, directory, "--name", "contract-\(stamp)", "--size", size, "--allow-other"] + options
             + (options.contains { $0.hasPrefix("shards=") } ? [] : contractShards.map { ["-o", "shards=\($0)"] } ?? [])
         var ends: [Int32] = [-1, -1]
         let output = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)

@@ -8,7 +8,8 @@ enum LocalDirectory {
     nonisolated(unsafe) static let tmpfs: PosixFileSystem? = make(
         name: "tmpfs", under: "/dev/shm", features: Features.local.union([.pageBlocks, .refusesCollapse]))
     /// A directory of the disk.
-    nonisolated(unsafe) static let disk: PosixFileSystem? = make(name: "disk", under: "/var/tmp", features: Features.local.union(.zeroRange))
+    nonisolated(unsafe) static let disk: PosixFileSystem? = make(
+        name: "disk", under: "/var/tmp", features: Features.local.union(.zeroRange))
 
     private static func make(name: String, under parent: String, features: Features) -> PosixFileSystem? {
         guard geteuid() == 0, let root = temporaryDirectory(under: parent) else { return nil }

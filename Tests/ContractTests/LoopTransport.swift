@@ -12,7 +12,8 @@ import Messaging
 final class LoopTransport: MessageTransport {
     let name: String
     let features: Features = [
-        .users, .handlesKeepRights, .temporaryFiles, .zeroRange, .extendedAttributes, .locks, .pageBlocks, .exactAccessTime, .refusesCollapse,
+        .users, .handlesKeepRights, .temporaryFiles, .zeroRange, .extendedAttributes, .locks, .pageBlocks, .exactAccessTime,
+        .refusesCollapse,
     ]
     let host: LoopHost
     let client: LoopClient
@@ -74,7 +75,8 @@ final class LoopTransport: MessageTransport {
         guard let giver = servers.firstIndex(of: owner) else { return }
         let taker = (giver + 1 + random.below(servers.count - 1)) % servers.count
         host.kernelPost(
-            LoopCall(FOS_OP_FLEET_GIVE, fos_fleet_give(member: UInt32(taker), slots: 1, slot: UInt32(inode % UInt64(FOS_SLOTS)), reserved: 0)),
+            LoopCall(
+                FOS_OP_FLEET_GIVE, fos_fleet_give(member: UInt32(taker), slots: 1, slot: UInt32(inode % UInt64(FOS_SLOTS)), reserved: 0)),
             to: owner)
     }
 
@@ -92,7 +94,9 @@ final class LoopTransport: MessageTransport {
         for server in servers {
             let statistics = host.statistics(of: server)
             inodes += statistics.inodes
-            if statistics.continuations_now > 0 { problems.append("\(statistics.continuations_now) continuations of server \(server.core) are left") }
+            if statistics.continuations_now > 0 {
+                problems.append("\(statistics.continuations_now) continuations of server \(server.core) are left")
+            }
             if statistics.locks > 0 { problems.append("\(statistics.locks) locks of server \(server.core) are left") }
         }
         if inodes != 1 { problems.append("\(inodes) inodes are left, not the root alone") }

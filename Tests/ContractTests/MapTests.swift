@@ -5,7 +5,7 @@ import CFosWire
 import Foundation
 import Testing
 
-@Suite(.enabled(if: FosMount.isPossible)) struct LiveMapTests {
+@Suite(.enabled(if: FosMount.isPossible, "needs /dev/fuse and root")) struct LiveMapTests {
     private func write(_ bytes: [UInt8], to path: String, at offset: Int) {
         let descriptor = open(path, O_WRONLY | O_CLOEXEC)
         #expect(pwrite(descriptor, bytes, bytes.count, offset) == bytes.count)

@@ -112,13 +112,16 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
         let request = fos_symlink_request(name_length: UInt32(name.utf8.count), target_length: UInt32(target.utf8.count))
         try call(FOS_OP_SYMLINK, directory, bytes(of: request) + Array(name.utf8), bulk: Array(target.utf8))
     }
-    private func make(_ name: String, _ mode: UInt32, _ umask: UInt32, device: UInt32 = 0, flags: Int32 = 0, reference: Bool = false) -> [UInt8] {
+    private func make(_ name: String, _ mode: UInt32, _ umask: UInt32, device: UInt32 = 0, flags: Int32 = 0, reference: Bool = false)
+        -> [UInt8]
+    {
         bytes(
             of: fos_make_request(
                 mode: mode, umask: umask, device: device, open_flags: UInt32(bitPattern: flags), name_length: UInt32(name.utf8.count),
                 take_reference: reference ? 1 : 0)) + Array(name.utf8)
     }
-    func mknod(_ directory: UInt64, _ name: String, _ mode: UInt32, _ umask: UInt32, _ device: (major: UInt32, minor: UInt32)) throws(Errno) {
+    func mknod(_ directory: UInt64, _ name: String, _ mode: UInt32, _ umask: UInt32, _ device: (major: UInt32, minor: UInt32)) throws(Errno)
+    {
         let encoded = device.minor & 0xff | device.major << 8 | (device.minor & ~0xff) << 12
         let type = mode & FileType.mask
         try call(FOS_OP_MKNOD, directory, make(name, type == 0 ? mode | FileType.regular : mode, umask, device: encoded))
@@ -130,7 +133,8 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
     func rmdir(_ directory: UInt64, _ name: String) throws(Errno) { try call(FOS_OP_RMDIR, directory, Array(name.utf8)) }
     func rename(_ directory: UInt64, _ name: String, _ newDirectory: UInt64, _ newName: String, _ flags: RenameFlag) throws(Errno) {
         let request = fos_rename_request(
-            new_parent: newDirectory, flags: flags.rawValue, old_length: UInt32(name.utf8.count), new_length: UInt32(newName.utf8.count), reserved: 0)
+            new_parent: newDirectory, flags: flags.rawValue, old_length: UInt32(name.utf8.count), new_length: UInt32(newName.utf8.count),
+            reserved: 0)
         try call(FOS_OP_RENAME, directory, bytes(of: request) + Array(name.utf8) + Array(newName.utf8))
     }
     func link(_ node: UInt64, _ directory: UInt64, _ name: String) throws(Errno) {
@@ -242,7 +246,8 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
         return fixed(try call(FOS_OP_LSEEK, node, bytes(of: request)).payload, fos_lseek_reply.self).offset
     }
     func copyRange(_ from: UInt64, _ fromOffset: UInt64, _ to: UInt64, _ toOffset: UInt64, _ length: Int) throws(Errno) -> Int {
-        let request = fos_copy_request(source: from, source_offset: fromOffset, offset: toOffset, length: UInt64(length), flags: 0, reserved: 0)
+        let request = fos_copy_request(
+            source: from, source_offset: fromOffset, offset: toOffset, length: UInt64(length), flags: 0, reserved: 0)
         return Int(fixed(try call(FOS_OP_COPY_RANGE, to, bytes(of: request)).payload, fos_copy_reply.self).bytes)
     }
     func access(_ node: UInt64, _ mode: Int32) throws(Errno) { try call(FOS_OP_ACCESS, node, flags: UInt16(mode & 7)) }
@@ -252,7 +257,8 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
         request.owner = owner
         request.start = UInt64(start)
         request.end = length == 0 ? UInt64(Int64.max) : UInt64(start + length - 1)
-        request.kind = kind == Int32(F_RDLCK) ? FOS_LOCK_READ.rawValue : kind == Int32(F_WRLCK) ? FOS_LOCK_WRITE.rawValue : FOS_LOCK_UNLOCK.rawValue
+        request.kind =
+            kind == Int32(F_RDLCK) ? FOS_LOCK_READ.rawValue : kind == Int32(F_WRLCK) ? FOS_LOCK_WRITE.rawValue : FOS_LOCK_UNLOCK.rawValue
         request.pid = 1
         return bytes(of: request)
     }

@@ -189,7 +189,9 @@ extension ModelNodes {
         guard source.type == FileType.regular, target.type == FileType.regular else { throw Errno(EINVAL) }
         // The range ends with the file before it is looked at for overlap.
         let length = fromOffset < source.size ? min(length, Int(clamping: source.size - fromOffset)) : 0
-        if source === target, fromOffset < toOffset + UInt64(length), toOffset < fromOffset + UInt64(length), length > 0 { throw Errno(EINVAL) }
+        if source === target, fromOffset < toOffset + UInt64(length), toOffset < fromOffset + UInt64(length), length > 0 {
+            throw Errno(EINVAL)
+        }
         let bytes = peek(source, fromOffset, length)
         if bytes.isEmpty { return 0 }
         dropPrivilege(target)
@@ -259,7 +261,9 @@ extension ModelNodes {
         if kind != F_UNLCK { kept.append((owner, kind, start, end)) }
         node.locks = kept
     }
-    private func conflict(_ node: ModelNode, _ owner: UInt64, _ kind: Int32, _ start: Int64, _ end: Int64) -> (owner: UInt64, kind: Int32, start: Int64, end: Int64)? {
+    private func conflict(_ node: ModelNode, _ owner: UInt64, _ kind: Int32, _ start: Int64, _ end: Int64) -> (
+        owner: UInt64, kind: Int32, start: Int64, end: Int64
+    )? {
         node.locks.filter { $0.owner != owner && $0.start <= end && start <= $0.end && (kind == F_WRLCK || $0.kind == F_WRLCK) }
             .min { $0.start < $1.start }
     }

@@ -86,7 +86,13 @@ final class ModelNodes: NodeService {
     func may(_ wanted: UInt32, _ node: ModelNode) -> Bool {
         if user.uid == 0 { return wanted & 1 == 0 || node.isDirectory || node.mode & 0o111 != 0 }
         let granted: UInt32
-        if user.uid == node.uid { granted = node.mode >> 6 } else if isMember(node.gid) { granted = node.mode >> 3 } else { granted = node.mode }
+        if user.uid == node.uid {
+            granted = node.mode >> 6
+        } else if isMember(node.gid) {
+            granted = node.mode >> 3
+        } else {
+            granted = node.mode
+        }
         return granted & wanted == wanted
     }
     func isMember(_ group: UInt32) -> Bool { user.gid == group || user.groups.contains(group) }
@@ -103,7 +109,9 @@ final class ModelNodes: NodeService {
 
     // MARK: Entries
 
-    private func find(_ directory: ModelNode, _ name: String) -> ModelNode? { directory.entries[Array(name.utf8)].flatMap { nodes[$0.node] } }
+    private func find(_ directory: ModelNode, _ name: String) -> ModelNode? {
+        directory.entries[Array(name.utf8)].flatMap { nodes[$0.node] }
+    }
 
     private func insert(_ directory: ModelNode, _ name: String, _ node: ModelNode) {
         directory.entries[Array(name.utf8)] = (node.number, directory.nextCookie)
@@ -139,7 +147,9 @@ final class ModelNodes: NodeService {
             gid = directory.gid
             if mode & FileType.mask == FileType.directory {
                 mode |= ModeBit.setGroup
-            } else if mode & (ModeBit.setGroup | ModeBit.groupExecute) == ModeBit.setGroup | ModeBit.groupExecute, user.uid != 0, !isMember(gid) {
+            } else if mode & (ModeBit.setGroup | ModeBit.groupExecute) == ModeBit.setGroup | ModeBit.groupExecute, user.uid != 0,
+                !isMember(gid)
+            {
                 mode &= ~ModeBit.setGroup
             }
         }
@@ -183,13 +193,16 @@ final class ModelNodes: NodeService {
         node.target = target
         insert(directory, name, node)
     }
-    func mknod(_ directory: UInt64, _ name: String, _ mode: UInt32, _ umask: UInt32, _ device: (major: UInt32, minor: UInt32)) throws(Errno) {
+    func mknod(_ directory: UInt64, _ name: String, _ mode: UInt32, _ umask: UInt32, _ device: (major: UInt32, minor: UInt32)) throws(Errno)
+    {
         let directory = try self.directory(directory)
         var type = mode & FileType.mask
         if type == 0 { type = FileType.regular }
         try requireNew(directory, name)
         if type == FileType.directory { throw Errno(EPERM) }
-        guard [FileType.regular, FileType.fifo, FileType.socket, FileType.character, FileType.block].contains(type) else { throw Errno(EINVAL) }
+        guard [FileType.regular, FileType.fifo, FileType.socket, FileType.character, FileType.block].contains(type) else {
+            throw Errno(EINVAL)
+        }
         let isDevice = type == FileType.character || type == FileType.block
         if isDevice, user.uid != 0 { throw Errno(EPERM) }
         let node = make(directory, type | mode & 0o7777 & ~umask)
@@ -336,7 +349,10 @@ final class ModelNodes: NodeService {
         directory.accessed = now()
         let rest = directory.entries.filter { $0.value.cookie > cookie }.sorted { $0.value.cookie < $1.value.cookie }.prefix(count)
         return rest.map { name, value in
-            NodeEntry(entry: ListedEntry(name: String(decoding: name, as: UTF8.self), inode: value.node, type: UInt8((nodes[value.node]?.type ?? 0) >> 12)), next: value.cookie)
+            NodeEntry(
+                entry: ListedEntry(
+                    name: String(decoding: name, as: UTF8.self), inode: value.node, type: UInt8((nodes[value.node]?.type ?? 0) >> 12)),
+                next: value.cookie)
         }
     }
 }

@@ -50,7 +50,7 @@ final class MountClient {
     func release(_ inode: UInt64) -> Int32 { call(FOS_OP_RELEASE, inode, fos_release_request(owner: 0, flags: 0, count: 1)).status }
 }
 
-@Suite(.enabled(if: FosMount.isPossible)) struct OpenFilesTests {
+@Suite(.enabled(if: FosMount.isPossible, "needs /dev/fuse and root")) struct OpenFilesTests {
     private func opens(_ path: String) -> Bool {
         let descriptor = open(path, O_RDWR | O_CLOEXEC)
         if descriptor >= 0 { close(descriptor) }
@@ -101,7 +101,9 @@ final class MountClient {
         #expect(try shell("test -e '\(path)'") == 1)
         #expect(opens(path), "the stranger's look took nothing away")
         #expect(try FileManager.default.contentsOfDirectory(atPath: mount.directory + "/.fos/open") == [])
-        for name in ["0", "1", "0\(inode)", "+\(inode)", "\(inode) ", "\(inode + 4096)", "99999999999999999999", "4611686018427387905", "x"] {
+        for name in [
+            "0", "1", "0\(inode)", "+\(inode)", "\(inode) ", "\(inode + 4096)", "99999999999999999999", "4611686018427387905", "x",
+        ] {
             #expect(!opens(mount.directory + "/.fos/open/" + name), "\(name)")
         }
         #expect(mkdir(mount.directory + "/.fos/open/d", 0o755) == -1 && errno == EROFS)

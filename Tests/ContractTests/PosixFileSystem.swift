@@ -67,7 +67,9 @@ final class PosixFileSystem: FileSystemUnderTest {
         }
     }
 
-    func open(_ path: String, _ flags: Int32, _ mode: UInt32) throws(Errno) -> Handle { try pathCall { contract_open(self.path(path), flags, mode) } }
+    func open(_ path: String, _ flags: Int32, _ mode: UInt32) throws(Errno) -> Handle {
+        try pathCall { contract_open(self.path(path), flags, mode) }
+    }
     func close(_ handle: Handle) throws(Errno) {
         pending[handle] = nil
         try call { contract_close(Int32(handle)) }
@@ -183,7 +185,9 @@ final class PosixFileSystem: FileSystemUnderTest {
         try bytes(65_536, onPath: true) { contract_getxattr(self.path(path), follow ? 1 : 0, name, $0, 65_536) }
     }
     func attributeNames(_ path: String, follow: Bool) throws(Errno) -> [String] {
-        let raw = try bytes(65_536, onPath: true) { contract_listxattr(self.path(path), follow ? 1 : 0, $0?.assumingMemoryBound(to: CChar.self), 65_536) }
+        let raw = try bytes(65_536, onPath: true) {
+            contract_listxattr(self.path(path), follow ? 1 : 0, $0?.assumingMemoryBound(to: CChar.self), 65_536)
+        }
         return raw.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }.filter { $0.hasPrefix("user.") }.sorted()
     }
     func removeAttribute(_ path: String, _ name: String, follow: Bool) throws(Errno) {
@@ -192,7 +196,8 @@ final class PosixFileSystem: FileSystemUnderTest {
     func space(_ path: String) throws(Errno) -> Space {
         var space = Space(blocks: 0, available: 0, blockBytes: 0, nameMax: 0, files: 0, filesFree: 0)
         try call {
-            contract_statfs(self.path(path), &space.blocks, &space.available, &space.blockBytes, &space.nameMax, &space.files, &space.filesFree)
+            contract_statfs(
+                self.path(path), &space.blocks, &space.available, &space.blockBytes, &space.nameMax, &space.files, &space.filesFree)
         }
         return space
     }

@@ -71,7 +71,8 @@ final class RandomOperations {
         for fs in [one, two] { Tree.remove(fs, top) }
         guard let difference else { return true }
         Issue.record(
-            "\(one.name) against \(two.name), seed \(seed), step \(done): \(difference)\nlast operations:\n\(log.suffix(25).joined(separator: "\n"))")
+            "\(one.name) against \(two.name), seed \(seed), step \(done): \(difference)\nlast operations:\n\(log.suffix(25).joined(separator: "\n"))"
+        )
         return false
     }
 
@@ -99,7 +100,8 @@ final class RandomOperations {
 
     /// Does one operation on both. `show` tells what is compared of its value.
     private func both<Value>(
-        _ text: String, anyErrorOf group: Set<String> = [], _ show: (Value) -> String, _ body: (any FileSystemUnderTest, Bool) throws -> Value
+        _ text: String, anyErrorOf group: Set<String> = [], _ show: (Value) -> String,
+        _ body: (any FileSystemUnderTest, Bool) throws -> Value
     ) -> (Value, Value)? {
         func run(_ fs: any FileSystemUnderTest, _ isFirst: Bool) -> (String, Value?) {
             do {
@@ -110,7 +112,9 @@ final class RandomOperations {
         let left = run(one, true), right = run(two, false)
         log.append("\(one.user == .root ? "" : "as \(one.user.uid): ")\(text) = \(left.0.prefix(120))")
         if log.count > 200 { log.removeFirst(100) }
-        if left.0 != right.0, !group.isSuperset(of: [left.0, right.0]) { difference = "\(text) gives \(left.0.prefix(400)) and \(right.0.prefix(400))" }
+        if left.0 != right.0, !group.isSuperset(of: [left.0, right.0]) {
+            difference = "\(text) gives \(left.0.prefix(400)) and \(right.0.prefix(400))"
+        }
         guard let first = left.1, let second = right.1 else { return nil }
         return (first, second)
     }
@@ -118,7 +122,8 @@ final class RandomOperations {
 
     private func show(_ status: Status) -> String {
         let isSized = status.type == FileType.regular
-        return "mode \(String(status.mode, radix: 8)) links \(status.links) owner \(status.uid):\(status.gid)\(isSized ? " size \(status.size)" : "")"
+        return
+            "mode \(String(status.mode, radix: 8)) links \(status.links) owner \(status.uid):\(status.gid)\(isSized ? " size \(status.size)" : "")"
     }
     private func show(_ bytes: [UInt8]) -> String {
         var hash = LoopHash()
@@ -154,7 +159,9 @@ final class RandomOperations {
         }
     }
 
-    private func path2<Value>(_ text: String, _ show: (Value) -> String, _ body: (any FileSystemUnderTest, String) throws -> Value) -> (Value, Value)? {
+    private func path2<Value>(_ text: String, _ show: (Value) -> String, _ body: (any FileSystemUnderTest, String) throws -> Value) -> (
+        Value, Value
+    )? {
         let path = path()
         return both("\(text) \(path)", show) { fs, _ in try body(fs, path) }
     }
@@ -171,15 +178,22 @@ final class RandomOperations {
         let flags = O_RDWR | O_CREAT | O_NONBLOCK | pick([0, O_EXCL, O_TRUNC])
         keep(path, flags, mode, writing: bytes)
     }
-    private func openFile() { keep(path(), pick([O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_TRUNC, O_WRONLY | O_APPEND]) | O_NONBLOCK, 0, writing: []) }
+    private func openFile() {
+        keep(path(), pick([O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_TRUNC, O_WRONLY | O_APPEND]) | O_NONBLOCK, 0, writing: [])
+    }
 
     /// Opens on both, writes, and keeps the descriptors or closes them.
     private func keep(_ path: String, _ flags: Int32, _ mode: UInt32, writing bytes: [UInt8]) {
         if blocksOpening(path) { return }
-        guard let pair = both("open \(path) flags \(String(flags, radix: 8)) mode \(String(mode, radix: 8))", { _ in "a descriptor" }, { fs, _ in
+        guard
+            let pair = both(
+                "open \(path) flags \(String(flags, radix: 8)) mode \(String(mode, radix: 8))", { _ in "a descriptor" },
+                { fs, _ in
             try fs.open(path, flags, mode)
         }) else { return }
-        if !bytes.isEmpty { _ = both("write \(bytes.count) bytes", { "\($0)" }) { fs, isFirst in try fs.write(isFirst ? pair.0 : pair.1, bytes) } }
+        if !bytes.isEmpty {
+            _ = both("write \(bytes.count) bytes", { "\($0)" }) { fs, isFirst in try fs.write(isFirst ? pair.0 : pair.1, bytes) }
+        }
         if handles.count < 6, random.chance(128) {
             handles.append((pair.0, pair.1, one.user))
         } else {
@@ -249,7 +263,8 @@ final class RandomOperations {
         guard features.contains(.extendedAttributes) else { return }
         let name = pick(["user.one", "user.two", "user.three"]), value = data(random.below(300)), flags = pick([0, 0, 1, 2] as [Int32])
         switch random.below(5) {
-        case 0, 1: both2("setxattr \(name) \(value.count) bytes, flags \(flags)") { fs, path in try fs.setAttribute(path, name, value, flags) }
+        case 0, 1:
+            both2("setxattr \(name) \(value.count) bytes, flags \(flags)") { fs, path in try fs.setAttribute(path, name, value, flags) }
         case 2: _ = path2("getxattr \(name)", show) { fs, path in try fs.attribute(path, name) }
         case 3: _ = path2("listxattr", { $0.joined(separator: " ") }) { fs, path in try fs.attributeNames(path) }
         default: both2("removexattr \(name)") { fs, path in try fs.removeAttribute(path, name) }
@@ -267,10 +282,14 @@ final class RandomOperations {
             handles.remove(at: index)
             both("close handle \(index)") { fs, first in try fs.close(which(first)) }
         case 1, 2:
-            _ = both("pread handle \(index) \(count) at \(offset)", show) { fs, first in try fs.pread(which(first), count, at: UInt64(offset)) }
+            _ = both("pread handle \(index) \(count) at \(offset)", show) { fs, first in
+                try fs.pread(which(first), count, at: UInt64(offset))
+            }
         case 3, 4:
             let bytes = data(count)
-            _ = both("pwrite handle \(index) \(count) at \(offset)", { "\($0)" }) { fs, first in try fs.pwrite(which(first), bytes, at: UInt64(offset)) }
+            _ = both("pwrite handle \(index) \(count) at \(offset)", { "\($0)" }) { fs, first in
+                try fs.pwrite(which(first), bytes, at: UInt64(offset))
+            }
         case 5:
             let bytes = data(count)
             _ = both("write handle \(index) \(count)", { "\($0)" }) { fs, first in try fs.write(which(first), bytes) }
@@ -295,16 +314,22 @@ final class RandomOperations {
         let punch = FallocateMode.punchHole | FallocateMode.keepSize
         if seeksHoles {
             if random.chance(100), features.contains(.pageBlocks) {
-                return both("punch handle \(index) \(offset) \(count)") { fs, first in try fs.allocate(which(first), punch, Int64(offset), Int64(count)) }
+                return both("punch handle \(index) \(offset) \(count)") { fs, first in
+                    try fs.allocate(which(first), punch, Int64(offset), Int64(count))
+                }
             }
             guard features.contains(.pageBlocks) else { return }
             let whence = pick([Seek.data, Seek.hole])
             // Where data is inside a page of the size's end is the same for all; beyond, ENXIO.
-            _ = both("lseek handle \(index) \(offset) \(whence)", { "\($0)" }) { fs, first in try fs.seek(which(first), Int64(offset), whence) }
+            _ = both("lseek handle \(index) \(offset) \(whence)", { "\($0)" }) { fs, first in
+                try fs.seek(which(first), Int64(offset), whence)
+            }
         } else {
             let zero = features.contains(.zeroRange) ? [FallocateMode.zero, FallocateMode.zero | FallocateMode.keepSize] : []
             let mode = pick([0, FallocateMode.keepSize, punch] + zero)
-            both("fallocate handle \(index) mode \(mode) \(offset) \(count)") { fs, first in try fs.allocate(which(first), mode, Int64(offset), Int64(count)) }
+            both("fallocate handle \(index) mode \(mode) \(offset) \(count)") { fs, first in
+                try fs.allocate(which(first), mode, Int64(offset), Int64(count))
+            }
         }
     }
     private func copyOrSync(_ index: Int, _ which: (Bool) -> Handle, _ offset: Int, _ count: Int) {
@@ -316,7 +341,8 @@ final class RandomOperations {
         _ = both("copy_file_range handle \(index) \(offset) to \(to), \(count)", { (count: Int) in "\(count)" }) { fs, first in
             var done = 0
             while done < count {
-                let part = try fs.copyRange(which(first), Int64(offset + done), first ? target.one : target.two, Int64(to + done), count - done)
+                let part = try fs.copyRange(
+                    which(first), Int64(offset + done), first ? target.one : target.two, Int64(to + done), count - done)
                 if part == 0 { break }
                 done += part
             }

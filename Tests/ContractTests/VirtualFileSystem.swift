@@ -221,7 +221,9 @@ final class VirtualFileSystem<Nodes: NodeService>: FileSystemUnderTest {
     }
     func status(_ handle: Handle) throws(Errno) -> Status { try nodes.status(try descriptor(handle).node) }
     func sync(_ handle: Handle) throws(Errno) { try nodes.sync(try descriptor(handle).node) }
-    func chmod(_ handle: Handle, _ mode: UInt32) throws(Errno) { try nodes.change(try descriptor(handle).node, NodeChange(mode: mode & 0o7777)) }
+    func chmod(_ handle: Handle, _ mode: UInt32) throws(Errno) {
+        try nodes.change(try descriptor(handle).node, NodeChange(mode: mode & 0o7777))
+    }
     func allocate(_ handle: Handle, _ mode: Int32, _ offset: Int64, _ length: Int64) throws(Errno) {
         let found = try descriptor(handle)
         guard offset >= 0, length > 0 else { throw Errno(EINVAL) }
@@ -329,7 +331,8 @@ final class VirtualFileSystem<Nodes: NodeService>: FileSystemUnderTest {
     func chown(_ path: String, _ uid: UInt32, _ gid: UInt32, follow: Bool) throws(Errno) {
         let found = try resolve(path, follow: follow)
         try nodes.change(
-            found.inode, NodeChange(uid: uid == .max ? nil : uid, gid: gid == .max ? nil : gid, killsPrivilege: found.type != FileType.directory))
+            found.inode,
+            NodeChange(uid: uid == .max ? nil : uid, gid: gid == .max ? nil : gid, killsPrivilege: found.type != FileType.directory))
     }
     func setTimes(_ path: String, accessed: TimeChange, modified: TimeChange, follow: Bool) throws(Errno) {
         let found = try resolve(path, follow: follow)

@@ -48,7 +48,9 @@ import Testing
         r = step { #expect(files.truncate(f.inode, 1) == 0) }
         #expect(later(r.file.modified, r.old.modified))
         r = step { #expect(files.setattr(f.inode, FOS_SET_MODIFIED.rawValue | FOS_SET_ACCESSED.rawValue, time: 1234).status == 0) }
-        #expect(r.file.modified.seconds == 1234 && r.file.modified.nanoseconds == 5 && r.file.accessed.seconds == 1234 && later(r.file.changed, r.old.changed))
+        #expect(
+            r.file.modified.seconds == 1234 && r.file.modified.nanoseconds == 5 && r.file.accessed.seconds == 1234
+                && later(r.file.changed, r.old.changed))
         r = step { #expect(files.setattr(f.inode, FOS_SET_MODIFIED_NOW.rawValue).status == 0) }
         #expect(r.file.modified.seconds > 1234 && r.file.accessed.seconds == 1234)
         r = step { _ = files.mkdir(d, "sub") }
@@ -83,7 +85,9 @@ import Testing
         #expect(root.write(suid, 0, [1], flags: FOS_IO_KILL_PRIVILEGE.rawValue) == 1 && user.stat(suid).permissions == 0o755)
         #expect(root.setattr(suid, FOS_SET_MODE.rawValue, mode: 0o6745).status == 0)
         #expect(root.setattr(suid, FOS_SET_UID.rawValue, uid: 1000).permissions == 0o2745, "setgid without group execution stays")
-        #expect(root.setattr(suid, FOS_SET_MODE.rawValue, mode: 0o4755).status == 0 && user.truncate(suid, 0) == 0 && user.stat(suid).permissions == 0o755)
+        #expect(
+            root.setattr(suid, FOS_SET_MODE.rawValue, mode: 0o4755).status == 0 && user.truncate(suid, 0) == 0
+                && user.stat(suid).permissions == 0o755)
         fleet.check()
     }
 
@@ -98,17 +102,28 @@ import Testing
         #expect(mate.lookup(home, "f").status == 0 && mate.read(f, 0, 1).status == 0 && mate.write(f, 0, [1]) == Int(-EACCES))
         #expect(mate.create(home, "x").status == -EACCES && mate.unlink(home, "f") == -EACCES && mate.rename(home, "f", 1, "x") == -EACCES)
         #expect(other.lookup(home, "f").status == -EACCES && other.entries(home).0 == -EACCES && other.read(f, 0, 1).status == -EACCES)
-        #expect(other.link(f, home, "x").status == -EACCES && other.mkdir(home, "x").status == -EACCES && other.symlink(home, "x", "y").status == -EACCES)
+        #expect(
+            other.link(f, home, "x").status == -EACCES && other.mkdir(home, "x").status == -EACCES
+                && other.symlink(home, "x", "y").status == -EACCES)
         #expect(other.open(f, 0).status == -EACCES && mate.open(f, 2).status == -EACCES && mate.open(f, 0).status == 0)
         // O_PATH needs no right to the file, and gives none.
         #expect(other.open(f, 0o10000000).status == 0 && other.read(f, 0, 1).status == -EACCES && other.release(f) == 0)
-        #expect(other.access(f, 4) == -EACCES && mate.access(f, 4) == 0 && mate.access(f, 2) == -EACCES && root.access(f, 6) == 0 && root.access(f, 1) == -EACCES)
+        #expect(
+            other.access(f, 4) == -EACCES && mate.access(f, 4) == 0 && mate.access(f, 2) == -EACCES && root.access(f, 6) == 0
+                && root.access(f, 1) == -EACCES)
         // An open file stays usable; another client is not.
         #expect(user.open(f, 2).status == 0 && user.setattr(f, FOS_SET_MODE.rawValue, mode: 0).status == 0)
-        #expect(user.write(f, 0, [1]) == 1 && user.read(f, 0, 1).status == 0 && mate.write(f, 0, [1]) == Int(-EACCES) && root.write(f, 0, [1]) == 1)
-        #expect(mate.setattr(f, FOS_SET_MODE.rawValue, mode: 0o777).status == -EPERM && user.setattr(f, FOS_SET_UID.rawValue, uid: 1001).status == -EPERM)
-        #expect(user.setattr(f, FOS_SET_GID.rawValue, gid: 50).status == -EPERM && user.setattr(f, FOS_SET_GID.rawValue, gid: 1000).status == 0)
-        #expect(other.setattr(f, FOS_SET_MODIFIED.rawValue, time: 1).status == -EPERM && other.setattr(f, FOS_SET_ACCESSED_NOW.rawValue | FOS_SET_MODIFIED_NOW.rawValue).status == -EACCES)
+        #expect(
+            user.write(f, 0, [1]) == 1 && user.read(f, 0, 1).status == 0 && mate.write(f, 0, [1]) == Int(-EACCES)
+                && root.write(f, 0, [1]) == 1)
+        #expect(
+            mate.setattr(f, FOS_SET_MODE.rawValue, mode: 0o777).status == -EPERM
+                && user.setattr(f, FOS_SET_UID.rawValue, uid: 1001).status == -EPERM)
+        #expect(
+            user.setattr(f, FOS_SET_GID.rawValue, gid: 50).status == -EPERM && user.setattr(f, FOS_SET_GID.rawValue, gid: 1000).status == 0)
+        #expect(
+            other.setattr(f, FOS_SET_MODIFIED.rawValue, time: 1).status == -EPERM
+                && other.setattr(f, FOS_SET_ACCESSED_NOW.rawValue | FOS_SET_MODIFIED_NOW.rawValue).status == -EACCES)
         #expect(other.setattr(f, FOS_SET_MODIFIED_NOW.rawValue).status == -EPERM)
         #expect(user.mknod(1, "dev", mode: 0o060600, device: 1).status == -EPERM && user.mknod(1, "fifo", mode: 0o010600).status == 0)
         #expect(root.setattr(f, FOS_SET_UID.rawValue, uid: 2000).attributes.uid == 2000)

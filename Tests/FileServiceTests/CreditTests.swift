@@ -38,7 +38,10 @@ import Testing
         var made: [String] = []
         while made.count < 10_000 {
             let name = "name\(made.count)"
-            let status = made.count % 3 == 0 ? files.mkdir(1, name).status : made.count % 3 == 1 ? files.create(1, name).status : files.symlink(1, name, String(repeating: "t", count: 500)).status
+            let status =
+                made.count % 3 == 0
+                ? files.mkdir(1, name).status
+                : made.count % 3 == 1 ? files.create(1, name).status : files.symlink(1, name, String(repeating: "t", count: 500)).status
             guard status == 0 else { #expect(status == -ENOSPC); break }
             made.append(name)
         }
@@ -115,7 +118,11 @@ import Testing
             if let ticket = tickets[index] {
                 if let reply = writers[index].client.reply(ticket) {
                     tickets[index] = nil
-                    if reply.status == -ENOSPC { refused.insert(index) } else if reply.status == 0 { offsets[index] += UInt64(reply.header.bulk_length) }
+                    if reply.status == -ENOSPC {
+                        refused.insert(index)
+                    } else if reply.status == 0 {
+                        offsets[index] += UInt64(reply.header.bulk_length)
+                    }
                 } else if !fleet.host.step() { fleet.host.tick() }
             } else if !refused.contains(index) {
                 tickets[index] = writers[index].client.post(Files.writeCall(inodes[index], offsets[index], pages))

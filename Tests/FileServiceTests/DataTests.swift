@@ -18,7 +18,8 @@ import Testing
         // A hole, across pages.
         #expect(files.write(f, 10_000, [9]) == 1)
         let all = files.read(f, 0, 20_000).bulk
-        #expect(all.count == 10_001 && Array(all[0..<5]) == Array("hello".utf8) && all[5..<10_000].allSatisfy { $0 == 0 } && all[10_000] == 9)
+        #expect(
+            all.count == 10_001 && Array(all[0..<5]) == Array("hello".utf8) && all[5..<10_000].allSatisfy { $0 == 0 } && all[10_000] == 9)
         let attributes = files.stat(f).attributes
         #expect(attributes.size == 10_001 && attributes.blocks == 16)
         // Append says where.
@@ -50,18 +51,27 @@ import Testing
         let files = fleet.files()
         let f = files.create(1, "f").inode
         #expect(files.fallocate(f, 0, 4096, 8192) == 0 && files.stat(f).attributes.size == 12_288 && files.stat(f).attributes.blocks == 16)
-        #expect(files.seek(f, 3, 0) == 4096 && files.seek(f, 4, 0) == 0 && files.seek(f, 4, 5000) == 12_288 && files.seek(f, 3, 5000) == 5000)
-        #expect(files.seek(f, 3, 12_288) == Int64(-ENXIO) && files.seek(f, 4, 12_288) == Int64(-ENXIO) && files.seek(f, 0, 0) == Int64(-EINVAL))
+        #expect(
+            files.seek(f, 3, 0) == 4096 && files.seek(f, 4, 0) == 0 && files.seek(f, 4, 5000) == 12_288 && files.seek(f, 3, 5000) == 5000)
+        #expect(
+            files.seek(f, 3, 12_288) == Int64(-ENXIO) && files.seek(f, 4, 12_288) == Int64(-ENXIO) && files.seek(f, 0, 0) == Int64(-EINVAL))
         #expect(files.fallocate(f, 1, 20_000, 100) == 0 && files.stat(f).attributes.size == 12_288)
         #expect(files.write(f, 4096, [UInt8](repeating: 5, count: 8192)) == 8192)
-        #expect(files.fallocate(f, 3, 4100, 100) == 0 && files.read(f, 4099, 3).bulk == [5, 0, 0] && files.read(f, 4199, 3).bulk == [0, 5, 5])
+        #expect(
+            files.fallocate(f, 3, 4100, 100) == 0 && files.read(f, 4099, 3).bulk == [5, 0, 0] && files.read(f, 4199, 3).bulk == [0, 5, 5])
         #expect(files.fallocate(f, 3, 4000, 8000) == 0)
         let rest = files.read(f, 4096, 8192).bulk
         #expect(rest[0..<7904].allSatisfy { $0 == 0 } && rest[7904...].allSatisfy { $0 == 5 })
         #expect(files.seek(f, 3, 0) == 8192)
-        #expect(files.fallocate(f, 16, 8192, 10_000) == 0 && files.stat(f).attributes.size == 18_192 && files.read(f, 12_000, 288).bulk.allSatisfy { $0 == 0 })
-        #expect(files.fallocate(f, 2, 0, 10) == -EOPNOTSUPP && files.fallocate(f, 8, 0, 4096) == -EOPNOTSUPP && files.fallocate(f, 0x20, 0, 4096) == -EOPNOTSUPP)
-        #expect(files.fallocate(f, 0, 0, 0) == -EINVAL && files.fallocate(f, 0, UInt64.max, 5) == -EINVAL && files.fallocate(f, 0, UInt64(Int64.max), 5) == -EFBIG)
+        #expect(
+            files.fallocate(f, 16, 8192, 10_000) == 0 && files.stat(f).attributes.size == 18_192
+                && files.read(f, 12_000, 288).bulk.allSatisfy { $0 == 0 })
+        #expect(
+            files.fallocate(f, 2, 0, 10) == -EOPNOTSUPP && files.fallocate(f, 8, 0, 4096) == -EOPNOTSUPP
+                && files.fallocate(f, 0x20, 0, 4096) == -EOPNOTSUPP)
+        #expect(
+            files.fallocate(f, 0, 0, 0) == -EINVAL && files.fallocate(f, 0, UInt64.max, 5) == -EINVAL
+                && files.fallocate(f, 0, UInt64(Int64.max), 5) == -EFBIG)
         #expect(files.fallocate(f, 0, 0, 1 << 40) == -ENOSPC)
         #expect(files.truncate(f, 100) == 0 && files.stat(f).attributes.blocks == 0)
         fleet.check()
@@ -74,7 +84,8 @@ import Testing
         let f = files.create(1, "f").inode
         let megabyte: UInt64 = 1 << 20
         func runs(_ mode: UInt32, _ offset: UInt64, _ length: UInt64) -> Int {
-            let ticket = files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0)))
+            let ticket = files.client.post(
+                LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0)))
             var served = 0
             while !files.client.isAnswered(ticket), served < 1000 {
                 #expect(other.stat(1).status == 0)
@@ -92,13 +103,15 @@ import Testing
         #expect(files.read(f, 5000, 3).bulk == [7, 0, 0] && files.stat(f).attributes.blocks < 21 * megabyte / 512)
         #expect(runs(3, 0, 1 << 62) < 10 && files.stat(f).attributes.blocks == 0 && files.stat(f).attributes.size == 200 * megabyte + 100)
         // Who removes the file meanwhile, or dies, ends it.
-        let ticket = files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
+        let ticket = files.client.post(
+            LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
         for _ in 0..<2 { fleet.host.step() }
         #expect(other.unlink(1, "f") == 0)
         fleet.host.runUntilQuiet()
         #expect(files.client.reply(ticket)?.status == -ESTALE)
         let g = files.create(1, "g").inode
-        files.client.post(LoopCall(FOS_OP_FALLOCATE, inode: g, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
+        files.client.post(
+            LoopCall(FOS_OP_FALLOCATE, inode: g, fos_fallocate_request(offset: 0, length: 100 * megabyte, mode: 0, reserved: 0)))
         for _ in 0..<2 { fleet.host.step() }
         files.client.die()
         fleet.host.runUntilQuiet()
@@ -171,11 +184,13 @@ import Testing
     static func setCall(_ inode: UInt64, _ name: String, _ value: [UInt8], flags: UInt32 = 0) -> LoopCall {
         LoopCall(
             FOS_OP_SETXATTR, inode: inode,
-            fos_xattr_request(flags: flags, name_length: UInt32(name.utf8.count), value_length: UInt32(value.count), reserved: 0), name, bulk: value)
+            fos_xattr_request(flags: flags, name_length: UInt32(name.utf8.count), value_length: UInt32(value.count), reserved: 0), name,
+            bulk: value)
     }
     static func getCall(_ operation: fos_operation, _ inode: UInt64, _ name: String, room: Int) -> LoopCall {
         LoopCall(
-            operation, inode: inode, fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(room), reserved: 0), name,
+            operation, inode: inode,
+            fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(room), reserved: 0), name,
             room: room)
     }
 
@@ -185,15 +200,21 @@ import Testing
         let user = fleet.files(uid: 1000, gid: 1000)
         let f = user.create(1, "f").inode
         #expect(files.call(Self.setCall(f, "user.a", [1, 2, 3])).status == 0)
-        #expect(files.call(Self.setCall(f, "user.a", [1], flags: 1)).status == -EEXIST && files.call(Self.setCall(f, "user.b", [1], flags: 2)).status == -ENODATA)
-        #expect(files.call(Self.setCall(f, "user.a", [4, 5], flags: 2)).status == 0 && files.call(Self.setCall(f, "user.empty", [])).status == 0)
+        #expect(
+            files.call(Self.setCall(f, "user.a", [1], flags: 1)).status == -EEXIST
+                && files.call(Self.setCall(f, "user.b", [1], flags: 2)).status == -ENODATA)
+        #expect(
+            files.call(Self.setCall(f, "user.a", [4, 5], flags: 2)).status == 0 && files.call(Self.setCall(f, "user.empty", [])).status == 0
+        )
         let asked = files.call(Self.getCall(FOS_OP_GETXATTR, f, "user.a", room: 0))
         #expect(asked.fixed(fos_xattr_reply.self).bytes == 2 && asked.bulk == [])
         #expect(files.call(Self.getCall(FOS_OP_GETXATTR, f, "user.a", room: 10)).bulk == [4, 5])
         #expect(files.call(Self.getCall(FOS_OP_GETXATTR, f, "user.a", room: 1)).status == -ERANGE)
         #expect(files.call(Self.getCall(FOS_OP_GETXATTR, f, "user.none", room: 1)).status == -ENODATA)
         #expect(files.call(Self.setCall(f, "trusted.t", [1])).status == 0 && user.call(Self.setCall(f, "trusted.u", [1])).status == -EPERM)
-        #expect(files.call(Self.setCall(f, "system.posix_acl_access", [1])).status == -EOPNOTSUPP && files.call(Self.setCall(f, "nothing", [1])).status == -EOPNOTSUPP)
+        #expect(
+            files.call(Self.setCall(f, "system.posix_acl_access", [1])).status == -EOPNOTSUPP
+                && files.call(Self.setCall(f, "nothing", [1])).status == -EOPNOTSUPP)
         #expect(files.call(Self.setCall(f, "", [1])).status == -ERANGE && files.call(Self.setCall(f, "user.", [1])).status == -EOPNOTSUPP)
         let list = files.call(Self.getCall(FOS_OP_LISTXATTR, f, "", room: 1000)).bulk
         #expect(Set(String(decoding: list, as: UTF8.self).split(separator: "\0")) == ["user.a", "user.empty", "trusted.t"])
@@ -206,11 +227,14 @@ import Testing
         #expect(files.call(Self.getCall(FOS_OP_REMOVEXATTR, f, "user.big", room: 0)).status == 0)
         #expect(files.call(Self.getCall(FOS_OP_REMOVEXATTR, f, "user.big", room: 0)).status == -ENODATA)
         let link = files.symlink(1, "l", "x").inode
-        #expect(files.call(Self.setCall(link, "user.a", [1])).status == -EPERM && files.call(Self.getCall(FOS_OP_GETXATTR, link, "user.a", room: 5)).status == -ENODATA)
+        #expect(
+            files.call(Self.setCall(link, "user.a", [1])).status == -EPERM
+                && files.call(Self.getCall(FOS_OP_GETXATTR, link, "user.a", room: 5)).status == -ENODATA)
         #expect(files.call(Self.setCall(link, "trusted.a", [1])).status == 0)
         // File capabilities do not survive a write.
         #expect(files.call(Self.setCall(f, "security.capability", [1])).status == 0)
-        #expect(user.write(f, 0, [1]) == 1 && files.call(Self.getCall(FOS_OP_GETXATTR, f, "security.capability", room: 5)).status == -ENODATA)
+        #expect(
+            user.write(f, 0, [1]) == 1 && files.call(Self.getCall(FOS_OP_GETXATTR, f, "security.capability", room: 5)).status == -ENODATA)
         #expect(files.unlink(1, "f") == 0)
         fleet.check()
     }

@@ -20,17 +20,22 @@ import Testing
         init(members: Int, places: Int, automaticMaximum: Int, options: LoopOptions = LoopOptions()) {
             fleet = FileFleet(members: members, places: places, options: options, manager: manager)
             fleet.host.add(
-                FleetManager(places: fleet.servers, serving: members, minimum: members, automaticMaximum: automaticMaximum, distances: matrix),
+                FleetManager(
+                    places: fleet.servers, serving: members, minimum: members, automaticMaximum: automaticMaximum, distances: matrix),
                 at: manager)
         }
 
         func status(_ client: LoopClient) -> (fos_fleet_summary, [fos_fleet_member]) {
-            guard let reply = try? client.call(LoopCall(FOS_OP_FLEET_STATUS, room: 65536), to: manager), reply.status == 0 else { return (.init(), []) }
+            guard let reply = try? client.call(LoopCall(FOS_OP_FLEET_STATUS, room: 65536), to: manager), reply.status == 0 else {
+                return (.init(), [])
+            }
             let size = MemoryLayout<fos_fleet_member>.size
             return (reply.fixed(), (0..<reply.bulk.count / size).map { loopFixed(reply.bulk, at: $0 * size) })
         }
         func set(_ members: Int, _ client: LoopClient) -> Int32? {
-            (try? client.call(LoopCall(FOS_OP_FLEET_SET, fos_fleet_set(service: FOS_SERVICE_FILE.rawValue, members: UInt32(members))), to: manager))?.status
+            (try? client.call(
+                LoopCall(FOS_OP_FLEET_SET, fos_fleet_set(service: FOS_SERVICE_FILE.rawValue, members: UInt32(members))), to: manager))?
+                .status
         }
         /// Lets a change come to its end. False: it does not.
         func settle(_ client: LoopClient) -> Bool {
@@ -62,7 +67,9 @@ import Testing
             #expect(summary.members == UInt32(size) && summary.is_automatic == 0)
             #expect(members.filter { $0.state == FOS_FLEET_SERVING.rawValue }.count == size)
             #expect(members.reduce(0) { $0 + Int($1.slots) } == 4096)
-            for member in members { #expect((member.state == FOS_FLEET_SERVING.rawValue) == (member.slots > 0), "size \(size), member \(member.member)") }
+            for member in members {
+                #expect((member.state == FOS_FLEET_SERVING.rawValue) == (member.slots > 0), "size \(size), member \(member.member)")
+            }
             #expect(summary.change_slots > 0)
             setup.fleet.settleMoves()
             setup.fleet.check("size \(size)")

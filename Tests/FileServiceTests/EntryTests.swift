@@ -59,7 +59,9 @@ import Testing
         #expect(files.rename(1, ".", 1, "x") == -EBUSY && files.rename(1, "file", 1, "..") == -EBUSY)
         #expect(files.create(1, longest).status == 0 && files.unlink(1, longest) == 0)
         #expect(files.lookup(file.inode, "x").status == -ENOTDIR && files.create(file.inode, "x").status == -ENOTDIR)
-        #expect(files.entries(file.inode).0 == -ENOTDIR && files.unlink(file.inode, "x") == -ENOTDIR && files.rmdir(file.inode, "x") == -ENOTDIR)
+        #expect(
+            files.entries(file.inode).0 == -ENOTDIR && files.unlink(file.inode, "x") == -ENOTDIR && files.rmdir(file.inode, "x") == -ENOTDIR
+        )
         #expect(files.stat(4096 * 77 + 5).status == -ESTALE)
         fleet.check()
     }
@@ -164,7 +166,9 @@ import Testing
         let whole = list(cookie: 2, room: 65536, flags: ahead)
         #expect(whole.header.flags & end == end && !whole.bulk.isEmpty && whole.header.epoch == before.epoch)
         let after = files.stat(d).attributes
-        #expect(after.epoch == before.epoch && after.accessed.seconds == before.accessed.seconds && after.accessed.nanoseconds == before.accessed.nanoseconds)
+        #expect(
+            after.epoch == before.epoch && after.accessed.seconds == before.accessed.seconds
+                && after.accessed.nanoseconds == before.accessed.nanoseconds)
         let (_, all) = files.entries(d)
         let rest = list(cookie: all.last!.next, room: 65536, flags: 0)
         #expect(rest.header.flags & end == end && rest.bulk.isEmpty)
@@ -217,7 +221,8 @@ import Testing
         #expect(other.open(f, 0).status == 0 && other.open(f, 2).status == 0 && other.open(f, 1).status == 0)
         #expect(owner.setattr(f, FOS_SET_MODE.rawValue, mode: 0o600).status == 0)
         #expect(other.write(f, 0, [1]) == 1 && other.read(f, 0, 1).status == 0)
-        #expect(other.call(LoopCall(FOS_OP_GETATTR, inode: f).giving(f, for: FOS_RELEASE_WRITING)).status == 0 && other.write(f, 0, [1]) == 1)
+        #expect(
+            other.call(LoopCall(FOS_OP_GETATTR, inode: f).giving(f, for: FOS_RELEASE_WRITING)).status == 0 && other.write(f, 0, [1]) == 1)
         #expect(release(2 | 4) == 0)
         #expect(other.write(f, 0, [1]) == Int(-EACCES) && other.read(f, 0, 1).status == 0)
         #expect(release(2) == 0 && other.read(f, 0, 1).status == -EACCES)
@@ -285,7 +290,8 @@ import Testing
         #expect(kernel.stat(f).attributes.links == 0 && kernel.stat(a).status == 0)
         #expect(kernel.create(a, "new").status == -ENOENT && kernel.lookup(a, "f").status == -ENOENT)
         // How many there are is told, by whoever is asked, and changes nothing.
-        #expect(kernel.references(f) == 2 && kernel.references(f, asking: b) == 2 && kernel.references(b) == 1 && kernel.references(12345) == 0)
+        #expect(
+            kernel.references(f) == 2 && kernel.references(f, asking: b) == 2 && kernel.references(b) == 1 && kernel.references(12345) == 0)
         // A batch with owners mixed.
         #expect(kernel.forget([(f, 1), (g, 1), (a, 1), (b, 1), (f, 1)]) == 0)
         fleet.host.runUntilQuiet()
@@ -316,7 +322,8 @@ import Testing
         doomed.die()
         fleet.host.runUntilQuiet()
         #expect(fleet.snapshot()[f]?.references == 0)
-        #expect(files.call(LockTests.lock(f, 2, FOS_LOCK_WRITE)).status == 0 && files.call(LockTests.flock(f, 2, FOS_LOCK_WRITE)).status == 0)
+        #expect(
+            files.call(LockTests.lock(f, 2, FOS_LOCK_WRITE)).status == 0 && files.call(LockTests.flock(f, 2, FOS_LOCK_WRITE)).status == 0)
         fleet.check()
     }
 }

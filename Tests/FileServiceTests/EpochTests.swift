@@ -61,7 +61,8 @@ import Testing
     func xattr(_ operation: fos_operation, _ inode: UInt64, _ name: String, _ value: [UInt8] = []) -> LoopCall {
         LoopCall(
             operation, inode: inode,
-            fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(value.count), reserved: 0), name, bulk: value)
+            fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(value.count), reserved: 0), name,
+            bulk: value)
     }
     func fallocate(_ inode: UInt64, _ offset: UInt64, _ length: UInt64, mode: UInt32) -> LoopCall {
         LoopCall(FOS_OP_FALLOCATE, inode: inode, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0))
@@ -193,9 +194,13 @@ import Testing
         let changed: fos_attributes = change.fixed()
         #expect(changed.epoch == host.epoch(ofInode: w["f"]) && changed.epoch != found.epoch && change.header.epoch == changed.epoch)
         let read = files.call(Files.readCall(w["f"], 0, 10))
-        #expect(read.header.epoch == host.epoch(ofInode: w["f"]) && read.header.epoch != changed.epoch, "the access time moved it before the answer")
+        #expect(
+            read.header.epoch == host.epoch(ofInode: w["f"]) && read.header.epoch != changed.epoch,
+            "the access time moved it before the answer")
         let told: fos_attributes = read.fixed(at: MemoryLayout<fos_io_reply>.size)
-        #expect(told.inode == w["f"] && told.epoch == read.header.epoch && told.accessed.nanoseconds == files.stat(w["f"]).attributes.accessed.nanoseconds)
+        #expect(
+            told.inode == w["f"] && told.epoch == read.header.epoch
+                && told.accessed.nanoseconds == files.stat(w["f"]).attributes.accessed.nanoseconds)
         #expect(files.call(Files.readCall(w["f"], 0, 10)).header.length == UInt32(MemoryLayout<fos_io_reply>.size), "nothing moved")
         let absent = files.call(LoopCall(FOS_OP_LOOKUP, inode: w["d"], name: "absent"))
         #expect(absent.status == -ENOENT && absent.header.epoch == host.epoch(ofInode: w["d"]))

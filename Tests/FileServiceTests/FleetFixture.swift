@@ -104,7 +104,8 @@ final class FileFleet {
                 while let dentry = inode.directory.pointee.next(after: cookie) {
                     cookie = dentry.pointee.cookie
                     if dentry.pointee.flags.contains(.locked) { Issue.record("a locked entry is left in \(inode.pointee.number)") }
-                    found.entries.append((String(decoding: dentry.name, as: UTF8.self), Array(dentry.name), dentry.pointee.inode, dentry.pointee.kind))
+                    found.entries.append(
+                        (String(decoding: dentry.name, as: UTF8.self), Array(dentry.name), dentry.pointee.inode, dentry.pointee.kind))
                 }
                 if inode.pointee.busy != 0 { Issue.record("directory \(inode.pointee.number) is busy \(inode.pointee.busy)") }
                 if found.entries.count != inode.directory.pointee.count { Issue.record("a directory counts its entries wrongly") }
@@ -158,7 +159,9 @@ final class FileFleet {
         var names: [UInt64: Int] = [:]
         for (number, directory) in all where directory.mode & 0o170000 == 0o040000 {
             var subdirectories: UInt32 = 0
-            if Set(directory.entries.map(\.bytes)).count != directory.entries.count { Issue.record("\(note): a name is twice in \(number)") }
+            if Set(directory.entries.map(\.bytes)).count != directory.entries.count {
+                Issue.record("\(note): a name is twice in \(number)")
+            }
             for entry in directory.entries {
                 names[entry.inode, default: 0] += 1
                 guard let child = all[entry.inode] else {
@@ -172,7 +175,9 @@ final class FileFleet {
                     if child.isDead { Issue.record("\(note): a dead directory has a name") }
                 }
             }
-            if subdirectories != directory.subdirectories { Issue.record("\(note): subdirectories of \(number): \(directory.subdirectories), not \(subdirectories)") }
+            if subdirectories != directory.subdirectories {
+                Issue.record("\(note): subdirectories of \(number): \(directory.subdirectories), not \(subdirectories)")
+            }
             if !directory.isDead, directory.links != 2 + subdirectories { Issue.record("\(note): links of directory \(number)") }
         }
         var reachable: Set<UInt64> = [1]
@@ -183,16 +188,22 @@ final class FileFleet {
         for (number, inode) in all {
             let isDirectory = inode.mode & 0o170000 == 0o040000
             if number != 1, !isDirectory, Int(inode.links) != names[number, default: 0] {
-                Issue.record("\(note): inode \(number) has \(inode.links) links and \(names[number, default: 0]) names", sourceLocation: sourceLocation)
+                Issue.record(
+                    "\(note): inode \(number) has \(inode.links) links and \(names[number, default: 0]) names",
+                    sourceLocation: sourceLocation)
             }
-            if isDirectory, number != 1, names[number, default: 0] != (inode.isDead ? 0 : 1) { Issue.record("\(note): directory \(number) has \(names[number, default: 0]) names") }
+            if isDirectory, number != 1, names[number, default: 0] != (inode.isDead ? 0 : 1) {
+                Issue.record("\(note): directory \(number) has \(names[number, default: 0]) names")
+            }
             if !reachable.contains(number), inode.references == 0 { Issue.record("\(note): inode \(number) is lost") }
         }
         var space = 0
         for member in servers.indices {
             look(member) { server in
                 #expect(server.continuations.count == 0, "\(note): continuations of \(member)", sourceLocation: sourceLocation)
-                #expect(server.waiters.count == 0 && server.owing == 0 && server.asking == 0 && !server.treeIsLocked, "\(note)", sourceLocation: sourceLocation)
+                #expect(
+                    server.waiters.count == 0 && server.owing == 0 && server.asking == 0 && !server.treeIsLocked, "\(note)",
+                    sourceLocation: sourceLocation)
                 #expect(server.owedNotices.count == 0)
                 space += server.pool.credits + server.pool.used
             }
@@ -227,19 +238,22 @@ struct Files {
     }
 
     static func make(
-        _ operation: fos_operation, _ parent: UInt64, _ name: String, mode: UInt32, umask: UInt32 = 0, device: UInt32 = 0, flags: UInt32 = 0,
+        _ operation: fos_operation, _ parent: UInt64, _ name: String, mode: UInt32, umask: UInt32 = 0, device: UInt32 = 0,
+        flags: UInt32 = 0,
         reference: UInt32 = 0
     ) -> LoopCall {
         LoopCall(
             operation, inode: parent,
             fos_make_request(
-                mode: mode, umask: umask, device: device, open_flags: flags, name_length: UInt32(name.utf8.count), take_reference: reference), name)
+                mode: mode, umask: umask, device: device, open_flags: flags, name_length: UInt32(name.utf8.count), take_reference: reference
+            ), name)
     }
     static func renameCall(_ parent: UInt64, _ old: String, _ newParent: UInt64, _ new: String, flags: UInt32 = 0) -> LoopCall {
         LoopCall(
             FOS_OP_RENAME, inode: parent,
             fos_rename_request(
-                new_parent: newParent, flags: flags, old_length: UInt32(old.utf8.count), new_length: UInt32(new.utf8.count), reserved: 0), old, new)
+                new_parent: newParent, flags: flags, old_length: UInt32(old.utf8.count), new_length: UInt32(new.utf8.count), reserved: 0),
+            old, new)
     }
     static func linkCall(_ target: UInt64, _ parent: UInt64, _ name: String) -> LoopCall {
         LoopCall(FOS_OP_LINK, inode: parent, fos_link_request(target: target, name_length: UInt32(name.utf8.count), reserved: 0), name)
@@ -275,13 +289,16 @@ struct Files {
         call(Files.renameCall(parent, old, newParent, new, flags: flags)).status
     }
     func link(_ target: UInt64, _ parent: UInt64, _ name: String) -> Result { Result(call(Files.linkCall(target, parent, name))) }
-    func setattr(_ inode: UInt64, _ valid: UInt32, mode: UInt32 = 0, uid: UInt32 = 0, gid: UInt32 = 0, size: UInt64 = 0, time: Int64 = 0) -> Result {
+    func setattr(_ inode: UInt64, _ valid: UInt32, mode: UInt32 = 0, uid: UInt32 = 0, gid: UInt32 = 0, size: UInt64 = 0, time: Int64 = 0)
+        -> Result
+    {
         let time = fos_time(seconds: time, nanoseconds: 5, reserved: 0)
         return Result(
             call(
                 LoopCall(
                     FOS_OP_SETATTR, inode: inode,
-                    fos_setattr_request(valid: valid, mode: mode, uid: uid, gid: gid, size: size, accessed: time, modified: time, changed: time))))
+                    fos_setattr_request(
+                        valid: valid, mode: mode, uid: uid, gid: gid, size: size, accessed: time, modified: time, changed: time))))
     }
     func truncate(_ inode: UInt64, _ size: UInt64) -> Int32 { setattr(inode, FOS_SET_SIZE.rawValue, size: size).status }
     static func writeCall(_ inode: UInt64, _ offset: UInt64, _ bytes: [UInt8], flags: UInt32 = 0) -> LoopCall {
@@ -297,7 +314,8 @@ struct Files {
     }
     func read(_ inode: UInt64, _ offset: UInt64, _ count: Int) -> LoopReply { call(Files.readCall(inode, offset, count)) }
     func fallocate(_ inode: UInt64, _ mode: UInt32, _ offset: UInt64, _ length: UInt64) -> Int32 {
-        call(LoopCall(FOS_OP_FALLOCATE, inode: inode, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0))).status
+        call(LoopCall(FOS_OP_FALLOCATE, inode: inode, fos_fallocate_request(offset: offset, length: length, mode: mode, reserved: 0)))
+            .status
     }
     func seek(_ inode: UInt64, _ whence: UInt32, _ offset: UInt64) -> Int64 {
         let reply = call(LoopCall(FOS_OP_LSEEK, inode: inode, fos_lseek_request(offset: offset, whence: whence, reserved: 0)))
@@ -346,7 +364,10 @@ struct Files {
             #expect(record.has_attributes != (short ? 0 : 2))
             let start = offset + (record.has_attributes == 2 ? 24 : MemoryLayout<fos_directory_entry>.size)
             let name = String(decoding: reply.bulk[start..<start + Int(record.name_length)], as: UTF8.self)
-            list.append(Entry(name: name, inode: record.inode, next: record.next, type: record.type, attributes: record.has_attributes == 1 ? record.attributes.inode : nil))
+            list.append(
+                Entry(
+                    name: name, inode: record.inode, next: record.next, type: record.type,
+                    attributes: record.has_attributes == 1 ? record.attributes.inode : nil))
             offset += Int(record.record_length)
         }
         return (reply.status, list)

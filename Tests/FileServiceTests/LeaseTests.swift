@@ -108,7 +108,9 @@ import Testing
         for (parent, name) in [(UInt64(1), "d"), (1, "e"), (d, "x"), (e, "y")] { #expect(s.kernel.lookup(parent, name).status == 0) }
         for inode in [d, e] { #expect(s.kernel.stat(inode).status == 0) }
         let (ticket, notices) = s.change(Files.renameCall(d, "x", e, "y"))
-        #expect(notices == ["attributes \(x)", "attributes \(y)", "directory \(d)", "directory \(e)", "entry \(d)/x", "removed \(e)/y"].sorted())
+        #expect(
+            notices
+                == ["attributes \(x)", "attributes \(y)", "directory \(d)", "directory \(e)", "entry \(d)/x", "removed \(e)/y"].sorted())
         // The change is there for all, and nothing is locked, while the acknowledgements are awaited.
         #expect(s.kernel.lookup(e, "y").inode == x && s.kernel.lookup(d, "x").status == -ENOENT && !s.other.client.isAnswered(ticket))
         #expect(s.kernel.create(e, "during").status == 0)
@@ -155,7 +157,9 @@ import Testing
         let s = Setup()
         let d = s.kernel.mkdir(1, "d").inode
         let f = s.kernel.create(d, "f").inode
-        #expect(s.kernel.write(f, 0, [1, 2]) == 2 && s.kernel.rename(d, "f", 1, "g") == 0 && s.kernel.setattr(f, FOS_SET_MODE.rawValue, mode: 0).status == 0)
+        #expect(
+            s.kernel.write(f, 0, [1, 2]) == 2 && s.kernel.rename(d, "f", 1, "g") == 0
+                && s.kernel.setattr(f, FOS_SET_MODE.rawValue, mode: 0).status == 0)
         #expect(s.kernel.unlink(1, "g") == 0 && s.kernel.rmdir(1, "d") == 0)
         #expect(s.kernel.client.notices.isEmpty)
         #expect(s.kernel.forget([(f, 1), (d, 1)]) == 0)
@@ -194,15 +198,20 @@ import Testing
         #expect(!isSaid(files.call(Files.writeCall(f, 3, [4]))), "it has no pages yet")
         _ = kernel.read(f, 0, 4)
         #expect(!isSaid(files.call(Files.writeCall(f, 0, [9]))), "the size is the same")
-        #expect(isSaid(files.call(Files.writeCall(f, 4, [5]))) && isSaid(files.call(Files.writeCall(f, 5, [6]))), "mapped is mapped, however long ago")
+        #expect(
+            isSaid(files.call(Files.writeCall(f, 4, [5]))) && isSaid(files.call(Files.writeCall(f, 5, [6]))),
+            "mapped is mapped, however long ago")
         let cut = LoopCall(
             FOS_OP_SETATTR, inode: f,
-            fos_setattr_request(valid: FOS_SET_SIZE.rawValue, mode: 0, uid: 0, gid: 0, size: 2, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
+            fos_setattr_request(
+                valid: FOS_SET_SIZE.rawValue, mode: 0, uid: 0, gid: 0, size: 2, accessed: fos_time(), modified: fos_time(),
+                changed: fos_time()))
         #expect(isSaid(files.call(cut)) && !isSaid(files.call(cut)))
         func owned(_ valid: UInt32) -> LoopCall {
             LoopCall(
                 FOS_OP_SETATTR, inode: f,
-                fos_setattr_request(valid: valid, mode: 0o600, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
+                fos_setattr_request(
+                    valid: valid, mode: 0o600, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(), changed: fos_time()))
         }
         #expect(isSaid(files.call(owned(FOS_SET_MODE.rawValue))) && isSaid(files.call(owned(FOS_SET_GID.rawValue))), "it decides by them")
         #expect(!isSaid(files.call(owned(FOS_SET_MODIFIED_NOW.rawValue))))

@@ -8,8 +8,14 @@ import Testing
 @testable import FileService
 
 @Suite struct LockTests {
-    static func lock(_ inode: UInt64, _ owner: UInt64, _ kind: fos_lock_kind, _ start: UInt64 = 0, _ end: UInt64 = UInt64(Int64.max), wait: Bool = false, operation: fos_operation = FOS_OP_SETLK) -> LoopCall {
-        LoopCall(operation, inode: inode, fos_lock_request(owner: owner, start: start, end: end, kind: kind.rawValue, pid: UInt32(owner), wait: wait ? 1 : 0, reserved: 0))
+    static func lock(
+        _ inode: UInt64, _ owner: UInt64, _ kind: fos_lock_kind, _ start: UInt64 = 0, _ end: UInt64 = UInt64(Int64.max), wait: Bool = false,
+        operation: fos_operation = FOS_OP_SETLK
+    ) -> LoopCall {
+        LoopCall(
+            operation, inode: inode,
+            fos_lock_request(owner: owner, start: start, end: end, kind: kind.rawValue, pid: UInt32(owner), wait: wait ? 1 : 0, reserved: 0)
+        )
     }
     static func flock(_ inode: UInt64, _ owner: UInt64, _ kind: fos_lock_kind, wait: Bool = false) -> LoopCall {
         LoopCall(FOS_OP_FLOCK, inode: inode, fos_flock_request(owner: owner, kind: kind.rawValue, wait: wait ? 1 : 0))
@@ -20,11 +26,17 @@ import Testing
         let files = fleet.files()
         let f = files.create(1, "f").inode
         #expect(files.call(Self.lock(f, 1, FOS_LOCK_WRITE, 10, 19)).status == 0)
-        #expect(files.call(Self.lock(f, 2, FOS_LOCK_READ, 0, 9)).status == 0 && files.call(Self.lock(f, 2, FOS_LOCK_READ, 5, 10)).status == -EAGAIN)
+        #expect(
+            files.call(Self.lock(f, 2, FOS_LOCK_READ, 0, 9)).status == 0
+                && files.call(Self.lock(f, 2, FOS_LOCK_READ, 5, 10)).status == -EAGAIN)
         let found = files.call(Self.lock(f, 2, FOS_LOCK_WRITE, 0, 100, operation: FOS_OP_GETLK)).fixed(fos_lock_request.self)
         #expect(found.kind == FOS_LOCK_WRITE.rawValue && found.start == 10 && found.end == 19 && found.pid == 1)
-        #expect(files.call(Self.lock(f, 1, FOS_LOCK_WRITE, 20, 30, operation: FOS_OP_GETLK)).fixed(fos_lock_request.self).kind == FOS_LOCK_UNLOCK.rawValue)
-        #expect(files.call(Self.lock(f, 1, FOS_LOCK_READ, 20, 10)).status == -EINVAL && files.call(Self.lock(f, 1, FOS_LOCK_READ, 0, UInt64.max)).status == -EINVAL)
+        #expect(
+            files.call(Self.lock(f, 1, FOS_LOCK_WRITE, 20, 30, operation: FOS_OP_GETLK)).fixed(fos_lock_request.self).kind
+                == FOS_LOCK_UNLOCK.rawValue)
+        #expect(
+            files.call(Self.lock(f, 1, FOS_LOCK_READ, 20, 10)).status == -EINVAL
+                && files.call(Self.lock(f, 1, FOS_LOCK_READ, 0, UInt64.max)).status == -EINVAL)
         #expect(files.call(LoopCall(FOS_OP_FLUSH, inode: f, fos_flush_request(owner: 1))).status == 0)
         #expect(files.call(Self.lock(f, 2, FOS_LOCK_WRITE)).status == 0)
         #expect(files.unlink(1, "f") == 0)
@@ -92,7 +104,8 @@ import Testing
         let fleet = FileFleet(members: 1)
         let files = fleet.files()
         let f = files.create(1, "f").inode
-        #expect(files.call(Self.lock(f, 1, FOS_LOCK_WRITE, 0, 0)).status == 0 && files.call(Self.lock(f, 2, FOS_LOCK_WRITE, 1, 1)).status == 0)
+        #expect(
+            files.call(Self.lock(f, 1, FOS_LOCK_WRITE, 0, 0)).status == 0 && files.call(Self.lock(f, 2, FOS_LOCK_WRITE, 1, 1)).status == 0)
         let waiting = files.client.post(Self.lock(f, 1, FOS_LOCK_WRITE, 1, 1, wait: true))
         fleet.host.runUntilQuiet()
         #expect(files.call(Self.lock(f, 2, FOS_LOCK_WRITE, 0, 0, wait: true)).status == -EDEADLK)
@@ -106,7 +119,9 @@ import Testing
         let fleet = FileFleet(members: 2)
         let (a, b) = (fleet.files(), fleet.files())
         let f = a.create(1, "f").inode
-        #expect(a.call(Self.flock(f, 1, FOS_LOCK_READ)).status == 0 && b.call(Self.flock(f, 1, FOS_LOCK_READ)).status == 0, "owners of two clients differ")
+        #expect(
+            a.call(Self.flock(f, 1, FOS_LOCK_READ)).status == 0 && b.call(Self.flock(f, 1, FOS_LOCK_READ)).status == 0,
+            "owners of two clients differ")
         #expect(b.call(Self.flock(f, 1, FOS_LOCK_WRITE)).status == -EAGAIN)
         let waiting = b.client.post(Self.flock(f, 2, FOS_LOCK_WRITE, wait: true))
         fleet.host.runUntilQuiet()

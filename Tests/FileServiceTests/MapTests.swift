@@ -21,7 +21,9 @@ struct MappedFile {
         #expect(reply.status == 0, sourceLocation: sourceLocation)
         let map: fos_map_reply = reply.fixed()
         let packet = files.fleet.host.handedOut.last { $0.token == map.token }
-        #expect(packet?.client == files.client.index && packet.map { UInt64($0.region.bytes) } == map.bytes + 4096, sourceLocation: sourceLocation)
+        #expect(
+            packet?.client == files.client.index && packet.map { UInt64($0.region.bytes) } == map.bytes + 4096,
+            sourceLocation: sourceLocation)
         guard let packet else { return }
         mapping.data = UnsafePointer(packet.region.base.assumingMemoryBound(to: UInt8.self))
         mapping.bytes = map.bytes
@@ -45,7 +47,8 @@ struct MappedFile {
     func overwrite(_ offset: UInt64, _ bytes: [UInt8], at time: UInt64? = nil) -> Int {
         var mapping = mapping
         let now = files.fleet.host.now
-        return fos_map_write(&mapping, offset, bytes, UInt64(bytes.count), time ?? UInt64(now.seconds) * 1_000_000_000 + UInt64(now.nanoseconds))
+        return fos_map_write(
+            &mapping, offset, bytes, UInt64(bytes.count), time ?? UInt64(now.seconds) * 1_000_000_000 + UInt64(now.nanoseconds))
     }
     var isGranted: Bool { direct(0, 1).0 >= 0 }
 }
@@ -68,7 +71,8 @@ struct MappedFile {
         let map = MappedFile(files, f)
         #expect(files.stat(f).attributes.blocks == blocks && files.read(f, 0, 10_000).bulk == data)
         #expect(map.direct(0, 10_000) == (10_000, data) && map.direct(4000, 5000).1 == Array(data[4000..<9000]))
-        #expect(map.direct(9_990, 100) == (10, Array(data[9_990...])) && map.direct(10_000, 5) == (0, []) && map.direct(1 << 60, 5) == (0, []))
+        #expect(
+            map.direct(9_990, 100) == (10, Array(data[9_990...])) && map.direct(10_000, 5) == (0, []) && map.direct(1 << 60, 5) == (0, []))
         // A change is seen, after the message that its access time needs.
         #expect(files.write(f, 5, [1, 2, 3]) == 3)
         #expect(map.direct(5, 3) == (-Int(EAGAIN), []), "the access time is due")
@@ -91,7 +95,9 @@ struct MappedFile {
         _ = files.read(f, 0, 1)
         #expect(map.direct(8_499, 3).1 == [0, 9, 0])
         for mode in [UInt32(3), 16] {
-            #expect(files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 100, length: 4_000, mode: mode, reserved: 0))).status == 0)
+            #expect(
+                files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 100, length: 4_000, mode: mode, reserved: 0)))
+                    .status == 0)
             _ = files.read(f, 0, 1)
             let expected = Array(data[95..<100]) + [0, 0]
             #expect(map.direct(95, 7).1 == expected && files.read(f, 95, 7).bulk == expected)
@@ -201,7 +207,9 @@ struct MappedFile {
         let mode = other.client.post(
             LoopCall(
                 FOS_OP_SETATTR, inode: f,
-                fos_setattr_request(valid: FOS_SET_MODE.rawValue, mode: 0o640, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(), changed: fos_time())))
+                fos_setattr_request(
+                    valid: FOS_SET_MODE.rawValue, mode: 0o640, uid: 0, gid: 0, size: 0, accessed: fos_time(), modified: fos_time(),
+                    changed: fos_time())))
         fleet.host.runUntilQuiet()
         #expect(map.mapping.control.pointee.grant == 0)
         kernel.client.noticePolicy = .acknowledge
@@ -229,8 +237,14 @@ struct MappedFile {
             switch random.below(7) {
             case 0, 1: #expect(files.write(f, offset, (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) }) == count)
             case 2: #expect(files.truncate(f, offset + 1) == 0)
-            case 3: _ = files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: UInt64(count), mode: 3, reserved: 0)))
-            case 4: _ = files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: UInt64(count), mode: 1, reserved: 0)))
+            case 3:
+                _ = files.call(
+                    LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: UInt64(count), mode: 3, reserved: 0))
+                )
+            case 4:
+                _ = files.call(
+                    LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: offset, length: UInt64(count), mode: 1, reserved: 0))
+                )
             case 5:
                 let copy = fos_copy_request(source: source, source_offset: 0, offset: offset, length: UInt64(count), flags: 0, reserved: 0)
                 _ = files.call(LoopCall(FOS_OP_COPY_RANGE, inode: f, copy))

@@ -17,7 +17,8 @@ import Testing
     }
     private func modified(_ files: Files, _ inode: UInt64) -> (Int64, UInt32) {
         let attributes = files.stat(inode).attributes
-        #expect(attributes.modified.seconds == attributes.changed.seconds && attributes.modified.nanoseconds == attributes.changed.nanoseconds)
+        #expect(
+            attributes.modified.seconds == attributes.changed.seconds && attributes.modified.nanoseconds == attributes.changed.nanoseconds)
         return (attributes.modified.seconds, attributes.modified.nanoseconds)
     }
 
@@ -71,7 +72,8 @@ import Testing
         let tick = UInt64(fleet.host.now.seconds) * 1_000_000_000
         fleet.host.advance(nanoseconds: 1_000_000_000)
         #expect(map.overwrite(0, [2], at: tick) == 1 && files.setattr(f, FOS_SET_MODIFIED.rawValue, time: 7).status == 0)
-        #expect(files.stat(f).attributes.modified.seconds == 7 && map.overwrite(0, [3], at: tick) == -Int(EAGAIN), "other changes end writing")
+        #expect(
+            files.stat(f).attributes.modified.seconds == 7 && map.overwrite(0, [3], at: tick) == -Int(EAGAIN), "other changes end writing")
         #expect(files.call(LoopCall(FOS_OP_MAP, inode: f, fos_map_request(access: 6, flags: FOS_MAP_RENEW.rawValue))).status == 0)
         #expect(map.overwrite(0, [3], at: tick) == 1 && files.stat(f).attributes.modified.seconds > 7)
         files.client.die()
@@ -114,12 +116,18 @@ import Testing
         }
         let f = open(files, "f", 20_000)
         var map = MappedFile(files, f, writing: true)
-        #expect(files.setattr(f, FOS_SET_MODE.rawValue, mode: 0o4755).status == 0 && map.overwrite(0, [1]) == -Int(EAGAIN) && renew(f) == -EOPNOTSUPP)
+        #expect(
+            files.setattr(f, FOS_SET_MODE.rawValue, mode: 0o4755).status == 0 && map.overwrite(0, [1]) == -Int(EAGAIN)
+                && renew(f) == -EOPNOTSUPP)
         #expect(files.setattr(f, FOS_SET_MODE.rawValue, mode: 0o755).status == 0 && renew(f) == 0 && map.overwrite(0, [1]) == 1)
         // A hole: and who had the region mapped writes to nobody's memory from then on.
-        #expect(files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 4_096, length: 4_096, mode: 3, reserved: 0))).status == 0)
+        #expect(
+            files.call(LoopCall(FOS_OP_FALLOCATE, inode: f, fos_fallocate_request(offset: 4_096, length: 4_096, mode: 3, reserved: 0)))
+                .status == 0)
         UnsafeMutableRawPointer(mutating: UnsafeRawPointer(map.mapping.data!)).storeBytes(of: 77, toByteOffset: 5_000, as: UInt8.self)
-        #expect(map.overwrite(0, [2]) == -Int(ESTALE) && renew(f) == -EOPNOTSUPP && files.read(f, 5_000, 1).bulk == [0] && MappedFile(files, f).direct(5_000, 1).1 == [0])
+        #expect(
+            map.overwrite(0, [2]) == -Int(ESTALE) && renew(f) == -EOPNOTSUPP && files.read(f, 5_000, 1).bulk == [0]
+                && MappedFile(files, f).direct(5_000, 1).1 == [0])
         #expect(files.write(f, 4_096, [UInt8](repeating: 5, count: 4_096)) == 4_096)
         map = MappedFile(files, f, writing: true)
         // Cut and grown again: zeros, whatever a late store does.
@@ -131,7 +139,9 @@ import Testing
         let idle = MappedFile(files, g, writing: true)
         #expect(idle.overwrite(0, [1]) == 1)
         for _ in 0...Limits.idleUsesOfWriting + 1 { _ = other.stat(g) }
-        #expect(other.stat(g).attributes.flags & FOS_ATTRIBUTES_VOLATILE.rawValue == 0 && idle.overwrite(0, [2]) == -Int(EAGAIN) && renew(g) == 0)
+        #expect(
+            other.stat(g).attributes.flags & FOS_ATTRIBUTES_VOLATILE.rawValue == 0 && idle.overwrite(0, [2]) == -Int(EAGAIN)
+                && renew(g) == 0)
         #expect(idle.overwrite(0, [3]) == 1)
         // A writer that dies may have been in the middle of it.
         let epoch = fleet.host.epoch(ofInode: g)

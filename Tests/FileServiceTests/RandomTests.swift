@@ -185,7 +185,9 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
                             if [FOS_OP_MKDIR, FOS_OP_CREATE, FOS_OP_LOOKUP].contains(fos_operation(rawValue: UInt32(operation))) {
                                 inodes.append(reply.fixed(fos_attributes.self).inode)
                             }
-                        } else if reply.status == -EIO { Issue.record("seed \(seed) step \(step): EIO from \(players[index].call?.operation ?? 0)") }
+                        } else if reply.status == -EIO {
+                            Issue.record("seed \(seed) step \(step): EIO from \(players[index].call?.operation ?? 0)")
+                        }
                         players[index].call = nil
                         players[index].done += 1
                     }
@@ -206,7 +208,8 @@ func seeds(_ count: UInt64) -> ClosedRange<UInt64> {
             fleet.host.tick()
         }
         for player in players {
-            #expect(player.done >= 150 || player.ticket.map { player.files.client.isAnswered($0) } ?? true, "seed \(seed): somebody is stuck")
+            #expect(
+                player.done >= 150 || player.ticket.map { player.files.client.isAnswered($0) } ?? true, "seed \(seed): somebody is stuck")
         }
         #expect(succeeded > 100, "seed \(seed)")
         players[0].files.client.die()

@@ -13,10 +13,14 @@ import Testing
         let fleet: FileFleet
         let files: Files
         let directory: UInt64
-        init(members: Int = 4, threshold: Int = 16, count: Int = 100, pages: Int = 4096, mode: UInt32 = 0o755, seed: UInt64 = 1, fullChance: Int = 0) {
+        init(
+            members: Int = 4, threshold: Int = 16, count: Int = 100, pages: Int = 4096, mode: UInt32 = 0o755, seed: UInt64 = 1,
+            fullChance: Int = 0
+        ) {
             var options = LoopOptions(seed: seed)
             options.fullChance = fullChance
-            fleet = FileFleet(members: members, pagesPerMember: pages, rootMode: 0o777, sharding: Sharding(threshold: threshold), options: options)
+            fleet = FileFleet(
+                members: members, pagesPerMember: pages, rootMode: 0o777, sharding: Sharding(threshold: threshold), options: options)
             files = fleet.files()
             directory = files.mkdir(1, "d", mode: mode).inode
             for index in 0..<count { #expect(files.create(directory, "f\(index)").status == 0) }
@@ -36,7 +40,9 @@ import Testing
             let bits = UInt32(fleet.host.shardBits(of: directory))
             for index in 0... {
                 let name = "\(prefix)\(index)"
-                if Array(name.utf8).withUnsafeBufferPointer({ fos_shard_of(directory, $0.baseAddress, UInt32($0.count), bits) }) == shard { return name }
+                if Array(name.utf8).withUnsafeBufferPointer({ fos_shard_of(directory, $0.baseAddress, UInt32($0.count), bits) }) == shard {
+                    return name
+                }
             }
             return ""
         }
@@ -45,7 +51,9 @@ import Testing
     /// On a small machine nothing is spread by itself.
     @Test func directoriesAreSpreadByDefaultWhereServersHaveCores() {
         #expect(Sharding.usual(servers: 4, cores: 4).threshold == 4096 && Sharding.usual(servers: 64, cores: 64).threshold == 4096)
-        for (servers, cores) in [(2, 1), (4, 1), (4, 3), (3, 4), (8, 2)] { #expect(Sharding.usual(servers: servers, cores: cores).threshold == 0) }
+        for (servers, cores) in [(2, 1), (4, 1), (4, 3), (3, 4), (8, 2)] {
+            #expect(Sharding.usual(servers: servers, cores: cores).threshold == 0)
+        }
     }
 
     @Test(arguments: [2, 3, 4, 7]) func growsAndEnds(members: Int) {
@@ -250,7 +258,9 @@ import Testing
         let w = Large(members: 4, threshold: 64, count: 60)
         func word(_ name: String) -> (UInt64, UInt32) {
             let bits = w.fleet.host.shardBits(of: w.directory)
-            let shard = bits == 0 ? 0 : Array(name.utf8).withUnsafeBufferPointer { fos_shard_of(w.directory, $0.baseAddress, UInt32($0.count), UInt32(bits)) }
+            let shard =
+                bits == 0
+                ? 0 : Array(name.utf8).withUnsafeBufferPointer { fos_shard_of(w.directory, $0.baseAddress, UInt32($0.count), UInt32(bits)) }
             let key = fos_shard_key(w.directory, shard)
             return (key, w.fleet.host.epoch(ofInode: key))
         }

@@ -22,7 +22,9 @@ extension FileFleet {
     func moveByChance(_ random: inout LoopRandom, inodes: [UInt64]) {
         guard servers.count > 1, random.chance(64), let inode = inodes.randomElement(using: &random) else { return }
         let slot = Int(inode % 4096)
-        guard let giver = servers.indices.first(where: { member in look(member) { $0.slots.owner(ofSlot: slot) == member } }) else { return }
+        guard let giver = servers.indices.first(where: { member in look(member) { $0.slots.owner(ofSlot: slot) == member } }) else {
+            return
+        }
         let taker = (giver + 1 + random.below(servers.count - 1)) % servers.count
         give(from: giver, to: taker, slot: slot)
     }
@@ -72,7 +74,8 @@ extension FileFleet {
         let value = [UInt8](repeating: 7, count: 20_000)
         for (name, content) in [("user.short", Array("x".utf8)), ("user.long", value), ("user.empty", [])] {
             let set = LoopCall(
-                FOS_OP_SETXATTR, inode: file, fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(content.count), reserved: 0),
+                FOS_OP_SETXATTR, inode: file,
+                fos_xattr_request(flags: 0, name_length: UInt32(name.utf8.count), value_length: UInt32(content.count), reserved: 0),
                 name, bulk: content)
             #expect(files.call(set).status == 0)
         }
@@ -89,10 +92,13 @@ extension FileFleet {
             #expect(files.readlink(link).bulk == Array(target.utf8))
             #expect(files.names(directory) == names)
             let after = files.stat(file).attributes
-            #expect(after.size == before.size && after.blocks == before.blocks && after.generation == before.generation && after.mode == before.mode)
+            #expect(
+                after.size == before.size && after.blocks == before.blocks && after.generation == before.generation
+                    && after.mode == before.mode)
             #expect(after.modified.nanoseconds == before.modified.nanoseconds && after.version == before.version)
             let get = LoopCall(
-                FOS_OP_GETXATTR, inode: file, fos_xattr_request(flags: 0, name_length: 9, value_length: 65536, reserved: 0), "user.long", room: 65536)
+                FOS_OP_GETXATTR, inode: file, fos_xattr_request(flags: 0, name_length: 9, value_length: 65536, reserved: 0), "user.long",
+                room: 65536)
             #expect(files.call(get).bulk == value)
             // New numbers are new: nothing that moved is named twice.
             #expect(files.create(directory, "r\(round)").status == 0)
@@ -218,7 +224,9 @@ extension FileFleet {
         fleet.settleMoves()
         fleet.host.tick()
         fleet.host.runUntilQuiet()
-        for member in 1..<4 { #expect(fleet.look(member) { $0.slots.share(of: member) == 0 && $0.inodes.count == 0 && $0.pool.credits + $0.pool.used == 0 }) }
+        for member in 1..<4 {
+            #expect(fleet.look(member) { $0.slots.share(of: member) == 0 && $0.inodes.count == 0 && $0.pool.credits + $0.pool.used == 0 })
+        }
         for inode in made { #expect(files.stat(inode).status == 0) }
         fleet.check("shrunk")
     }
@@ -273,7 +281,11 @@ extension FileFleet {
                 let size = random.below(25_000)
                 #expect(files.truncate(inode, UInt64(size)) == 0)
                 let old = contents[which].bytes.count
-                if size < old { contents[which].bytes.removeLast(old - size) } else { contents[which].bytes += [UInt8](repeating: 0, count: size - old) }
+                if size < old {
+                    contents[which].bytes.removeLast(old - size)
+                } else {
+                    contents[which].bytes += [UInt8](repeating: 0, count: size - old)
+                }
             default:
                 let got = files.read(inode, 0, 40_000)
                 guard got.status == 0, got.bulk == contents[which].bytes else {

@@ -62,7 +62,9 @@ import Testing
                 let pointer = fixture.inodes[inode]
                 let owner = owners[random.below(owners.count)]
                 let a = UInt64(random.below(LockModel.bytes))
-                let b = random.chance(60) ? min(a + UInt64(random.below(5)), UInt64(LockModel.bytes - 1)) : UInt64(random.below(LockModel.bytes))
+                let b =
+                    random.chance(60)
+                    ? min(a + UInt64(random.below(5)), UInt64(LockModel.bytes - 1)) : UInt64(random.below(LockModel.bytes))
                 let kind = LockKind(rawValue: UInt8(random.below(3)))!
                 let request = LockRequest(
                     owner: owner, kind: kind, start: min(a, b), end: max(a, b), pid: UInt32(owner.id) + 100)

@@ -133,7 +133,9 @@ import Testing
                 let pages = UInt64(step / 10)
                 let base = UnsafeMutableRawPointer.allocate(byteCount: Int(pages) << 12, alignment: 4096)
                 base.initializeMemory(as: UInt8.self, repeating: 0, count: Int(pages) << 12)
-                let (used, held) = (memory.pool.used, model.keys.filter { $0 < pages && $0 >= map.regionPages }.count + Int(map.regionPages))
+                let (used, held) = (
+                    memory.pool.used, model.keys.filter { $0 < pages && $0 >= map.regionPages }.count + Int(map.regionPages)
+                )
                 let credits = memory.pool.credits
                 memory.pool.credits = Int(pages) - held - 1
                 if memory.pool.credits >= 0 { expect(!map.enterRegion(base, pages: pages, &memory.pool)) }

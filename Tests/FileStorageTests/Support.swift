@@ -1,19 +1,14 @@
 // What the tests of this module share: a seeded generator, and the memory that a structure is tested on.
 
 import FileStorage
+import Messaging
 import Testing
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// A stream of chance, with the draws that these tests need.
 struct Generator: RandomNumberGenerator {
-    var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
+    private var stream: SeededRandom
+    init(seed: UInt64) { stream = SeededRandom(seed: seed) }
+    mutating func next() -> UInt64 { stream.next() }
     mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
     mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
     /// A fresh seed, printed so that a failure can be repeated by putting it in its place.

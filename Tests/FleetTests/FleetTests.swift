@@ -64,7 +64,8 @@ private func mailboxes(_ count: Int) -> [MailboxAddress] { (0..<count).map { Mai
         #expect(joined == 3 && twice == nil)
         let cores = [membership[3].core, membership[1].core]
         #expect(cores == [9, 1])
-        let found = membership.index(of: MailboxAddress(core: 9, index: 2)), missing = membership.index(of: MailboxAddress(core: 8, index: 2))
+        let found = membership.index(of: MailboxAddress(core: 9, index: 2)),
+            missing = membership.index(of: MailboxAddress(core: 8, index: 2))
         #expect(found == 3 && missing == nil)
         counts = [membership.count, membership.aliveCount]
         #expect(counts == [4, 3])

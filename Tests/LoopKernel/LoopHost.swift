@@ -129,7 +129,9 @@ public final class LoopHost {
     }
 
     /// Looks into a server, for checks of its state between steps.
-    public func withServer<S: Server & ~Copyable, R>(_ address: MailboxAddress, as type: S.Type, _ body: (inout S) throws -> R) rethrows -> R {
+    public func withServer<S: Server & ~Copyable, R>(_ address: MailboxAddress, as type: S.Type, _ body: (inout S) throws -> R) rethrows
+        -> R
+    {
         guard let box = servers[address] as? LoopServerOf<S> else { preconditionFailure("no such server at that mailbox") }
         return try body(&box.server)
     }
@@ -258,7 +260,9 @@ public final class LoopHost {
             let number = kernelContinuation
             kernelSend(message, call.payload, to: destination, continuation: number)
             run { self.kernelReplies[number] != nil }
-            guard let reply = kernelReplies.removeValue(forKey: number) else { throw .noReply(operation: call.operation, seed: options.seed) }
+            guard let reply = kernelReplies.removeValue(forKey: number) else {
+                throw .noReply(operation: call.operation, seed: options.seed)
+            }
             guard reply.status > 0 else { return reply }
             status = reply.status
         }
@@ -498,12 +502,14 @@ public final class LoopHost {
         letter.pointee.message.length = UInt32(count)
         payload.withUnsafeBytes { bytes in
             guard count > 0, let base = bytes.baseAddress else { return }
-            (UnsafeMutableRawPointer(Request(letter: letter).message) + MemoryLayout<fos_message>.size).copyMemory(from: base, byteCount: count)
+            (UnsafeMutableRawPointer(Request(letter: letter).message) + MemoryLayout<fos_message>.size).copyMemory(
+                from: base, byteCount: count)
         }
     }
     private func copy(_ message: UnsafePointer<fos_message>, into letter: UnsafeMutablePointer<fos_letter>) {
         let length = Int(message.pointee.length)
         precondition(length <= Int(FOS_PAYLOAD_BYTES_MAX), "a server sends a payload that is too long")
-        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(from: message, byteCount: MemoryLayout<fos_message>.size + length)
+        UnsafeMutableRawPointer(Request(letter: letter).message).copyMemory(
+            from: message, byteCount: MemoryLayout<fos_message>.size + length)
     }
 }

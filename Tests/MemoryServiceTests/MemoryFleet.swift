@@ -62,10 +62,14 @@ final class MemoryFleet {
                     let sum = r.zeroed.freeFrames + r.dirty.freeFrames + r.absent.freeFrames + r.granted
                     #expect(sum == r.frames, "seed \(seed): a region of \(r.frames) frames accounts for \(sum) \(comment)")
                     if r.state != .servers { charged += r.memory.bytes }
-                    if r.isWhollyZeroed { #expect(r.zeroed.largestOrder == r.frames.trailingZeroBitCount, "seed \(seed): free frames that do not join") }
+                    if r.isWhollyZeroed {
+                        #expect(r.zeroed.largestOrder == r.frames.trailingZeroBitCount, "seed \(seed): free frames that do not join")
+                    }
                     #expect(r.state != .unbound || r.granted == 0)
                 }
-                #expect(charged == server.charged && charged <= server.limit, "seed \(seed): \(charged), \(server.charged) of \(server.limit) \(comment)")
+                #expect(
+                    charged == server.charged && charged <= server.limit,
+                    "seed \(seed): \(charged), \(server.charged) of \(server.limit) \(comment)")
             }
         }
         #expect(limits == options.limitBytes * addresses.count, "seed \(seed): the limit is \(limits)")
@@ -114,12 +118,15 @@ final class Person {
         var sum: UInt64 = 0
         #expect(grant.extents > 0 && grant.address == 0)
         for index in 0..<Int(grant.extents) {
-            let extent: fos_memory_extent = reply.fixed(at: MemoryLayout<fos_memory_grant>.size + index * MemoryLayout<fos_memory_extent>.size)
+            let extent: fos_memory_extent = reply.fixed(
+                at: MemoryLayout<fos_memory_grant>.size + index * MemoryLayout<fos_memory_extent>.size)
             sum += extent.bytes
             let region = try #require(regions[extent.token], "seed \(fleet.seed): an extent of a region whose descriptor has not come")
             let base = region.base + Int(extent.offset)
             #expect(Int(extent.bytes) % frame == 0 && extent.bytes > 0 && extent.offset + extent.bytes <= UInt64(region.bytes))
-            #expect(UnsafeRawBufferPointer(start: base, count: Int(extent.bytes)).allSatisfy { $0 == 0 }, "seed \(fleet.seed): memory that is not zeros")
+            #expect(
+                UnsafeRawBufferPointer(start: base, count: Int(extent.bytes)).allSatisfy { $0 == 0 },
+                "seed \(fleet.seed): memory that is not zeros")
             for offset in stride(from: 0, to: Int(extent.bytes), by: 4096) {
                 let before = fleet.owners.updateValue(client.index, forKey: UInt(bitPattern: base) + UInt(offset))
                 #expect(before == nil, "seed \(fleet.seed): a frame of client \(before ?? 0) is granted to \(client.index)")

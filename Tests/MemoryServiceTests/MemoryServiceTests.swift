@@ -16,7 +16,8 @@ import Testing
         var random = LoopRandom(seed: seed)
         func below(_ bound: Int) -> Int { Int(random.next() % UInt64(bound)) }
         let limit = 2 << 20
-        let fleet = MemoryFleet(members: members, options: MemoryOptions.miniature(limitBytes: limit, reserveBytes: 256 << 10), seed: seed) {
+        let fleet = MemoryFleet(members: members, options: MemoryOptions.miniature(limitBytes: limit, reserveBytes: 256 << 10), seed: seed)
+        {
             $0.fullChance = round % 2 == 0 ? 0 : 8
         }
         print("memory servers: seed \(seed), \(members) members")
@@ -226,11 +227,15 @@ import Testing
         }
         #expect(try status(FOS_OP_MEMORY_ALLOCATE) == -EINVAL)
         #expect(try status(FOS_OP_MEMORY_ALLOCATE, loopBytes(of: fos_memory_request(bytes: 0, frame_bytes: 4096, reserved: 0))) == -EINVAL)
-        #expect(try status(FOS_OP_MEMORY_ALLOCATE, loopBytes(of: fos_memory_request(bytes: UInt64.max, frame_bytes: 4096, reserved: 0))) == -EINVAL)
+        #expect(
+            try status(FOS_OP_MEMORY_ALLOCATE, loopBytes(of: fos_memory_request(bytes: UInt64.max, frame_bytes: 4096, reserved: 0)))
+                == -EINVAL)
         #expect(try status(FOS_OP_MEMORY_ALLOCATE, loopBytes(of: fos_memory_request(bytes: 1, frame_bytes: 8192, reserved: 0))) == -EINVAL)
         #expect(try status(FOS_OP_MEMORY_FREE) == -ENOENT)
         #expect(try status(FOS_OP_MEMORY_FREE, inode: fos_memory_token(0, 1, 0)) == -EINVAL)
-        #expect(try status(FOS_OP_MEMORY_FREE, inode: fos_memory_token(0, 1, 0), loopBytes(of: fos_memory_free(extents: 32, reserved: 0))) == -EINVAL)
+        #expect(
+            try status(FOS_OP_MEMORY_FREE, inode: fos_memory_token(0, 1, 0), loopBytes(of: fos_memory_free(extents: 32, reserved: 0)))
+                == -EINVAL)
         #expect(try status(FOS_OP_MEMORY_RETIRE, inode: fos_memory_token(200, 1, 0)) == -ENOENT)
         #expect(try status(FOS_OP_MEMORY_RETIRE, inode: 5) == -ENOENT)
         #expect(try status(FOS_OP_MEMORY_RESERVE, loopBytes(of: fos_memory_reserve(bytes: 4096, frame_bytes: 4096, reserved: 0))) == -EPERM)
@@ -270,7 +275,9 @@ import Testing
         #expect(try person.free([extents[0].1]).status == -EINVAL, "a client frees memory of servers")
         for (_, extent) in extents {
             let payload = loopBytes(of: fos_memory_free(extents: 1, reserved: 0)) + loopBytes(of: extent)
-            #expect(try fleet.host.kernelCall(LoopCall(FOS_OP_MEMORY_FREE, inode: extent.token, payload: payload), to: fleet.addresses[0]).status == 0)
+            #expect(
+                try fleet.host.kernelCall(LoopCall(FOS_OP_MEMORY_FREE, inode: extent.token, payload: payload), to: fleet.addresses[0])
+                    .status == 0)
         }
         let (status, grant, _) = try ask()
         #expect(status == 0)

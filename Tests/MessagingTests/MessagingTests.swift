@@ -116,7 +116,9 @@ private struct Echo: Server {
         func run(_ seed: UInt64) -> UInt64 {
             let host = host(LoopOptions(seed: seed))
             let clients = (0..<4).map { _ in host.addClient() }
-            for number: UInt64 in 0..<100 { clients[Int(number % 4)].post(LoopCall(FOS_OP_PING, inode: number).flags(Int(number % 3)), to: a) }
+            for number: UInt64 in 0..<100 {
+                clients[Int(number % 4)].post(LoopCall(FOS_OP_PING, inode: number).flags(Int(number % 3)), to: a)
+            }
             host.runUntilQuiet()
             return host.eventHash
         }

@@ -114,7 +114,7 @@ extension MicrokernelTests {
         }
 
         /// A user cannot take all places; the owner and root can.
-        @Test(.enabled(if: geteuid() == 0)) func aUserHasABoundOfClients() throws {
+        @Test(.enabled(if: geteuid() == 0, "needs a second user")) func aUserHasABoundOfClients() throws {
             let instance = try TestInstance {
                 $0.allowOther = true
                 $0.clientsOfUserMax = 2
@@ -165,7 +165,9 @@ extension MicrokernelTests {
             client.disconnect()
             #expect(eventually { instance.probe[.gone] == 2 })
             let other = try TestClient(instance.kernel)
-            #expect(other.call(other.channel(), Do.ask, to: TestInstance.mailbox(0, 1), inode: 1, words: [TestInstance.mailbox(1, 1).rawValue]) == 0)
+            #expect(
+                other.call(other.channel(), Do.ask, to: TestInstance.mailbox(0, 1), inode: 1, words: [TestInstance.mailbox(1, 1).rawValue])
+                    == 0)
         }
 
         /// What cores go by when they wait, and how they come first on a busy CPU.
@@ -202,7 +204,9 @@ extension MicrokernelTests {
                     withUnsafeMutableBytes(of: &hello) { $0[Int(random() % 24)] ^= UInt8(truncatingIfNeeded: random() | 1) }
                     // The flags may be anything; only what identifies the protocol is refused.
                     hello.flags = 0
-                    if hello.version == UInt32(FOS_WIRE_VERSION) && hello.layout_hash == fos_layout_hash() && hello.magic == fos_wire_hello_magic() {
+                    if hello.version == UInt32(FOS_WIRE_VERSION) && hello.layout_hash == fos_layout_hash()
+                        && hello.magic == fos_wire_hello_magic()
+                    {
                         hello.magic = 0
                     }
                     #expect(send(ends[0], &hello, 32, 0) == 32)
@@ -313,7 +317,10 @@ extension MicrokernelTests {
             let channel = client.channel()
             for round in 0..<40 {
                 #expect(eventually { instance.kernel.status().allSatisfy(\.parked) })
-                #expect(client.call(channel, Do.ask, to: TestInstance.mailbox(round % 2, 1), words: [TestInstance.mailbox(1 - round % 2, 1).rawValue]) == 0)
+                #expect(
+                    client.call(
+                        channel, Do.ask, to: TestInstance.mailbox(round % 2, 1), words: [TestInstance.mailbox(1 - round % 2, 1).rawValue])
+                        == 0)
             }
             // Processor time of an idle core, less the one spin that each question costs.
             func cpuTime(_ core: Int) -> UInt64 {

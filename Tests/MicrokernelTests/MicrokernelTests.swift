@@ -107,7 +107,7 @@ import Testing
 
     /// Supplementary groups are those of the moment of connecting, as many as Linux allows. To root, which may set
     /// them, groups mean nothing else.
-    @Test(.enabled(if: geteuid() == 0), arguments: [0, 3, 65536]) func supplementaryGroupsOfClients(count: Int) throws {
+    @Test(.enabled(if: geteuid() == 0, "only root may set groups"), arguments: [0, 3, 65536]) func supplementaryGroupsOfClients(count: Int) throws {
         let instance = try TestInstance(cores: 2)
         var before = [gid_t](repeating: 0, count: 65536)
         let held = getgroups(Int32(before.count), &before)

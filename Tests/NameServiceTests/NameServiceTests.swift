@@ -28,7 +28,10 @@ private struct Names {
     let host: LoopHost
     let servers: [MailboxAddress]
 
-    init(seed: UInt64 = 1, servers count: Int = 3, gate: Bool = false, fullChance: Int = 0, initial: [InitialName] = [], limits: NameLimits = NameLimits(names: 2_000, members: 4_000, continuations: 16)) {
+    init(
+        seed: UInt64 = 1, servers count: Int = 3, gate: Bool = false, fullChance: Int = 0, initial: [InitialName] = [],
+        limits: NameLimits = NameLimits(names: 2_000, members: 4_000, continuations: 16)
+    ) {
         var options = LoopOptions(seed: seed)
         options.fullChance = fullChance
         host = LoopHost(options)
@@ -48,7 +51,10 @@ private struct Names {
         fos_name_member(
             mailbox: fos_mailbox(mailbox), epoch: 1, core: UInt32(core), load: UInt32(load), distance: 0, alive: UInt32(alive))
     }
-    static func call(_ operation: fos_operation, _ name: String, target: String = "", from: Int = 0, many: Bool = false, _ member: fos_name_member = member(0)) -> LoopCall {
+    static func call(
+        _ operation: fos_operation, _ name: String, target: String = "", from: Int = 0, many: Bool = false,
+        _ member: fos_name_member = member(0)
+    ) -> LoopCall {
         LoopCall(
             operation,
             fos_name_request(
@@ -87,7 +93,9 @@ private struct Names {
                 let members = (0..<Int(record.members)).map { (loopFixed(reply.bulk, at: place + 16 + 24 * $0) as fos_name_member).mailbox }
                 let text = place + 16 + 24 * Int(record.members)
                 let name = String(decoding: reply.bulk[text..<text + Int(record.name_length)], as: UTF8.self)
-                let target = String(decoding: reply.bulk[text + Int(record.name_length)..<text + Int(record.name_length) + Int(record.target_length)], as: UTF8.self)
+                let target = String(
+                    decoding: reply.bulk[text + Int(record.name_length)..<text + Int(record.name_length) + Int(record.target_length)],
+                    as: UTF8.self)
                 #expect(names.updateValue(members, forKey: target.isEmpty ? name : "\(name)>\(target)") == nil)
                 place += Int(record.record_length)
             }
@@ -109,7 +117,8 @@ private struct Names {
         }
         #expect(try names.lookup(client, "/user/7/none").status == -ENOENT)
         for number in 1...60 {
-            #expect(try names.run(client, Names.call(FOS_OP_NAME_DEREGISTER, "/user/7/n\(number)", Names.member(number)), at: number + 1) == 0)
+            #expect(
+                try names.run(client, Names.call(FOS_OP_NAME_DEREGISTER, "/user/7/n\(number)", Names.member(number)), at: number + 1) == 0)
             #expect(try names.lookup(client, "/user/7/n\(number)").status == -ENOENT)
         }
         let left = names.servers.map { names.host.statistics(of: $0).names }.reduce(0, +)
@@ -125,7 +134,10 @@ private struct Names {
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/one", Names.member(2))) == -EEXIST)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/one", many: true, Names.member(2))) == -EEXIST)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/one", Names.member(1))) == 0)
-        for mailbox in 1...40 { #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/many", many: true, Names.member(mailbox, core: mailbox))) == 0) }
+        for mailbox in 1...40 {
+            #expect(
+                try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/many", many: true, Names.member(mailbox, core: mailbox))) == 0)
+        }
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/a/many", Names.member(99))) == -EEXIST)
         #expect(try names.lookup(client, "/a/many", from: 20).mailboxes.count == 32)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_DEREGISTER, "/a/many", Names.member(77))) == -ENOENT)
@@ -156,7 +168,9 @@ private struct Names {
         let names = Names(servers: 4)
         let client = names.host.addClient(uid: 7)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/r/0", Names.member(42))) == 0)
-        for number in 1...9 { #expect(try names.run(client, Names.call(FOS_OP_NAME_REDIRECT, "/r/\(number)", target: "/r/\(number - 1)")) == 0) }
+        for number in 1...9 {
+            #expect(try names.run(client, Names.call(FOS_OP_NAME_REDIRECT, "/r/\(number)", target: "/r/\(number - 1)")) == 0)
+        }
         for number in 0...8 {
             let found = try names.lookup(client, "/r/\(number)", at: number)
             #expect(found.mailboxes == [42] && found.redirects == number)
@@ -182,14 +196,18 @@ private struct Names {
         let root = names.host.addClient(uid: 0), user = names.host.addClient(uid: 7), other = names.host.addClient(uid: 8)
         #expect(try names.lookup(user, "/sys/file").mailboxes == [MailboxAddress(core: 3, index: 2).rawValue])
         for client in [root, user] {
-            for name in ["/sys/x", "/sys"] { #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, name, Names.member(1))) == -EACCES) }
+            for name in ["/sys/x", "/sys"] {
+                #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, name, Names.member(1))) == -EACCES)
+            }
             #expect(try names.run(client, Names.call(FOS_OP_NAME_REDIRECT, "/sys/y", target: "/a")) == -EACCES)
             #expect(try names.run(client, Names.call(FOS_OP_NAME_DEREGISTER, "/sys/file")) == -EACCES)
             #expect(try names.run(client, Names.call(FOS_OP_NAME_LOAD, "/sys/file", Names.member(1))) == -EACCES)
             #expect(try names.run(client, Names.call(FOS_OP_NAME_MEMBER_DEAD, "", Names.member(1))) == -EACCES)
         }
         #expect(try names.run(user, Names.call(FOS_OP_NAME_REGISTER, "/system", Names.member(1))) == 0)
-        #expect(try names.host.kernelCall(Names.call(FOS_OP_NAME_REGISTER, "/sys/file", many: true, Names.member(5, core: 1)), to: names.any(0)).status == 0)
+        #expect(
+            try names.host.kernelCall(Names.call(FOS_OP_NAME_REGISTER, "/sys/file", many: true, Names.member(5, core: 1)), to: names.any(0))
+                .status == 0)
         #expect(try names.lookup(user, "/sys/file").mailboxes.count == 2)
         #expect(try names.run(user, Names.call(FOS_OP_NAME_REGISTER, "/u/m", many: true, Names.member(1))) == 0)
         #expect(try names.run(other, Names.call(FOS_OP_NAME_REGISTER, "/u/m", many: true, Names.member(2))) == -EACCES)
@@ -215,7 +233,11 @@ private struct Names {
             let names = Names(seed: seed, fullChance: 60)
             let client = names.host.addClient(uid: 7)
             for number in 0..<20 {
-                for mailbox in [500, 501] { #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/d/\(number)", many: true, Names.member(mailbox)), at: number) == 0) }
+                for mailbox in [500, 501] {
+                    #expect(
+                        try names.run(
+                            client, Names.call(FOS_OP_NAME_REGISTER, "/d/\(number)", many: true, Names.member(mailbox)), at: number) == 0)
+                }
                 #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/e/\(number)", Names.member(500))) == 0)
             }
             #expect(try names.host.kernelCall(Names.call(FOS_OP_NAME_MEMBER_DEAD, "/d/3", Names.member(501)), to: names.any(1)).status == 0)
@@ -236,7 +258,9 @@ private struct Names {
             #expect(try names.run(other, Names.call(FOS_OP_NAME_REGISTER, "/c/m", many: true, Names.member(1))) == 0)
             #expect(try names.run(victim, Names.call(FOS_OP_NAME_REGISTER, "/c/m", many: true, Names.member(2))) == 0)
             #expect(try names.run(victim, Names.call(FOS_OP_NAME_REDIRECT, "/c/r", target: "/c/m")) == 0)
-            for number in 0..<30 { victim.post(Names.call(FOS_OP_NAME_REGISTER, "/c/\(number)", Names.member(number + 10)), to: names.any(number)) }
+            for number in 0..<30 {
+                victim.post(Names.call(FOS_OP_NAME_REGISTER, "/c/\(number)", Names.member(number + 10)), to: names.any(number))
+            }
             for _ in 0..<Int(seed) { names.host.step() }
             victim.die()
             names.host.runUntilQuiet()
@@ -258,7 +282,9 @@ private struct Names {
         expected["/list/r>/list/x"] = []
         for server in 0..<4 { #expect(try names.list(client, room: room, at: server) == expected) }
         #expect(try client.call(LoopCall(FOS_OP_NAME_LIST, room: 24), to: names.any(0)).status == -ERANGE)
-        for cookie: UInt64 in [4 << 32, .max, 1 << 63, 7 << 40] { #expect(try client.call(LoopCall(FOS_OP_NAME_LIST, inode: cookie, room: 4096), to: names.any(0)).status == -EINVAL) }
+        for cookie: UInt64 in [4 << 32, .max, 1 << 63, 7 << 40] {
+            #expect(try client.call(LoopCall(FOS_OP_NAME_LIST, inode: cookie, room: 4096), to: names.any(0)).status == -EINVAL)
+        }
         // Past the end of a shard is just its end.
         #expect(try client.call(LoopCall(FOS_OP_NAME_LIST, inode: 0xffff_fff0, room: 4096), to: names.any(0)).status == 0)
         var wild = LoopCall(FOS_OP_NAME_LIST, room: Int(UInt32.max))
@@ -274,9 +300,14 @@ private struct Names {
         let operations = [FOS_OP_NAME_LOOKUP, FOS_OP_NAME_REGISTER, FOS_OP_NAME_DEREGISTER, FOS_OP_NAME_REDIRECT]
         for operation in operations {
             for name in ["", "a", "/", "//a", "/a/", "/a//b", "/a\0b", "relative/x"] {
-                #expect(try names.run(client, Names.call(operation, name, target: operation == FOS_OP_NAME_REDIRECT ? "/t" : "", Names.member(1))) == -EINVAL, "\(name)")
+                #expect(
+                    try names.run(
+                        client, Names.call(operation, name, target: operation == FOS_OP_NAME_REDIRECT ? "/t" : "", Names.member(1)))
+                        == -EINVAL, "\(name)")
             }
-            #expect(try names.run(client, Names.call(operation, "/" + String(repeating: "n", count: 127), target: "/t", Names.member(1))) == -ENAMETOOLONG)
+            #expect(
+                try names.run(client, Names.call(operation, "/" + String(repeating: "n", count: 127), target: "/t", Names.member(1)))
+                    == -ENAMETOOLONG)
             #expect(try names.run(client, LoopCall(operation, payload: [1, 2, 3])) == -EINVAL)
             for length: UInt32 in [100, .max, 0x8000_0000] {
                 let lie = fos_name_request(name_length: length, target_length: 0, from_core: 0, flags: 0, member: Names.member(1))
@@ -299,7 +330,9 @@ private struct Names {
     @Test func fullTablesSayEnospcAndRecover() throws {
         let names = Names(servers: 1, limits: NameLimits(names: 10, members: 12, continuations: 2))
         let client = names.host.addClient(uid: 7)
-        for number in 0..<10 { #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/n/\(number)", many: true, Names.member(1))) == 0) }
+        for number in 0..<10 {
+            #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/n/\(number)", many: true, Names.member(1))) == 0)
+        }
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/n/10", Names.member(1))) == -ENOSPC)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/n/0", many: true, Names.member(2))) == 0)
         #expect(try names.run(client, Names.call(FOS_OP_NAME_REGISTER, "/n/0", many: true, Names.member(3))) == 0)
@@ -322,7 +355,8 @@ private struct Names {
                 let status: Int32, expected: Int32
                 switch random.below(4) {
                 case 0, 1:
-                    status = try names.run(client, Names.call(FOS_OP_NAME_REGISTER, name, many: many, Names.member(mailbox)), at: random.below(9))
+                    status = try names.run(
+                        client, Names.call(FOS_OP_NAME_REGISTER, name, many: many, Names.member(mailbox)), at: random.below(9))
                     if let known {
                         if known.uid != client.uid { expected = -EACCES }
                         else if known.members.contains(UInt32(mailbox)) { expected = 0 }

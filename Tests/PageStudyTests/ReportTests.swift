@@ -13,7 +13,8 @@ import Testing
                     results.append(
                         StudyResult(
                             method: method, exercise: exercise, processes: processes,
-                            split: Split(call: total / 10, fault: total / 2, zeroing: total * 0.3, waiting: total / 10), rounds: [total / 2, total, 2 * total]))
+                            split: Split(call: total / 10, fault: total / 2, zeroing: total * 0.3, waiting: total / 10),
+                            rounds: [total / 2, total, 2 * total]))
                 }
             }
         }

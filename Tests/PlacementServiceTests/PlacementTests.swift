@@ -73,7 +73,9 @@ private func mesh(_ side: Int) -> DistanceMatrix {
 
     @Test func oneMoreGoesNearWhatItTalksTo() {
         let matrix = mesh(4)
-        #expect(Placement.core(near: [(0, 10), (15, 1)], candidates: [3, 5, 14], load: Array(repeating: 0, count: 16), distances: matrix.view) == 5)
+        #expect(
+            Placement.core(near: [(0, 10), (15, 1)], candidates: [3, 5, 14], load: Array(repeating: 0, count: 16), distances: matrix.view)
+                == 5)
         var load = Array(repeating: 0, count: 16)
         load[1] = 3
         #expect(Placement.core(near: [(0, 1)], candidates: [1, 4], load: load, distances: matrix.view) == 4)

@@ -11,7 +11,9 @@ import Testing
 private struct Microkernel: Server {
     var epochs: [UInt32] = []
     mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
-        if UInt32(request.operation) == FOS_OP_PRIVILEGE_INVALIDATE.rawValue { epochs.append(request.payload.load(as: fos_privilege_invalidate.self).epoch) }
+        if UInt32(request.operation) == FOS_OP_PRIVILEGE_INVALIDATE.rawValue {
+            epochs.append(request.payload.load(as: fos_privilege_invalidate.self).epoch)
+        }
         kernel.reply(to: request.envelope, kernel.scratch())
     }
     mutating func resume<K: Kernel>(_ response: Response, _ kernel: K) {}
@@ -32,10 +34,15 @@ private struct Privileges {
         kernels = (0..<cores).map { MailboxAddress(core: $0, index: 0) }
         for kernel in kernels { host.add(Microkernel(), at: kernel) }
         let policy = PrivilegePolicy(owner: 1000, allowsOthers: others, publicMailboxes: [Privileges.file] + servers)
-        for member in 0..<count { host.add(PrivilegeServer(member: member, members: servers, policy: policy, kernels: kernels), at: servers[member]) }
+        for member in 0..<count {
+            host.add(PrivilegeServer(member: member, members: servers, policy: policy, kernels: kernels), at: servers[member])
+        }
     }
 
-    static func question(_ action: fos_privilege_action, uid: UInt32, mailbox: MailboxAddress = file, name: String = "", rights: UInt32 = 0, kind: fos_sender_kind = FOS_SENDER_CLIENT) -> LoopCall {
+    static func question(
+        _ action: fos_privilege_action, uid: UInt32, mailbox: MailboxAddress = file, name: String = "", rights: UInt32 = 0,
+        kind: fos_sender_kind = FOS_SENDER_CLIENT
+    ) -> LoopCall {
         LoopCall(
             FOS_OP_PRIVILEGE_CHECK,
             fos_privilege_question(
@@ -47,7 +54,10 @@ private struct Privileges {
         #expect(reply.status == 0)
         return (reply.fixed() as fos_privilege_answer).allowed == 1
     }
-    static func rule(_ action: fos_privilege_action, uid: UInt32, allow: Bool, mailbox: MailboxAddress? = nil, prefix: String = "", kind: fos_sender_kind = FOS_SENDER_CLIENT) -> LoopCall {
+    static func rule(
+        _ action: fos_privilege_action, uid: UInt32, allow: Bool, mailbox: MailboxAddress? = nil, prefix: String = "",
+        kind: fos_sender_kind = FOS_SENDER_CLIENT
+    ) -> LoopCall {
         LoopCall(
             FOS_OP_PRIVILEGE_SET,
             fos_privilege_rule(
@@ -67,7 +77,8 @@ private struct Privileges {
         #expect(try ask(Privileges.question(FOS_PRIVILEGE_SEND, uid: 0, mailbox: Privileges.peer, kind: FOS_SENDER_SERVER)))
         for (name, uid, allowed): (String, UInt32, Bool) in [
             ("/user/7/x", 7, true), ("/user/77/x", 7, false), ("/user/7", 7, false), ("/user/7/", 7, false), ("/user/07/x", 7, false),
-            ("/user/0/x", 0, true), ("/user/4294967294/a", 4_294_967_294, true), ("/tmp/x", 7, true), ("/sys/x", 0, false), ("/sys", 0, false),
+            ("/user/0/x", 0, true), ("/user/4294967294/a", 4_294_967_294, true), ("/tmp/x", 7, true), ("/sys/x", 0, false),
+            ("/sys", 0, false),
             ("/other", 7, false), ("/other", 0, true), ("other", 0, false), ("", 0, false), ("/tmpx", 7, false),
         ] {
             #expect(try ask(Privileges.question(FOS_PRIVILEGE_REGISTER, uid: uid, name: name)) == allowed, "\(name)")
@@ -116,7 +127,9 @@ private struct Privileges {
                 }
                 #expect(status == 0)
                 #expect(fleet.epochs().allSatisfy { $0.last == UInt32(1 + turn) && $0.count == turn }, "seed \(seed)")
-                for server in 0..<servers { #expect(try fleet.ask(Privileges.question(FOS_PRIVILEGE_SEND, uid: 7), at: server) == (turn % 2 == 0)) }
+                for server in 0..<servers {
+                    #expect(try fleet.ask(Privileges.question(FOS_PRIVILEGE_SEND, uid: 7), at: server) == (turn % 2 == 0))
+                }
             }
             #expect(fleet.host.violations.isEmpty)
             #expect(fleet.servers.allSatisfy { fleet.host.statistics(of: $0).continuations_now == 0 })
@@ -140,9 +153,12 @@ private struct Privileges {
         #expect(try user.call(LoopCall(FOS_OP_PRIVILEGE_SUBSCRIBE, payload: [1, 0, 0, 0]), to: fleet.servers[0]).status == -EPERM)
         // A client asks for itself alone, and with the rights it really has.
         #expect(try user.call(Privileges.question(FOS_PRIVILEGE_ADMIN, uid: 0), to: fleet.servers[0]).status == -EACCES)
-        let forged = try user.call(Privileges.question(FOS_PRIVILEGE_REGISTER, uid: 7, name: "/other", rights: .max, kind: FOS_SENDER_KERNEL), to: fleet.servers[0])
+        let forged = try user.call(
+            Privileges.question(FOS_PRIVILEGE_REGISTER, uid: 7, name: "/other", rights: .max, kind: FOS_SENDER_KERNEL), to: fleet.servers[0]
+        )
         #expect((forged.fixed() as fos_privilege_answer).allowed == 0)
-        #expect(try admin.call(Privileges.rule(FOS_PRIVILEGE_REGISTER, uid: 7, allow: true, prefix: "/a/b"), to: fleet.servers[0]).status == 0)
+        #expect(
+            try admin.call(Privileges.rule(FOS_PRIVILEGE_REGISTER, uid: 7, allow: true, prefix: "/a/b"), to: fleet.servers[0]).status == 0)
         let list = try admin.call(LoopCall(FOS_OP_PRIVILEGE_LIST, room: 4096), to: fleet.servers[0])
         let rule: fos_privilege_rule = loopFixed(list.bulk)
         #expect(list.bulk.count == 32 && rule.uid == 7 && rule.prefix_length == 4)
@@ -159,8 +175,16 @@ private struct Privileges {
         #expect(try status(Privileges.question(fos_privilege_action(0), uid: 0)) == -EINVAL)
         #expect(try status(Privileges.question(fos_privilege_action(9), uid: 0)) == -EINVAL)
         for length: UInt32 in [1, 128, .max] {
-            #expect(try status(LoopCall(FOS_OP_PRIVILEGE_CHECK, fos_privilege_question(action: 2, subject_kind: 1, uid: 0, rights: 0, mailbox: 0, name_length: length))) == -EINVAL)
-            #expect(try status(LoopCall(FOS_OP_PRIVILEGE_SET, fos_privilege_rule(action: 2, subject_kind: 1, uid: 0, allow: 1, mailbox: 0, prefix_length: length))) == -EINVAL)
+            #expect(
+                try status(
+                    LoopCall(
+                        FOS_OP_PRIVILEGE_CHECK,
+                        fos_privilege_question(action: 2, subject_kind: 1, uid: 0, rights: 0, mailbox: 0, name_length: length))) == -EINVAL)
+            #expect(
+                try status(
+                    LoopCall(
+                        FOS_OP_PRIVILEGE_SET,
+                        fos_privilege_rule(action: 2, subject_kind: 1, uid: 0, allow: 1, mailbox: 0, prefix_length: length))) == -EINVAL)
         }
         #expect(try status(Privileges.rule(FOS_PRIVILEGE_SEND, uid: 1, allow: true, kind: FOS_SENDER_KERNEL)) == -EINVAL)
         #expect(try status(Privileges.rule(FOS_PRIVILEGE_SEND, uid: 1, allow: true, prefix: "/x")) == -EINVAL)
@@ -170,7 +194,9 @@ private struct Privileges {
         let small = MailboxAddress(core: 9, index: 1)
         fleet.host.add(PrivilegeServer(member: 0, members: [small], policy: policy, kernels: []), at: small)
         for uid: UInt32 in 0..<4 {
-            #expect(try admin.call(Privileges.rule(FOS_PRIVILEGE_SEND, uid: uid % 3, allow: true), to: small).status == (uid == 2 ? -ENOSPC : 0))
+            #expect(
+                try admin.call(Privileges.rule(FOS_PRIVILEGE_SEND, uid: uid % 3, allow: true), to: small).status == (uid == 2 ? -ENOSPC : 0)
+            )
         }
     }
 

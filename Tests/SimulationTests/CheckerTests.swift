@@ -34,7 +34,9 @@ import Testing
 
     @Test func linksAreCounted() {
         let link = TreeOperation.link(target: 5, directory: 1, name: 1, status: 0)
-        let history: [(TreeOperation, UInt64, UInt64)] = [(make(0, 5), 1, 2), (link, 3, 4), (.unlink(directory: 1, name: 0, status: 0), 5, 6)]
+        let history: [(TreeOperation, UInt64, UInt64)] = [
+            (make(0, 5), 1, 2), (link, 3, 4), (.unlink(directory: 1, name: 0, status: 0), 5, 6),
+        ]
         #expect(verdict(history + [(.attributes(inode: 5, status: 0, isDirectory: false, links: 1), 7, 8)]))
         #expect(!verdict(history + [(.attributes(inode: 5, status: 0, isDirectory: false, links: 2), 7, 8)]))
         let gone = history + [(.unlink(directory: 1, name: 1, status: 0), 9, 10)]
@@ -43,7 +45,11 @@ import Testing
     }
 
     @Test func errorsMustHaveTheirReason() {
-        #expect(verdict([(make(0, 5, isDirectory: true), 1, 2), (make(1, 6, in: 5), 3, 4), (.removeDirectory(directory: 1, name: 0, status: -ENOTEMPTY), 5, 6)]))
+        #expect(
+            verdict([
+                (make(0, 5, isDirectory: true), 1, 2), (make(1, 6, in: 5), 3, 4),
+                (.removeDirectory(directory: 1, name: 0, status: -ENOTEMPTY), 5, 6),
+            ]))
         #expect(!verdict([(make(0, 5, isDirectory: true), 1, 2), (.removeDirectory(directory: 1, name: 0, status: -ENOTEMPTY), 5, 6)]))
         let intoItself = TreeOperation.rename(directory: 1, old: 0, newDirectory: 6, new: 0, flags: 0, status: -EINVAL)
         #expect(verdict([(make(0, 5, isDirectory: true), 1, 2), (make(0, 6, isDirectory: true, in: 5), 3, 4), (intoItself, 5, 6)]))
@@ -62,7 +68,9 @@ import Testing
             return false
         }
         let born = (FileOperation.born(mode: 0o666), UInt64(1), UInt64(2))
-        let writes: [(FileOperation, UInt64, UInt64)] = [born, (.write(word: 1, value: 7, status: 0), 3, 10), (.append(word: 2, value: 8, status: 0), 11, 12)]
+        let writes: [(FileOperation, UInt64, UInt64)] = [
+            born, (.write(word: 1, value: 7, status: 0), 3, 10), (.append(word: 2, value: 8, status: 0), 11, 12),
+        ]
         #expect(verdict(writes + [(.read(words: [0, 7, 8], size: 24, status: 0), 13, 14)]))
         #expect(!verdict(writes + [(.read(words: [0, 7, 9], size: 24, status: 0), 13, 14)]))
         #expect(!verdict(writes + [(.read(words: [0, 7], size: 16, status: 0), 13, 14)]))
@@ -76,14 +84,20 @@ import Testing
             return false
         }
         let born = (NameOperation.register(mailbox: 7, status: 0), UInt64(1), UInt64(2))
-        #expect(verdict([born, (.lookup(mailbox: 7, status: 0), 3, 4), (.register(mailbox: 8, status: -EEXIST), 5, 6), (.deregister(status: 0), 7, 8)]))
+        #expect(
+            verdict([
+                born, (.lookup(mailbox: 7, status: 0), 3, 4), (.register(mailbox: 8, status: -EEXIST), 5, 6),
+                (.deregister(status: 0), 7, 8),
+            ]))
         // Lost with its server, and from before.
         #expect(!verdict([born, (.lookup(mailbox: 0, status: -ENOENT), 3, 4)]))
         #expect(!verdict([born, (.deregister(status: 0), 3, 4), (.lookup(mailbox: 7, status: 0), 5, 6)]))
         #expect(!verdict([born, (.register(mailbox: 8, status: 0), 3, 4)]))
         #expect(verdict([born, (.uncertain(.deregister(status: 0)), 3, .max), (.lookup(mailbox: 0, status: -ENOENT), 5, 6)]))
         // It goes with its client, and nobody else's does.
-        #expect(verdict([born, (.gone(mailbox: 7), 3, 9), (.lookup(mailbox: 7, status: 0), 4, 5), (.lookup(mailbox: 0, status: -ENOENT), 6, 7)]))
+        #expect(
+            verdict([born, (.gone(mailbox: 7), 3, 9), (.lookup(mailbox: 7, status: 0), 4, 5), (.lookup(mailbox: 0, status: -ENOENT), 6, 7)])
+        )
         #expect(!verdict([born, (.gone(mailbox: 7), 3, 4), (.lookup(mailbox: 7, status: 0), 5, 6)]))
         #expect(!verdict([born, (.gone(mailbox: 8), 3, 4), (.lookup(mailbox: 0, status: -ENOENT), 5, 6)]))
     }

@@ -85,9 +85,12 @@ final class DeathMachine {
         for address in fleets.files {
             guard let server = host.server(at: address) as? any InspectableFileServer else { continue }
             let work = server.work
-            #expect(work.continuations == 0 && work.owed == 0 && !work.treeIsLocked && work.preparedNames == 0, "\(work)", sourceLocation: sourceLocation)
+            #expect(
+                work.continuations == 0 && work.owed == 0 && !work.treeIsLocked && work.preparedNames == 0, "\(work)",
+                sourceLocation: sourceLocation)
         }
-        #expect(stores.allSatisfy { $0.openDecisions == 0 }, "a transaction is over, and its record is kept", sourceLocation: sourceLocation)
+        #expect(
+            stores.allSatisfy { $0.openDecisions == 0 }, "a transaction is over, and its record is kept", sourceLocation: sourceLocation)
     }
 }
 

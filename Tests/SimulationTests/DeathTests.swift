@@ -126,7 +126,9 @@ import Testing
         let parent = machine.directory(of: 1)
         machine.kill(1, when: FOS_OP_PEER_CREATE_INODE, at: 2, forGood: false, restoredAfter: 5_000_000)
         var lost: String?
-        for number in 0..<12 where lost == nil { if machine.call({ $0.makeDirectory(parent, "d\(number)") }).status == -EIO { lost = "d\(number)" } }
+        for number in 0..<12 where lost == nil {
+            if machine.call({ $0.makeDirectory(parent, "d\(number)") }).status == -EIO { lost = "d\(number)" }
+        }
         let found = machine.call { $0.lookup(parent, lost ?? "") }
         #expect(found.status == 0 && machine.member(of: found.inode) == 2)
         #expect(machine.call { $0.create(found.inode, "f", exclusive: true) }.status == 0)
@@ -181,7 +183,8 @@ import Testing
         let lost = machine.directory(of: 2)
         #expect(machine.call { $0.create(lost, "f", exclusive: true) }.status == 0)
         machine.host.crash(machine.fleets.files[2])
-        machine.host.restart(machine.fleets.files[2], FileMember(machine.fleets.fileServer(2, store: MemoryStore(), incarnation: 1)), restored: false)
+        machine.host.restart(
+            machine.fleets.files[2], FileMember(machine.fleets.fileServer(2, store: MemoryStore(), incarnation: 1)), restored: false)
         machine.host.run()
         #expect(machine.call { $0.lookup(lost, "f") }.status == -EIO)
         #expect(machine.call { $0.getAttributes(lost) }.status == -EIO)

@@ -149,7 +149,9 @@ struct MutatingKernel: Kernel {
                 mutator.remembered[fresh.inode] = fresh
             }
         case .entryDoubledInListing where operation == FOS_OP_READDIR.rawValue && message.pointee.status == 0:
-            guard let room = real.bulk(of: envelope, offset: 0, count: message.pointee.bulk_length + 512), mutator.strikes(oneIn: 1) else { break }
+            guard let room = real.bulk(of: envelope, offset: 0, count: message.pointee.bulk_length + 512), mutator.strikes(oneIn: 1) else {
+                break
+            }
             var last = 0
             var end = 0
             while end < Int(message.pointee.bulk_length) {
@@ -211,10 +213,14 @@ final class MutatedFileServer: SimServer, InspectableFileServer {
         let operation = UInt32(request.operation)
         switch (mutator.mutation, operation) {
         case (.unlockForgotten, FOS_OP_SETLK.rawValue):
-            guard let lock = request.fixed(fos_lock_request.self), lock.kind == FOS_LOCK_UNLOCK.rawValue, mutator.strikes(oneIn: 2) else { return false }
+            guard let lock = request.fixed(fos_lock_request.self), lock.kind == FOS_LOCK_UNLOCK.rawValue, mutator.strikes(oneIn: 2) else {
+                return false
+            }
             return pretend(request, kernel)
         case (.lockGrantedTwice, FOS_OP_SETLK.rawValue):
-            guard let lock = request.fixed(fos_lock_request.self), lock.kind != FOS_LOCK_UNLOCK.rawValue, mutator.strikes(oneIn: 2) else { return false }
+            guard let lock = request.fixed(fos_lock_request.self), lock.kind != FOS_LOCK_UNLOCK.rawValue, mutator.strikes(oneIn: 2) else {
+                return false
+            }
             return pretend(request, kernel)
         case (.entryLostInRename, FOS_OP_PEER_RENAME_COMMIT.rawValue):
             // The new parent agrees, and forgets.
@@ -279,7 +285,11 @@ final class MutatedMemoryServer: SimServer {
         self.mutator = mutator
         super.init()
     }
-    override func receive(_ request: Request, _ kernel: SimKernel) { server.receive(request, MutatingKernel(real: kernel, mutator: mutator)) }
-    override func resume(_ response: Response, _ kernel: SimKernel) { server.resume(response, MutatingKernel(real: kernel, mutator: mutator)) }
+    override func receive(_ request: Request, _ kernel: SimKernel) {
+        server.receive(request, MutatingKernel(real: kernel, mutator: mutator))
+    }
+    override func resume(_ response: Response, _ kernel: SimKernel) {
+        server.resume(response, MutatingKernel(real: kernel, mutator: mutator))
+    }
     override func describe(_ statistics: inout fos_statistics) { server.describe(&statistics) }
 }

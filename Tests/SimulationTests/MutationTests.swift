@@ -35,7 +35,9 @@ import Testing
                 return MutatedFileServer(fleets.fileServer(isTwin ? 2 : member, store: MemoryStore()), mutator)
             },
             wrapMemory: { fleets, member in
-                guard mutation == .memoryReclaimedEarly || mutation == .memoryNotZeroed, let mutation else { return MemoryMember(fleets.memoryServer(member)) }
+                guard mutation == .memoryReclaimedEarly || mutation == .memoryNotZeroed, let mutation else {
+                    return MemoryMember(fleets.memoryServer(member))
+                }
                 let mutator = Mutator(mutation, seed: seed &* 37 &+ UInt64(member))
                 mutators.append(mutator)
                 return MutatedMemoryServer(fleets.memoryServer(member), mutator)

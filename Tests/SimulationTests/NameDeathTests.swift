@@ -86,7 +86,9 @@ private final class NameScript: ScriptProgram {
 
     private static func machine(servers: Int = 4) -> NamedMachine {
         let machine = NamedMachine(servers: servers)
-        for number in 0..<count { #expect(machine.ask(FOS_OP_NAME_REGISTER, "/work/\(number)", mailbox: UInt32(1000 + number)).status == 0) }
+        for number in 0..<count {
+            #expect(machine.ask(FOS_OP_NAME_REGISTER, "/work/\(number)", mailbox: UInt32(1000 + number)).status == 0)
+        }
         for number in 0..<8 { #expect(machine.ask(FOS_OP_NAME_REDIRECT, "/alias/\(number)", target: "/work/\(number)").status == 0) }
         for number in 0..<20 { #expect(machine.ask(FOS_OP_NAME_REGISTER, "/many", mailbox: UInt32(2000 + number), many: true).status == 0) }
         return machine
@@ -99,7 +101,9 @@ private final class NameScript: ScriptProgram {
             let before = machine.names
             for member in [first, second] {
                 machine.lose(member)
-                for number in 0..<NameDeathTests.count { #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (0, UInt32(1000 + number))) }
+                for number in 0..<NameDeathTests.count {
+                    #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (0, UInt32(1000 + number)))
+                }
                 for number in 0..<8 { #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/alias/\(number)") == (0, UInt32(1000 + number))) }
                 // Members leave one by one, so each has been there.
                 #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/sys/file").status == 0)
@@ -112,7 +116,8 @@ private final class NameScript: ScriptProgram {
     }
 
     /// A server that is back has its names again, and the copies that are its to have: any other may die then.
-    @Test(arguments: [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (4, 3)]) func aServerThatIsBackTakesItsPlace(servers: Int, first: Int) {
+    @Test(arguments: [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0), (4, 3)]) func aServerThatIsBackTakesItsPlace(servers: Int, first: Int)
+    {
         for second in 0..<servers {
             let machine = NameDeathTests.machine(servers: servers)
             let before = machine.names
@@ -123,7 +128,9 @@ private final class NameScript: ScriptProgram {
                 #expect(machine.names == before)
                 machine.restart(member)
                 machine.checkCopies(before)
-                for number in 0..<NameDeathTests.count { #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (0, UInt32(1000 + number))) }
+                for number in 0..<NameDeathTests.count {
+                    #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (0, UInt32(1000 + number)))
+                }
                 for number in 0..<8 { #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/alias/\(number)") == (0, UInt32(1000 + number))) }
             }
             #expect(machine.server(first)?.server.report.served.map(\.name).sorted() == own?.map(\.name).sorted())
@@ -146,7 +153,8 @@ private final class NameScript: ScriptProgram {
         machine.host.run()
         machine.checkCopies(machine.names)
         for number in 0..<NameDeathTests.count {
-            #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (number < 20 ? -ENOENT : 0, number < 20 ? 0 : UInt32(1000 + number)))
+            #expect(
+                machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (number < 20 ? -ENOENT : 0, number < 20 ? 0 : UInt32(1000 + number)))
             #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/new/\(number)") == (0, UInt32(3000 + number)))
         }
     }
@@ -225,7 +233,8 @@ private final class NameScript: ScriptProgram {
         for number in 0..<20 { #expect(machine.ask(FOS_OP_NAME_DEREGISTER, "/work/\(number)").status == 0) }
         machine.lose(2)
         for number in 0..<NameDeathTests.count {
-            #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (number < 20 ? -ENOENT : 0, number < 20 ? 0 : UInt32(1000 + number)))
+            #expect(
+                machine.ask(FOS_OP_NAME_LOOKUP, "/work/\(number)") == (number < 20 ? -ENOENT : 0, number < 20 ? 0 : UInt32(1000 + number)))
         }
         #expect(machine.ask(FOS_OP_NAME_REGISTER, "/work/3", mailbox: 77).status == 0)
         #expect(machine.ask(FOS_OP_NAME_LOOKUP, "/work/3") == (0, 77))

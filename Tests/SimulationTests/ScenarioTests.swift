@@ -99,7 +99,10 @@ import Testing
                       { "kind": "delay", "per65536": 8192, "nanoseconds": 1000 } ] }
         """
 
-    @Test(arguments: [messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses, shardsAndDeaths, shardsMovesAndDeaths, shardsAndStores])
+    @Test(arguments: [
+        messages, deaths, losses, nameLosses, nameCrashes, stores, moves, movesAndDeaths, movesAndLosses, shardsAndDeaths,
+        shardsMovesAndDeaths, shardsAndStores,
+    ])
     func seedsPass(text: String) throws {
         for seed in UInt64(1)...20 {
             let result = try ScenarioTests.run(text, seed: seed)
@@ -121,7 +124,8 @@ import Testing
 
     /// File servers that crash so many times within so many ns, and come back after so many; `more`: faults before these.
     private static func crashes(
-        _ workload: String, times: Int, _ restart: String, after: Int, within: Int, delays: (per65536: Int, nanoseconds: Int), more: String = ""
+        _ workload: String, times: Int, _ restart: String, after: Int, within: Int, delays: (per65536: Int, nanoseconds: Int),
+        more: String = ""
     ) -> String {
         """
         { "cores": 24, "fileServers": 5, "workload": { \(workload) },
@@ -135,10 +139,12 @@ import Testing
         return ScenarioRun(scenario, seed: seed, topology: CoreTopology(mesh: cores), costs: .onChip).run()
     }
 
-    /// A coordinator's RMDIR, or rename over a directory, was done, and another inode has the directory's number when it asks what became of it.
+    /// A coordinator's RMDIR, or rename over a directory, was done, and another inode has the directory's number when it asks what became
+    /// of it.
     @Test func aNumberThatIsAnotherInodesByNowSaysNothingOfTheFirst() throws {
         let text = ScenarioTests.crashes(
-            #""clients": 5, "operations": 60, "directories": 5, "locks": 0"#, times: 8, "store", after: 20000, within: 100000, delays: (8192, 1000))
+            #""clients": 5, "operations": 60, "directories": 5, "locks": 0"#, times: 8, "store", after: 20000, within: 100000,
+            delays: (8192, 1000))
         for seed in [91, 290, 359, 1571] as [UInt64] {
             let result = try ScenarioTests.run(text, cores: 16, names: 2, seed: seed)
             #expect(result.isCorrect, "seed \(seed): \(result.violations)")
@@ -148,14 +154,16 @@ import Testing
     /// A creation whose answer never came made an inode with a number that an earlier one had, which others see, or make something in.
     @Test(arguments: [11, 185, 324] as [UInt64]) func creationsWithoutAnAnswerMadeWhatServersSay(seed: UInt64) throws {
         let text = ScenarioTests.crashes(
-            #""clients": 8, "operations": 100, "directories": 6, "names": 3, "locks": 0"#, times: 16, "store", after: 10000, within: 300000, delays: (16384, 2000))
+            #""clients": 8, "operations": 100, "directories": 6, "names": 3, "locks": 0"#, times: 16, "store", after: 10000, within: 300000,
+            delays: (16384, 2000))
         let result = try ScenarioTests.run(text, cores: 16, names: 2, seed: seed)
         #expect(result.isCorrect, "seed \(seed): \(result.violations)")
     }
 
     /// The coordinator of an exchange dies when one of the directories has been told of its new parent.
     @Test func aDirectoryThatWasToBeExchangedKeepsItsParent() throws {
-        let text = ScenarioTests.crashes(#""clients": 10, "operations": 60, "directories": 5"#, times: 4, "empty", after: 20000, within: 200000, delays: (8192, 1000))
+        let text = ScenarioTests.crashes(
+            #""clients": 10, "operations": 60, "directories": 5"#, times: 4, "empty", after: 20000, within: 200000, delays: (8192, 1000))
         let result = try ScenarioTests.run(text, cores: 24, names: 0, seed: 300)
         #expect(result.isCorrect, "\(result.violations)")
     }
@@ -185,9 +193,11 @@ import Testing
         let full = TreeState(root: 1, lostSlots: [7], shards: 4)
         var state = full
         for (name, inode) in [(0, UInt64(5)), (1, 9)] {
-            let made = TreeOperation.make(directory: 1, name: name, isDirectory: true, opensExisting: false, status: 0, inode: inode, isNew: true)
+            let made = TreeOperation.make(
+                directory: 1, name: name, isDirectory: true, opensExisting: false, status: 0, inode: inode, isNew: true)
             state = TreeModel.apply(made, to: state) ?? full
-            let file = TreeOperation.make(directory: inode, name: 0, isDirectory: false, opensExisting: false, status: 0, inode: inode + 4096, isNew: true)
+            let file = TreeOperation.make(
+                directory: inode, name: 0, isDirectory: false, opensExisting: false, status: 0, inode: inode + 4096, isNew: true)
             state = TreeModel.apply(file, to: state) ?? full
         }
         // Shards of 5 are in slots 5 to 8, those of 9 in 9 to 12.
@@ -197,7 +207,8 @@ import Testing
 
     /// What a lost shard had is gone with the directory: another one with its number has none of it.
     @Test func aNumberOfADirectoryWithALostShardBeginsEmpty() throws {
-        let lost = ScenarioTests.shardsAndStores.replacing(#""faults": ["#, with: #""faults": [ { "kind": "coreLost", "withinNanoseconds": 300000 },"#)
+        let lost = ScenarioTests.shardsAndStores.replacing(
+            #""faults": ["#, with: #""faults": [ { "kind": "coreLost", "withinNanoseconds": 300000 },"#)
         let result = try ScenarioTests.run(lost, seed: 930)
         #expect(result.isCorrect, "\(result.violations)")
         var state = TreeState(root: 1, lostSlots: [7], shards: 4)
@@ -217,6 +228,25 @@ import Testing
             #expect(first.hash == second.hash && first.operations == second.operations && first.virtualTime == second.virtualTime)
             #expect(try ScenarioTests.run(ScenarioTests.deaths, seed: seed + 100).hash != first.hash)
         }
+    }
+
+    /// Memory servers tell each other where memory is. The first run keeps its memory, so the second one's lies elsewhere.
+    @Test func addressesHaveNoSay() throws {
+        let scenario = try Scenario(
+            text: """
+                { "cores": 16, "fileServers": 2, "memoryServers": 3, "memoryBytes": 524288,
+                  "workload": { "clients": 2, "memoryClients": 6, "operations": 60 } }
+                """)
+        var toldAddresses = 0
+        for seed in UInt64(1)...5 {
+            let runs = (0..<2).map { _ in ScenarioRun(scenario, seed: seed, topology: CoreTopology(mesh: scenario.cores), costs: .onChip) }
+            runs[0].host.onDeliver = { letter, _ in
+                if UInt32(letter.pointee.message.operation) == FOS_OP_PEER_MEMORY_STEAL.rawValue { toldAddresses += 1 }
+            }
+            let results = runs.map { $0.run() }
+            #expect(results[0].hash == results[1].hash, "seed \(seed)")
+        }
+        #expect(toldAddresses > 0, "no server asked another one for memory, so this shows nothing")
     }
 
     @Test func aManagedFleetFollowsItsLoad() throws {
@@ -253,7 +283,11 @@ import Testing
 
     @Test func topologiesComeFromHwloc() throws {
         let machine = try TopologyPlan(text: "pack:2 l3:2 core:4 pu:1").topology(cores: 16)
-        #expect([machine.distance(from: 0, to: 0), machine.distance(from: 0, to: 1), machine.distance(from: 0, to: 5), machine.distance(from: 0, to: 12)] == [0, 10, 20, 40])
+        #expect(
+            [
+                machine.distance(from: 0, to: 0), machine.distance(from: 0, to: 1), machine.distance(from: 0, to: 5),
+                machine.distance(from: 0, to: 12),
+            ] == [0, 10, 20, 40])
         #expect(throws: ScenarioError.self) { try TopologyPlan(text: "pack:x").topology(cores: 2) }
         #expect(throws: ScenarioError.self) { try TopologyPlan(text: "core:4 pu:1").topology(cores: 8) }
     }
@@ -265,7 +299,9 @@ import Testing
               "service": { "GETATTR": 53 } }
             """
         let costs = try Costs(calibration: text)
-        #expect(costs.message.latency(distance: 20) == 54_500 && costs.bulkByte == 20 && costs.service[UInt16(FOS_OP_GETATTR.rawValue)] == 53_000)
+        #expect(
+            costs.message.latency(distance: 20) == 54_500 && costs.bulkByte == 20
+                && costs.service[UInt16(FOS_OP_GETATTR.rawValue)] == 53_000)
         #expect(throws: ScenarioError.self) { try Costs(calibration: text.replacing("GETATTR", with: "GETATTER")) }
     }
 }

@@ -45,7 +45,9 @@ import Testing
     private func shards(of directory: UInt64, _ machine: DeathMachine) -> [UInt32] {
         var modes: [UInt32] = []
         for address in machine.fleets.files {
-            (machine.host.server(at: address) as? any InspectableFileServer)?.forEachInode { if $0.isShard, $0.parent == directory { modes.append($0.mode) } }
+            (machine.host.server(at: address) as? any InspectableFileServer)?.forEachInode {
+                if $0.isShard, $0.parent == directory { modes.append($0.mode) }
+            }
         }
         return modes
     }

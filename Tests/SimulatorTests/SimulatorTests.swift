@@ -15,7 +15,9 @@ private struct EchoServer: Server {
     mutating func receive<K: Kernel>(_ request: Request, _ kernel: K) {
         guard UInt32(request.operation) == FOS_OP_PING.rawValue else { return }
         received += 1
-        guard let peer, UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue else { return answer(request.envelope, 0, kernel) }
+        guard let peer, UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue else {
+            return answer(request.envelope, 0, kernel)
+        }
         let id = ContinuationID(rawValue: next)
         next += 1
         let message = kernel.scratch()

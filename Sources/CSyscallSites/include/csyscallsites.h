@@ -30,7 +30,5 @@ int fos_sites_interpreter(const char *path, char *text, size_t room);
 
 // The name of a system call, or an empty text.
 const char *fos_system_call_name(unsigned number);
-// The name of an operation (fos/operations.h), or an empty text.
-const char *fos_operation_name(unsigned operation);
 
 #endif

@@ -43,7 +43,8 @@ public final class BirthLog {
         else { return }
         let born = inode.pointee.born
         let nanoseconds = UInt64(max(born.seconds - SimHost.epochSeconds, 0)) * 1_000_000_000 + UInt64(born.nanoseconds)
-        births.append(Birth(number: inode.pointee.number, isDirectory: inode.isDirectory, mode: inode.pointee.mode & 0o7777, at: nanoseconds * 1000))
+        births.append(
+            Birth(number: inode.pointee.number, isDirectory: inode.isDirectory, mode: inode.pointee.mode & 0o7777, at: nanoseconds * 1000))
     }
 }
 

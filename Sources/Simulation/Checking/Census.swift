@@ -39,13 +39,20 @@ public struct Census {
             server.forEachInode { add($0, isWhole) }
             let work = server.work
             total += work.credits + work.pagesUsed
-            if work.continuations > 0 { complain("\(work.continuations) transactions of file server \(member) never end: \(work.transactions.joined(separator: "; "))") }
+            if work.continuations > 0 {
+                complain(
+                    "\(work.continuations) transactions of file server \(member) never end: \(work.transactions.joined(separator: "; "))")
+            }
             if work.lockWaiters > 0 { complain("\(work.lockWaiters) requests wait for locks at file server \(member)") }
             if work.owed > 0 { complain("file server \(member) still owes \(work.owed) messages") }
             if work.treeIsLocked { complain("the tree lock is held for ever") }
-            if work.preparedNames > 0 { complain("\(work.preparedNames) names are locked at file server \(member) for renames that are over") }
+            if work.preparedNames > 0 {
+                complain("\(work.preparedNames) names are locked at file server \(member) for renames that are over")
+            }
         }
-        if let pages, pages != total { complain("\(pages) pages were given out, and \(total) are there: some leaked, or are counted twice") }
+        if let pages, pages != total {
+            complain("\(pages) pages were given out, and \(total) are there: some leaked, or are counted twice")
+        }
         for shard in shards { join(shard, isWhole) }
         for number in inodes.keys.sorted() { checkDirectory(number, isWhole) }
         checkLinks(isWhole && !mayHaveOrphans)
@@ -61,7 +68,9 @@ public struct Census {
 
     /// The entries of a shard are its directory's.
     private mutating func join(_ shard: InodeReport, _ isWhole: Bool) {
-        if shard.busy != 0 { complain("shard \(shard.number) of directory \(shard.parent) is busy with \(shard.busy) transactions that are over") }
+        if shard.busy != 0 {
+            complain("shard \(shard.number) of directory \(shard.parent) is busy with \(shard.busy) transactions that are over")
+        }
         guard inodes[shard.parent]?.isDirectory == true else {
             if isWhole { complain("shard \(shard.number) is of no directory: \(shard.parent)") }
             return
@@ -85,13 +94,19 @@ public struct Census {
                 if isWhole { complain("name \(name) of directory \(number) leads to no inode: \(entry.inode)") }
                 continue
             }
-            if UInt8(truncatingIfNeeded: child.mode >> 12) != entry.kind { complain("name \(name) of directory \(number) is of another kind than its inode") }
+            if UInt8(truncatingIfNeeded: child.mode >> 12) != entry.kind {
+                complain("name \(name) of directory \(number) is of another kind than its inode")
+            }
             guard child.isDirectory else { continue }
             if child.parent != number { complain("directory \(entry.inode) is in \(number), and its parent is \(child.parent)") }
             if child.isDead { complain("directory \(entry.inode) was removed, and has a name") }
         }
-        if subdirectories != directory.subdirectories { complain("directory \(number) counts \(directory.subdirectories) subdirectories and has \(subdirectories)") }
-        if !directory.isDead, directory.links != 2 + subdirectories { complain("directory \(number) has \(directory.links) links and \(subdirectories) subdirectories") }
+        if subdirectories != directory.subdirectories {
+            complain("directory \(number) counts \(directory.subdirectories) subdirectories and has \(subdirectories)")
+        }
+        if !directory.isDead, directory.links != 2 + subdirectories {
+            complain("directory \(number) has \(directory.links) links and \(subdirectories) subdirectories")
+        }
     }
 
     private mutating func checkLinks(_ isWhole: Bool) {
@@ -103,9 +118,15 @@ public struct Census {
         for number in inodes.keys.sorted() where number != 1 {
             guard let inode = inodes[number] else { continue }
             let count = names[number, default: 0]
-            if isWhole || count > Int(inode.links), !inode.isDirectory, Int(inode.links) != count { complain("inode \(number) has \(inode.links) links and \(count) names") }
-            if inode.isDirectory, count > 1 || (isWhole && count != (inode.isDead ? 0 : 1)) { complain("directory \(number) has \(count) names") }
-            if isWhole, !reachable.contains(number), inode.references == 0 { complain("inode \(number) cannot be reached, and nothing keeps it") }
+            if isWhole || count > Int(inode.links), !inode.isDirectory, Int(inode.links) != count {
+                complain("inode \(number) has \(inode.links) links and \(count) names")
+            }
+            if inode.isDirectory, count > 1 || (isWhole && count != (inode.isDead ? 0 : 1)) {
+                complain("directory \(number) has \(count) names")
+            }
+            if isWhole, !reachable.contains(number), inode.references == 0 {
+                complain("inode \(number) cannot be reached, and nothing keeps it")
+            }
         }
     }
 }

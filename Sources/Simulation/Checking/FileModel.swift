@@ -106,7 +106,9 @@ public enum LockModel: SequentialModel {
 
     public static func fingerprint(_ state: LockState) -> UInt64 {
         var mark: UInt64 = 0
-        for each in state.held { mark ^= SeededMark(SeededMark(each.owner).next() ^ UInt64(each.unit) << 1 ^ (each.isExclusive ? 1 : 0)).next() }
+        for each in state.held {
+            mark ^= SeededMark(SeededMark(each.owner).next() ^ UInt64(each.unit) << 1 ^ (each.isExclusive ? 1 : 0)).next()
+        }
         return mark
     }
 

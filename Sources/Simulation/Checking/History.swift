@@ -69,7 +69,10 @@ public final class History {
     public func recordUncertainCreation(directory: UInt64, name: Int, isDirectory: Bool, invoked: UInt64, thread: Int) {
         operations += 1
         creations.append(
-            (.make(directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: 0, isNew: true), invoked, thread))
+            (
+                .make(directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: 0, isNew: true),
+                invoked, thread
+            ))
         changes[TreeState.Key(directory: directory, name: name), default: []].append((invoked, .max))
     }
     /// A listing has a name twice, which counts if nothing was changing the name: it may go while the directory is listed, and
@@ -92,7 +95,9 @@ public final class History {
     }
 
     private func note(_ operation: TreeOperation, _ from: UInt64, _ to: UInt64) {
-        func change(_ directory: UInt64, _ name: Int) { changes[TreeState.Key(directory: directory, name: name), default: []].append((from, to)) }
+        func change(_ directory: UInt64, _ name: Int) {
+            changes[TreeState.Key(directory: directory, name: name), default: []].append((from, to))
+        }
         switch operation {
         case .make(let directory, let name, _, _, 0, _, true): change(directory, name)
         case .link(_, let directory, let name, 0), .unlink(let directory, let name, 0), .removeDirectory(let directory, let name, 0):
@@ -119,13 +124,16 @@ public final class History {
         }
         var names = LinearizabilityChecker<TreeModel>()
         names.stepsMax = stepsMax
-        report(names.check(tree + stable + unanswered(), from: TreeState(root: root, lostSlots: lostSlots, shards: shards)), "names", &violations)
+        report(
+            names.check(tree + stable + unanswered(), from: TreeState(root: root, lostSlots: lostSlots, shards: shards)), "names",
+            &violations)
         violations += plain
         for each in doubled where isStable(each.key, each.invoked, each.returned) {
             violations.append(Violation("names", "a listing of directory \(each.key.directory) has name \(each.key.name) twice"))
         }
         // A file whose creation was not answered begins as one all the same.
-        for birth in creations.isEmpty ? [] : unexplainedBirths(births?.births ?? []) where !birth.isDirectory && files[birth.number] != nil {
+        for birth in creations.isEmpty ? [] : unexplainedBirths(births?.births ?? []) where !birth.isDirectory && files[birth.number] != nil
+        {
             files[birth.number]?.append(Timed(.born(mode: birth.mode), invoked: birth.at, returned: birth.at + 999, thread: -2))
         }
         for inode in files.keys.sorted() {
@@ -167,7 +175,8 @@ public final class History {
                 all.append(
                     Timed(
                         .make(
-                            directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: inode, isNew: true),
+                            directory: directory, name: name, isDirectory: isDirectory, opensExisting: false, status: 0, inode: inode,
+                            isNew: true),
                         invoked: creation.invoked, returned: .max, thread: creation.thread))
             }
         }
@@ -179,7 +188,9 @@ public final class History {
         var left = births
         for timed in tree {
             guard case .make(_, _, _, _, 0, let inode, true) = timed.operation else { continue }
-            if let found = left.firstIndex(where: { $0.number == inode && $0.at + 999 >= timed.invoked && $0.at <= timed.returned }) { left.remove(at: found) }
+            if let found = left.firstIndex(where: { $0.number == inode && $0.at + 999 >= timed.invoked && $0.at <= timed.returned }) {
+                left.remove(at: found)
+            }
         }
         return left
     }
@@ -196,7 +207,8 @@ public final class History {
         }
         for timed in tree + meanings {
             switch timed.operation {
-            case .make(let directory, let name, _, _, 0, let inode, let isNew): if isNew { made.insert(inode) } else { see(directory, name, inode) }
+            case .make(let directory, let name, _, _, 0, let inode, let isNew):
+                if isNew { made.insert(inode) } else { see(directory, name, inode) }
             case .lookup(let directory, let name, 0, let inode): see(directory, name, inode)
             case .attributes(let inode, 0, _, _): seen.insert(inode)
             case .meant(let directory, let name, let inode): if inode != 0 { see(directory, name, inode) }
@@ -211,8 +223,11 @@ public final class History {
         case .linearizable: break
         case .undecided(let steps): violations.append(Violation(subject, "no order was found in \(steps) steps"))
         case .impossible(let after, let stuck):
-            let list = stuck.prefix(12).map { "  thread \($0.thread), \($0.invoked / 1000) to \($0.returned == .max ? "?" : "\($0.returned / 1000)") ns: \($0.operation)" }
-            violations.append(Violation(subject, "no order explains the answers; \(after) operations fit, then none of\n" + list.joined(separator: "\n")))
+            let list = stuck.prefix(12).map {
+                "  thread \($0.thread), \($0.invoked / 1000) to \($0.returned == .max ? "?" : "\($0.returned / 1000)") ns: \($0.operation)"
+            }
+            violations.append(
+                Violation(subject, "no order explains the answers; \(after) operations fit, then none of\n" + list.joined(separator: "\n")))
         }
     }
 }

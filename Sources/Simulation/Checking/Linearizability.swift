@@ -9,6 +9,8 @@
 // invocation, or never. Two partial orders are taken for one if they have the same operations and the model's fingerprint:
 // 128 bits of both decide it.
 
+import Messaging
+
 /// A sequential object: what its operations do, and what they must have answered.
 public protocol SequentialModel {
     associatedtype State
@@ -156,14 +158,12 @@ public struct LinearizabilityChecker<Model: SequentialModel> {
     }
 }
 
-/// SplitMix64's finisher.
+/// The first number of a stream whose seed is the value: one mark for each value, and different ones for all.
 struct SeededMark {
     private let value: UInt64
     init(_ value: UInt64) { self.value = value }
     func next() -> UInt64 {
-        var z = (value &+ 1) &* 0x9e37_79b9_7f4a_7c15
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
+        var stream = SeededRandom(seed: value &* 0x9e37_79b9_7f4a_7c15)
+        return stream.next()
     }
 }

@@ -54,7 +54,9 @@ public struct TreeState: Sendable {
         setNode(root, Node(isDirectory: true, parent: root))
     }
     /// Whether a directory, or some of its entries, may be lost.
-    func mayBeLost(_ inode: UInt64) -> Bool { !lostSlots.isEmpty && (0..<shards).contains { lostSlots.contains(Int((inode &+ UInt64($0)) & 4095)) } }
+    func mayBeLost(_ inode: UInt64) -> Bool {
+        !lostSlots.isEmpty && (0..<shards).contains { lostSlots.contains(Int((inode &+ UInt64($0)) & 4095)) }
+    }
 
     func node(_ inode: UInt64) -> Node? { nodes[inode] }
     func child(_ directory: UInt64, _ name: Int) -> UInt64? { names[Key(directory: directory, name: name)] }
@@ -124,7 +126,8 @@ public enum TreeModel: SequentialModel {
         switch operation {
         case .lookup, .attributes, .meant: true
         case .make(_, _, _, _, let status, _, let isNew): status != 0 || !isNew
-        case .link(_, _, _, let status), .unlink(_, _, let status), .removeDirectory(_, _, let status), .rename(_, _, _, _, _, let status): status != 0
+        case .link(_, _, _, let status), .unlink(_, _, let status), .removeDirectory(_, _, let status), .rename(_, _, _, _, _, let status):
+            status != 0
         case .uncertain: false
         }
     }
@@ -225,7 +228,8 @@ public enum TreeModel: SequentialModel {
         return next
     }
 
-    private static func attributes(_ state: TreeState, _ inode: UInt64, _ status: Int32, _ isDirectory: Bool, _ links: UInt32) -> TreeState? {
+    private static func attributes(_ state: TreeState, _ inode: UInt64, _ status: Int32, _ isDirectory: Bool, _ links: UInt32) -> TreeState?
+    {
         guard let node = state.node(inode) else { return status == -ESTALE ? state : nil }
         guard status == 0, node.isDirectory == isDirectory else { return nil }
         return isDirectory || node.links == links ? state : nil

@@ -23,7 +23,9 @@ extension Costs {
         if let json = reader.take("service") {
             guard case .object(let members) = json else { throw ScenarioError("\"service\" is no object") }
             for (name, value) in members {
-                guard let operation = OperationNames.number(of: name) else { throw ScenarioError("\"service\" has \"\(name)\", which is no operation") }
+                guard let operation = OperationNames.number(of: name) else {
+                    throw ScenarioError("\"service\" has \"\(name)\", which is no operation")
+                }
                 service[operation] = try MemberReader.time(value, name)
             }
         }
@@ -69,17 +71,22 @@ extension MemberReader {
     }
 }
 
-/// Names of the operations that a calibration may list, as operations.h has them.
+/// Names of operations, as calibrations and traces have them (<fos/operation_names.h>).
 public enum OperationNames {
-    private static let all: [(String, fos_operation)] = [
-        ("PING", FOS_OP_PING), ("STATISTICS", FOS_OP_STATISTICS), ("TICK", FOS_OP_TICK), ("NAME_LOOKUP", FOS_OP_NAME_LOOKUP),
-        ("LOOKUP", FOS_OP_LOOKUP), ("GETATTR", FOS_OP_GETATTR), ("SETATTR", FOS_OP_SETATTR), ("READLINK", FOS_OP_READLINK),
-        ("SYMLINK", FOS_OP_SYMLINK), ("MKNOD", FOS_OP_MKNOD), ("MKDIR", FOS_OP_MKDIR), ("UNLINK", FOS_OP_UNLINK), ("RMDIR", FOS_OP_RMDIR),
-        ("RENAME", FOS_OP_RENAME), ("LINK", FOS_OP_LINK), ("READ", FOS_OP_READ), ("WRITE", FOS_OP_WRITE), ("STATFS", FOS_OP_STATFS),
-        ("READDIR", FOS_OP_READDIR), ("CREATE", FOS_OP_CREATE), ("SETLK", FOS_OP_SETLK), ("OPEN", FOS_OP_OPEN), ("RELEASE", FOS_OP_RELEASE),
-        ("MAP", FOS_OP_MAP), ("MEMORY_ALLOCATE", FOS_OP_MEMORY_ALLOCATE), ("MEMORY_FREE", FOS_OP_MEMORY_FREE),
-    ]
-    public static func number(of name: String) -> UInt16? { all.first { $0.0 == name }.map { UInt16($0.1.rawValue) } }
-    /// The name of an operation; its number if it has none here.
-    public static func name(of operation: UInt16) -> String { all.first { UInt16($0.1.rawValue) == operation }?.0 ?? String(operation) }
+    /// Operation numbers are below this (<fos/operations.h>).
+    private static var end: UInt16 { 1_000 }
+    private static let numbers: [String: UInt16] = {
+        var numbers: [String: UInt16] = [:]
+        for number in 0..<end {
+            let name = String(cString: fos_operation_name(UInt32(number)))
+            if !name.isEmpty { numbers[name] = number }
+        }
+        return numbers
+    }()
+    public static func number(of name: String) -> UInt16? { numbers[name] }
+    /// The name of an operation; its number if it has none.
+    public static func name(of operation: UInt16) -> String {
+        let name = String(cString: fos_operation_name(UInt32(operation)))
+        return name.isEmpty ? String(operation) : name
+    }
 }

@@ -11,7 +11,8 @@ extension TopologyPlan {
     public func topology(cores: Int) throws(ScenarioError) -> CoreTopology {
         switch self {
         case .mesh: return CoreTopology(mesh: cores)
-        case .synthetic(let description): return try load("topology \"\(description)\"", cores) { hwloc_topology_set_synthetic($0, description) }
+        case .synthetic(let description):
+            return try load("topology \"\(description)\"", cores) { hwloc_topology_set_synthetic($0, description) }
         case .xml(let path): return try load("topology file \(path)", cores) { hwloc_topology_set_xml($0, path) }
         }
     }
@@ -20,7 +21,9 @@ extension TopologyPlan {
         var handle: hwloc_topology_t?
         guard hwloc_topology_init(&handle) == 0, let topology = handle else { throw ScenarioError("hwloc cannot start") }
         defer { hwloc_topology_destroy(topology) }
-        guard source(topology) == 0, hwloc_topology_load(topology) == 0 else { throw ScenarioError("\(what) is nothing that hwloc understands") }
+        guard source(topology) == 0, hwloc_topology_load(topology) == 0 else {
+            throw ScenarioError("\(what) is nothing that hwloc understands")
+        }
         let count = Int(hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_PU))
         guard count >= cores else { throw ScenarioError("\(what) has \(max(count, 0)) cores, and \(cores) are asked for") }
         guard cores <= 4096 else { throw ScenarioError("a machine has at most 4096 cores") }

@@ -69,7 +69,9 @@ public struct Scenario: Sendable {
     public init() {}
 
     /// Whether servers may lose what they had.
-    public var losesFiles: Bool { faults.contains { ($0.kind == .crash && $0.restart != .store || $0.kind == .coreLost) && $0.fleet == .files } }
+    public var losesFiles: Bool {
+        faults.contains { ($0.kind == .crash && $0.restart != .store || $0.kind == .coreLost) && $0.fleet == .files }
+    }
     /// Slots that entries of one directory can be in: a shard a server, and a power of two.
     public var shardsAtMost: Int {
         var count = 1
@@ -110,16 +112,24 @@ extension Scenario {
         shards = try reader.number("shards", 0...1 << 24) ?? shards
         calibration = try reader.string("calibration") ?? calibration
         if let text = try reader.string("placement") {
-            guard let plan = PlacementPlan(rawValue: text) else { throw ScenarioError("placement \"\(text)\" is none of near, random, far") }
+            guard let plan = PlacementPlan(rawValue: text) else {
+                throw ScenarioError("placement \"\(text)\" is none of near, random, far")
+            }
             placement = plan
         }
         if let text = try reader.string("topology") { topology = try TopologyPlan(text: text) }
         if let json = reader.take("manager") { manager = try ManagerPlan(json: json) }
-        guard manager?.serving ?? 1 <= min(fileServers, Int(FOS_FLEET_MEMBERS_MAX)) else { throw ScenarioError("\"serving\" of manager is more than \"fileServers\"") }
+        guard manager?.serving ?? 1 <= min(fileServers, Int(FOS_FLEET_MEMBERS_MAX)) else {
+            throw ScenarioError("\"serving\" of manager is more than \"fileServers\"")
+        }
         if let json = reader.take("load") { load = try LoadPlan(json: json) }
         if let json = reader.take("workload") { workload = try WorkloadMix(json: json) }
-        guard workload.memoryClients == 0 || memoryServers > 0 else { throw ScenarioError("\"memoryClients\" of workload without \"memoryServers\"") }
-        guard workload.nameClients == 0 || nameServers > 0 else { throw ScenarioError("\"nameClients\" of workload without \"nameServers\"") }
+        guard workload.memoryClients == 0 || memoryServers > 0 else {
+            throw ScenarioError("\"memoryClients\" of workload without \"memoryServers\"")
+        }
+        guard workload.nameClients == 0 || nameServers > 0 else {
+            throw ScenarioError("\"nameClients\" of workload without \"nameServers\"")
+        }
         if let json = reader.take("faults") {
             guard case .array(let list) = json else { throw ScenarioError("\"faults\" is no list") }
             for each in list { faults.append(try FaultPlan(json: each)) }
@@ -131,7 +141,8 @@ extension Scenario {
         // A server's store has what the server had; who owns which slot is not in it.
         guard manager == nil || !hasDeaths else { throw ScenarioError("\"manager\" goes with no fault that ends a server") }
         guard !hasStore || !faults.contains(where: { $0.kind == .crash && $0.restart == .empty && $0.fleet == .files }) else {
-            throw ScenarioError("a file server's \"restart\" is \"store\" in one crash and \"empty\" in another: a fleet has stores or has none")
+            throw ScenarioError(
+                "a file server's \"restart\" is \"store\" in one crash and \"empty\" in another: a fleet has stores or has none")
         }
         guard !movesSlots || !hasStore else { throw ScenarioError("\"slotsMove\" goes with no crash whose \"restart\" is \"store\"") }
     }
@@ -141,7 +152,9 @@ extension TopologyPlan {
     /// "mesh", "xml:FILE", or a synthetic description of hwloc's.
     public init(text: String) throws(ScenarioError) {
         if text == "mesh" { self = .mesh } else if text.hasPrefix("xml:") { self = .xml(String(text.dropFirst(4))) } else {
-            guard text.contains(":") else { throw ScenarioError("topology \"\(text)\" is neither mesh, xml:FILE, nor a description such as pack:2 core:8 pu:1") }
+            guard text.contains(":") else {
+                throw ScenarioError("topology \"\(text)\" is neither mesh, xml:FILE, nor a description such as pack:2 core:8 pu:1")
+            }
             self = .synthetic(text)
         }
     }
@@ -184,7 +197,9 @@ extension ManagerPlan {
         policy.growIntervals = try reader.number("growIntervals", 1...1000) ?? policy.growIntervals
         policy.shrinkIntervals = try reader.number("shrinkIntervals", 1...1000) ?? policy.shrinkIntervals
         try reader.finish()
-        guard policy.shrinkDelay < policy.growDelay else { throw ScenarioError("\"shrinkNanoseconds\" of manager is not below \"growNanoseconds\"") }
+        guard policy.shrinkDelay < policy.growDelay else {
+            throw ScenarioError("\"shrinkNanoseconds\" of manager is not below \"growNanoseconds\"")
+        }
     }
 }
 
@@ -222,8 +237,12 @@ extension FaultPlan {
             self.fleet = fleet
         }
         whileRejoining = try reader.bool("whileRejoining") ?? false
-        guard !whileRejoining || (kind == .crash && fleet == .names) else { throw ScenarioError("\"whileRejoining\" belongs to crashes of name servers alone") }
-        guard kind != .crash || fleet == .files || restart == .empty else { throw ScenarioError("a name server that crashes has no store, and comes back empty") }
+        guard !whileRejoining || (kind == .crash && fleet == .names) else {
+            throw ScenarioError("\"whileRejoining\" belongs to crashes of name servers alone")
+        }
+        guard kind != .crash || fleet == .files || restart == .empty else {
+            throw ScenarioError("a name server that crashes has no store, and comes back empty")
+        }
         try reader.finish()
     }
 }

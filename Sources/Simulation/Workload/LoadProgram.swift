@@ -43,7 +43,8 @@ public final class LoadProgram: SimProgram {
     public override func step(_ thread: SimThread) -> SimStep {
         if case .nothing = asked {} else {
             if thread.status != 0 {
-                world.history.recordWrong("load", "\(asked) of thread \(identity) was answered \(thread.status) at \(thread.returned / 1000) ns")
+                world.history.recordWrong(
+                    "load", "\(asked) of thread \(identity) was answered \(thread.status) at \(thread.returned / 1000) ns")
                 return .end
             }
             take(thread)

@@ -23,7 +23,9 @@ public final class FrameLedger {
     }
     func granted(_ frame: UnsafeMutableRawPointer, to thread: Int) {
         grants += 1
-        if let other = owners.updateValue(thread, forKey: UInt(bitPattern: frame)) { report(thread, "was granted a frame that is thread \(other)'s") }
+        if let other = owners.updateValue(thread, forKey: UInt(bitPattern: frame)) {
+            report(thread, "was granted a frame that is thread \(other)'s")
+        }
     }
     func released(_ frame: UnsafeMutableRawPointer) { owners[UInt(bitPattern: frame)] = nil }
     /// A thread is dead: what it had may be anybody's.
@@ -127,10 +129,14 @@ public final class MemoryProgram: SimProgram {
 
     private func take(_ thread: SimThread) {
         let payload = thread.replyPayload
-        guard let grant: fos_memory_grant = thread.replied(), grant.extents > 0 else { return ledger.report(identity, "was granted nothing") }
+        guard let grant: fos_memory_grant = thread.replied(), grant.extents > 0 else {
+            return ledger.report(identity, "was granted nothing")
+        }
         for index in 0..<Int(grant.extents) {
             let place = MemoryLayout<fos_memory_grant>.size + index * MemoryLayout<fos_memory_extent>.size
-            guard place + MemoryLayout<fos_memory_extent>.size <= payload.count else { return ledger.report(identity, "was answered with a short list") }
+            guard place + MemoryLayout<fos_memory_extent>.size <= payload.count else {
+                return ledger.report(identity, "was answered with a short list")
+            }
             let extent = payload.loadUnaligned(fromByteOffset: place, as: fos_memory_extent.self)
             guard let region = thread.client.regions[extent.token], extent.offset + extent.bytes <= UInt64(region.bytes) else {
                 return ledger.report(identity, "was granted frames of a region that it does not have")
@@ -146,7 +152,9 @@ public final class MemoryProgram: SimProgram {
     }
 
     private func letGo(_ frame: (token: UInt64, offset: Int), _ thread: SimThread) {
-        guard let region = thread.client.regions[frame.token] else { return ledger.report(identity, "a region is gone that it has frames of") }
+        guard let region = thread.client.regions[frame.token] else {
+            return ledger.report(identity, "a region is gone that it has frames of")
+        }
         if !holds(region.base + frame.offset, pattern) { ledger.report(identity, "somebody wrote to a frame of its own") }
         ledger.released(region.base + frame.offset)
     }
@@ -187,7 +195,9 @@ final class MemoryAudit: SimProgram {
             let frames = answer.frames.0
             if frames.granted != 0 || frames.retired != 0 || answer.clients != 0 {
                 violations.append(
-                    found("member \(answer.member) has \(frames.granted) bytes granted and \(frames.retired) retired, of \(answer.clients) clients, and there are none"))
+                    found(
+                        "member \(answer.member) has \(frames.granted) bytes granted and \(frames.retired) retired, of \(answer.clients) clients, and there are none"
+                    ))
             }
         }
         return violations

@@ -69,7 +69,9 @@ public final class NameProgram: SimProgram {
     /// All has come to rest: the names of a dead client are gone.
     func conclude(_ now: VirtualTime) {
         guard let diedAt else { return }
-        for (name, mailbox) in registered { world.history.record(.gone(mailbox: mailbox), ofName: name, invoked: diedAt, returned: now, thread: identity) }
+        for (name, mailbox) in registered {
+            world.history.record(.gone(mailbox: mailbox), ofName: name, invoked: diedAt, returned: now, thread: identity)
+        }
     }
 
     private func ask(_ question: Asked, _ thread: SimThread) -> SimStep {
@@ -122,7 +124,8 @@ public final class NameProgram: SimProgram {
             }
             if status != -EIO { world.history.recordWrong("names", "the file fleet cannot be found: \(status), mailbox \(mailbox)") }
         case .root: if status != 0, status != -EIO { world.history.recordWrong("names", "the root directory was answered \(status)") }
-        case .register(let name, let mailbox): record(.register(mailbox: mailbox, status: status), name, thread, uncertain: .register(mailbox: mailbox, status: 0))
+        case .register(let name, let mailbox):
+            record(.register(mailbox: mailbox, status: status), name, thread, uncertain: .register(mailbox: mailbox, status: 0))
         case .deregister(let name): record(.deregister(status: status), name, thread, uncertain: .deregister(status: 0))
         case .lookup(let name): record(.lookup(mailbox: member(thread), status: status), name, thread, uncertain: nil)
         }

@@ -15,9 +15,12 @@ extension RandomProgram {
         let isUncertain = status == -EIO
         // A lock is lost with its file, and not to be asked for again and again.
         if isUncertain, case .unlock = asked { held = nil }
-        if isUncertain, world.deaths.isEmpty { return history.recordUnexplained(thread.request.pointee.operation, thread.request.pointee.inode) }
+        if isUncertain, world.deaths.isEmpty {
+            return history.recordUnexplained(thread.request.pointee.operation, thread.request.pointee.inode)
+        }
         if isUncertain, !world.diedBetween(thread.invoked, thread.returned) { return }
-        record(thread, status: isUncertain ? 0 : status, invoked: thread.invoked, returned: isUncertain ? .max : thread.returned, isUncertain)
+        record(
+            thread, status: isUncertain ? 0 : status, invoked: thread.invoked, returned: isUncertain ? .max : thread.returned, isUncertain)
     }
 
     /// The thread's client has died, maybe with a question under way.
@@ -58,8 +61,10 @@ extension RandomProgram {
             let count = Int(thread.reply.pointee.bulk_length) / 8
             let words = (0..<count).map { thread.bulk.load(fromByteOffset: $0 * 8, as: UInt64.self) }
             recordFile(.read(words: words, size: reply.size, status: 0), of: file, status, invoked, returned, false)
-        case .truncate(let file, let size): recordFile(.truncate(size: size, status: status), of: file, status, invoked, returned, isUncertain)
-        case .changeMode(let file, let mode): recordFile(.changeMode(mode, status: status), of: file, status, invoked, returned, isUncertain)
+        case .truncate(let file, let size):
+            recordFile(.truncate(size: size, status: status), of: file, status, invoked, returned, isUncertain)
+        case .changeMode(let file, let mode):
+            recordFile(.changeMode(mode, status: status), of: file, status, invoked, returned, isUncertain)
         case .lock, .unlock: recordLock(status: status, invoked: invoked, returned: returned, isUncertain)
         }
     }
@@ -75,13 +80,15 @@ extension RandomProgram {
                 return world.uncertainCreation(directory, name, isDirectory: isDirectory, at: invoked, thread: identity)
             }
             operation = .make(
-                directory: directory, name: name, isDirectory: isDirectory, opensExisting: opensExisting, status: status, inode: inode, isNew: isNew)
+                directory: directory, name: name, isDirectory: isDirectory, opensExisting: opensExisting, status: status, inode: inode,
+                isNew: isNew)
             guard status == 0 else { break }
             world.learn(inode, isDirectory: isDirectory)
             cache?.keep(thread.attributes)
             if isNew, !isDirectory {
                 history.recordBirth(of: inode)
-                history.record(.born(mode: thread.attributes.mode & 0o7777), of: inode, invoked: invoked, returned: returned, thread: identity)
+                history.record(
+                    .born(mode: thread.attributes.mode & 0o7777), of: inode, invoked: invoked, returned: returned, thread: identity)
             }
         case .lookup(let directory, let name, let epoch):
             guard !isUncertain else { return }
@@ -111,7 +118,8 @@ extension RandomProgram {
     func recordAttributes(_ attributes: fos_attributes, of inode: UInt64, status: Int32, invoked: UInt64, returned: UInt64) {
         let isDirectory = attributes.mode & 0o170000 == 0o040000
         history.record(
-            .attributes(inode: inode, status: status, isDirectory: isDirectory, links: attributes.links), invoked: invoked, returned: returned,
+            .attributes(inode: inode, status: status, isDirectory: isDirectory, links: attributes.links), invoked: invoked,
+            returned: returned,
             thread: identity)
         // Those of a sharded directory are exact for who asks for them.
         guard status == 0, attributes.flags & FOS_ATTRIBUTES_INEXACT.rawValue == 0 else { return }
@@ -181,7 +189,8 @@ extension RandomProgram {
         if let last { return script.append(.list(directory, after: last)) }
         for name in 0..<world.mix.names {
             history.recordMeaning(
-                directory: directory, name: name, inode: listing.found[name] ?? 0, invoked: listing.begun, returned: thread.returned, thread: identity)
+                directory: directory, name: name, inode: listing.found[name] ?? 0, invoked: listing.begun, returned: thread.returned,
+                thread: identity)
         }
     }
 }

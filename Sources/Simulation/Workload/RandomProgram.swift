@@ -131,7 +131,8 @@ public final class RandomProgram: SimProgram {
             let flags = UInt32([0, 0, 0, 1, 2][thread.random.below(5)])
             ask(
                 .rename(
-                    directory: directory, old: name, newDirectory: pick(world.directories, thread), new: thread.random.below(world.mix.names),
+                    directory: directory, old: name, newDirectory: pick(world.directories, thread),
+                    new: thread.random.below(world.mix.names),
                     flags: flags), thread)
         case 12, 13: return look(up: directory, name, thread)
         default: return stat(pick(world.files.isEmpty || thread.random.chance(64) ? world.directories : world.files, thread), thread)
@@ -209,7 +210,8 @@ public final class RandomProgram: SimProgram {
         case .lock(let file, let unit, let isExclusive):
             let waits = thread.random.chance(128)
             thread.lock(
-                file, owner: owner, start: UInt64(unit) * 10, end: UInt64(unit) * 10 + 9, kind: isExclusive ? FOS_LOCK_WRITE : FOS_LOCK_READ,
+                file, owner: owner, start: UInt64(unit) * 10, end: UInt64(unit) * 10 + 9,
+                kind: isExclusive ? FOS_LOCK_WRITE : FOS_LOCK_READ,
                 wait: waits)
         case .unlock(let file, let unit):
             thread.lock(file, owner: owner, start: UInt64(unit) * 10, end: UInt64(unit) * 10 + 9, kind: FOS_LOCK_UNLOCK, wait: false)

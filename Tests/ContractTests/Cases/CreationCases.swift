@@ -118,7 +118,8 @@ let creationCases: [ContractCase] =
             try c.fs.symlink("no/where", c.path("m"))
             c.fails(ENOENT) { try c.file("m", "x") }
         },
-        ContractCase("creation", "a mode without any permission still gives its maker a descriptor", needs: [.users, .handlesKeepRights]) { c in
+        ContractCase("creation", "a mode without any permission still gives its maker a descriptor", needs: [.users, .handlesKeepRights]) {
+            c in
             try c.acting(.alice) {
                 let handle = try c.open("f", O_RDWR | O_CREAT | O_EXCL, 0o000)
                 c.equal(try c.fs.pwrite(handle, [1, 2, 3], at: 0), 3)
@@ -127,7 +128,9 @@ let creationCases: [ContractCase] =
             }
         },
         ContractCase("creation", "names may hold any byte but slash and NUL") { c in
-            for name in ["-rf", " ", "a b", "tab\there", "new\nline", "\\", "'\"", "*?[]", "...", ".hidden", "ünïcödé", "日本語", "\u{7f}", "#~$"] {
+            for name in [
+                "-rf", " ", "a b", "tab\there", "new\nline", "\\", "'\"", "*?[]", "...", ".hidden", "ünïcödé", "日本語", "\u{7f}", "#~$",
+            ] {
                 try c.file(name, name)
                 c.equal(try c.text(name), name)
             }

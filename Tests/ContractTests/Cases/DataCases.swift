@@ -174,7 +174,8 @@ let dataCases: [ContractCase] =
         ContractCase("data", "copy_file_range errors") { c in
             try c.file("f", "abc")
             try c.mkdir("d")
-            let reader = try c.open("f", O_RDONLY), writer = try c.open("g", O_WRONLY | O_CREAT), appender = try c.open("h", O_WRONLY | O_APPEND | O_CREAT)
+            let reader = try c.open("f", O_RDONLY), writer = try c.open("g", O_WRONLY | O_CREAT),
+                appender = try c.open("h", O_WRONLY | O_APPEND | O_CREAT)
             let directory = try c.open("d", O_RDONLY)
             c.fails(EBADF) { _ = try c.fs.copyRange(writer, 0, writer, 100, 10) }
             c.fails(EBADF) { _ = try c.fs.copyRange(reader, 0, reader, 100, 10) }

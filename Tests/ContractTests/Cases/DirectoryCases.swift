@@ -67,7 +67,9 @@ let directoryCases: [ContractCase] = [
             turn += 1
             if turn > 200 { break }
         }
-        for number in 0..<3_000 { c.expect(seen["stays-\(number)"] == 1, "stays-\(number) is listed \(seen["stays-\(number)"] ?? 0) times") }
+        for number in 0..<3_000 {
+            c.expect(seen["stays-\(number)"] == 1, "stays-\(number) is listed \(seen["stays-\(number)"] ?? 0) times")
+        }
         c.expect(seen.values.allSatisfy { $0 == 1 }, "nothing is listed twice")
     },
     ContractCase("directory", "removing what is listed, as rm -r does, empties it") { c in

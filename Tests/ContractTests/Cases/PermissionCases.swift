@@ -46,7 +46,8 @@ let permissionCases: [ContractCase] =
                     let changes: Int32 = bits & 3 == 3 ? 0 : EACCES
                     c.equal(c.outcome { try c.fs.mkdir(c.path("d/new"), 0o755) }, changes, "mkdir below")
                     c.equal(c.outcome { try c.fs.rename(c.path("d/f"), c.path("d/g")) }, changes, "rename below")
-                    c.equal(c.outcome { try c.fs.unlink(c.path("d/g")) }, searches != 0 ? EACCES : changes != 0 ? ENOENT : 0, "unlink below")
+                    c.equal(
+                        c.outcome { try c.fs.unlink(c.path("d/g")) }, searches != 0 ? EACCES : changes != 0 ? ENOENT : 0, "unlink below")
                 }
             }
         }

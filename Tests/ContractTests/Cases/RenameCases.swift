@@ -119,7 +119,9 @@ let renameCases: [ContractCase] = [
         try c.file("d/e/g")
         // Two rules are broken at once; the kernel looks for ancestors first.
         let code = c.outcome { try c.fs.rename(c.path("d/e/g"), c.path("d")) }
-        c.expect(code == ENOTEMPTY || (code == EISDIR && !c.fs.features.contains(.kernelPaths)), "moving a file onto its ancestor gives \(Errno(code))")
+        c.expect(
+            code == ENOTEMPTY || (code == EISDIR && !c.fs.features.contains(.kernelPaths)),
+            "moving a file onto its ancestor gives \(Errno(code))")
     },
     ContractCase("rename", "of a directory to another one moves its \"..\" and its link") { c in
         try c.mkdir("a")

@@ -40,13 +40,20 @@ private let timeRules: [TimeRule] = [
         try c.fs.truncate(handle, 3)
         try c.close(handle)
     },
-    TimeRule(name: "open O_TRUNC", modified: true, changed: true, directory: false) { c in try c.close(try c.open("f", O_WRONLY | O_TRUNC)) },
+    TimeRule(name: "open O_TRUNC", modified: true, changed: true, directory: false) { c in try c.close(try c.open("f", O_WRONLY | O_TRUNC))
+    },
     TimeRule(name: "chmod", modified: false, changed: true, directory: false) { c in try c.fs.chmod(c.path("f"), 0o600) },
     TimeRule(name: "chmod to the same mode", modified: false, changed: true, directory: false) { c in try c.fs.chmod(c.path("f"), 0o644) },
     TimeRule(name: "chown", modified: false, changed: true, directory: false) { c in try c.fs.chown(c.path("f"), 5, 5) },
-    TimeRule(name: "utimensat of modification", modified: true, changed: true, directory: false) { c in try c.fs.setTimes(c.path("f"), .omit, .now) },
-    TimeRule(name: "utimensat of access", modified: false, changed: true, directory: false) { c in try c.fs.setTimes(c.path("f"), .at(1), .omit) },
-    TimeRule(name: "utimensat of neither", modified: false, changed: false, directory: false) { c in try c.fs.setTimes(c.path("f"), .omit, .omit) },
+    TimeRule(name: "utimensat of modification", modified: true, changed: true, directory: false) { c in
+        try c.fs.setTimes(c.path("f"), .omit, .now)
+    },
+    TimeRule(name: "utimensat of access", modified: false, changed: true, directory: false) { c in
+        try c.fs.setTimes(c.path("f"), .at(1), .omit)
+    },
+    TimeRule(name: "utimensat of neither", modified: false, changed: false, directory: false) { c in
+        try c.fs.setTimes(c.path("f"), .omit, .omit)
+    },
     TimeRule(name: "link", modified: false, changed: true, directory: true) { c in try c.fs.link(c.path("f"), c.path("g")) },
     TimeRule(name: "unlink of another name", modified: false, changed: true, directory: true) { c in try c.fs.unlink(c.path("f2")) },
     TimeRule(name: "rename", modified: false, changed: true, directory: true) { c in
@@ -78,7 +85,9 @@ private let timeRules: [TimeRule] = [
     TimeRule(name: "mkdir", modified: false, changed: false, directory: true) { c in try c.mkdir("d") },
     TimeRule(name: "rmdir", modified: false, changed: false, directory: true) { c in try c.fs.rmdir(c.path("empty")) },
     TimeRule(name: "symlink", modified: false, changed: false, directory: true) { c in try c.fs.symlink("x", c.path("l")) },
-    TimeRule(name: "mknod", modified: false, changed: false, directory: true) { c in try c.fs.mknod(c.path("p"), FileType.fifo | 0o600, (0, 0)) },
+    TimeRule(name: "mknod", modified: false, changed: false, directory: true) { c in
+        try c.fs.mknod(c.path("p"), FileType.fifo | 0o600, (0, 0))
+    },
     TimeRule(name: "creating", modified: false, changed: false, directory: true) { c in try c.file("new") },
     TimeRule(name: "opening with O_CREAT what is there", modified: false, changed: false, directory: false) { c in
         try c.close(try c.open("f", O_RDWR | O_CREAT))

@@ -1,8 +1,8 @@
 // Shared memory between one client process and the cores: its segment, and the board of all cores.
 //
 // Segment: one memfd a client process, sealed against any change of size, written by both sides. A client can
-// corrupt only its own segment. Its parts, in order: header, doorbells (a line a core), notice rings (one a core),
-// channel controls, bulk areas. A channel carries one request at a time: a thread owns one or more channels.
+// corrupt only its own segment. Its parts: header, doorbells (a line a core), notice rings (one a core), channels, bulk
+// areas; the header says where each begins. A channel carries one request at a time: a thread owns one or more channels.
 //
 //   request:  client builds the request in memory of its own, writes it into channel.request in one go (and bulk), with
 //             request.sequence = n (release) as the very last word to change, sets its bit in bell[core] (seq_cst),

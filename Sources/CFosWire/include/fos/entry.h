@@ -42,7 +42,8 @@ static inline const uint8_t *fos_entry_name(uint32_t operation, const uint8_t *p
 }
 
 // The slot whose owner a request is best sent to: that of its inode, or of the shard that its name is in.
-static inline uint32_t fos_request_slot(const struct fos_shard_table *table, uint32_t operation, uint64_t inode, const uint8_t *payload, uint32_t payload_length) {
+static inline uint32_t fos_request_slot(const struct fos_shard_table *table, uint32_t operation, uint64_t inode, const uint8_t *payload,
+                                        uint32_t payload_length) {
     uint32_t bits = fos_shard_bits(table, inode), length = 0;
     if (bits == 0) return (uint32_t)(inode % FOS_SLOTS);
     const uint8_t *name = fos_entry_name(operation, payload, payload_length, &length);

@@ -177,8 +177,10 @@ struct fos_directory_entry {  // then name, then zeros to a multiple of 8
     struct fos_attributes attributes;
 };
 static_assert(offsetof(struct fos_directory_entry, attributes) == 24, "entry layout");
-static_assert(offsetof(struct fos_directory_entry, record_length) == 16 && offsetof(struct fos_directory_entry, name_length) == 20, "entry layout");
-static_assert(offsetof(struct fos_directory_entry, type) == 22 && offsetof(struct fos_directory_entry, has_attributes) == 23, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, record_length) == 16, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, name_length) == 20, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, type) == 22, "entry layout");
+static_assert(offsetof(struct fos_directory_entry, has_attributes) == 23, "entry layout");
 
 struct fos_fallocate_request { uint64_t offset, length; uint32_t mode, reserved; };  // mode as fallocate(2). Empty reply
 struct fos_lseek_request { uint64_t offset; uint32_t whence, reserved; };            // SEEK_DATA 3, SEEK_HOLE 4

@@ -51,12 +51,6 @@ struct fos_fleet_report {     // FLEET_REPORT; counts since the server started, 
     struct fos_fleet_sender senders[FOS_FLEET_SENDERS];
 };
 
-struct fos_fleet_place {      // FLEET_START, FLEET_STOP
-    uint32_t service, member;
-    uint32_t mailbox;         // a place of that microkernel's core
-    uint32_t epoch;           // of the mailbox from now on
-};
-
 struct fos_fleet_take {       // FLEET_TAKE
     uint32_t version_step;    // the slots' versions grow by it, so that no older news counts
     uint32_t reserved;

@@ -79,7 +79,8 @@ static inline void fos_map_take_grant(struct fos_map_control *control) {
     fos_store_relaxed_u32(&control->grant, 0);
     fos_fence();  // before any change of what it covers
 }
-static inline void fos_map_give_grant(struct fos_map_control *control, uint64_t size, int64_t read_until, uint32_t writing, uint32_t grant) {
+static inline void fos_map_give_grant(struct fos_map_control *control, uint64_t size, int64_t read_until, uint32_t writing,
+                                      uint32_t grant) {
     fos_store_relaxed_u32(&control->writing, writing);
     fos_store_relaxed_u64(&control->size, size);
     __atomic_store_n(&control->read_until, read_until, __ATOMIC_RELAXED);

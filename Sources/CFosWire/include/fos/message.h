@@ -89,8 +89,10 @@ struct fos_envelope {
     uint32_t client_generation;  // a reused client index never takes another client's reply
     uint16_t hops;            // forwards so far
     uint16_t cpu;             // 1 + the CPU (simulated: the core) on which the client was when it sent this, by its own word; 0: not known
-    uint32_t reserved1;
-    uint64_t reserved2;       // the host's own. The live microkernel: 1 for a client's request that is timed
+    uint32_t host_mark;       // the host's own. The live microkernel: the slot that a server reserved for the response;
+                              // the simulator: which part of a mailbox a letter on its way goes into
+    uint64_t host_note;       // the host's own. The live microkernel: 1 for a client's request that is timed;
+                              // the simulator: the serial number of a request that a server awaits
     uint64_t arrived;         // monotonic ns when the microkernel took it in
 };
 static_assert(sizeof(struct fos_envelope) == 64, "an envelope is one cache line");

@@ -36,6 +36,8 @@ enum fos_operation {
     FOS_OP_PRIVILEGE_INVALIDATE = 204,  // to every microkernel
 
     // 300..399: file service, from clients
+    FOS_OP_FILE_FIRST = 300,
+    FOS_OP_FILE_LAST = 399,
     FOS_OP_LOOKUP = 300,
     FOS_OP_GETATTR = 301,
     FOS_OP_SETATTR = 302,
@@ -75,7 +77,7 @@ enum fos_operation {
     FOS_OP_MAP = 336,
     FOS_OP_GIVE_BACK = 399,
 
-    // 400..499: file service, between its members only (layouts in the FileService module's own peer header part)
+    // 400..499: file service, between its members only (fos/file_peer.h)
     FOS_OP_PEER_FIRST = 400,
     FOS_OP_PEER_LAST = 499,
 
@@ -93,8 +95,7 @@ enum fos_operation {
     FOS_OP_FLEET_REPORT = 820,   // to the manager, one-way: how a server does
     FOS_OP_FLEET_MEMBERS = 821,  // from the manager, one-way: who makes up the fleet
     FOS_OP_FLEET_GIVE = 822,     // from the manager, one-way: give slots to a member
-    FOS_OP_FLEET_START = 823,    // to a microkernel: start a server
-    FOS_OP_FLEET_STOP = 824,     // to a microkernel: end a server
+    // 823, 824: not used
     FOS_OP_FLEET_TAKE = 825,     // from the manager, one-way: slots whose owner is lost are yours
     FOS_OP_FLEET_INTERNAL_LAST = 899,
 };

@@ -6,7 +6,14 @@
 #include <stdint.h>
 #include <fos/limits.h>
 
-enum fos_service_kind { FOS_SERVICE_NONE = 0, FOS_SERVICE_NAME = 1, FOS_SERVICE_PRIVILEGE = 2, FOS_SERVICE_FILE = 3, FOS_SERVICE_MEMORY = 4, FOS_SERVICE_PLACEMENT = 5 };
+enum fos_service_kind {
+    FOS_SERVICE_NONE = 0,
+    FOS_SERVICE_NAME = 1,
+    FOS_SERVICE_PRIVILEGE = 2,
+    FOS_SERVICE_FILE = 3,
+    FOS_SERVICE_MEMORY = 4,
+    FOS_SERVICE_PLACEMENT = 5,
+};
 
 struct fos_statistics {  // reply of FOS_OP_STATISTICS; best effort
     uint32_t service;    // enum fos_service_kind

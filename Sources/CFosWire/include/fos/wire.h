@@ -25,5 +25,6 @@
 #include <fos/sites.h>
 #include <fos/tally.h>
 #include <fos/calltrace.h>
+#include <fos/operation_names.h>
 
 #endif
