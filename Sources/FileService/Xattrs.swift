@@ -10,13 +10,23 @@ import Glibc
 import Messaging
 
 private enum XattrSpace {
-    case user, trusted, security, nameless, unsupported
+    case user, trusted, security, unsupported
 
     init(_ name: UnsafeRawBufferPointer) {
-        if XattrSpace.begins(name, "user.") { self = name.count > 5 ? .user : .nameless }
-        else if XattrSpace.begins(name, "trusted.") { self = name.count > 8 ? .trusted : .nameless }
-        else if XattrSpace.begins(name, "security.") { self = name.count > 9 ? .security : .nameless }
+        if XattrSpace.begins(name, "user.") { self = .user }
+        else if XattrSpace.begins(name, "trusted.") { self = .trusted }
+        else if XattrSpace.begins(name, "security.") { self = .security }
         else { self = .unsupported }
+    }
+
+    /// Bytes of the prefix, after which a name must go on.
+    var prefixBytes: Int {
+        switch self {
+        case .user: 5
+        case .trusted: 8
+        case .security: 9
+        case .unsupported: 0
+        }
     }
 
     static func begins(_ name: UnsafeRawBufferPointer, _ prefix: StaticString) -> Bool {
@@ -32,9 +42,9 @@ extension FileServer {
     private func refusal(_ inode: InodePointer, _ name: UnsafeRawBufferPointer, writes: Bool) -> Int32 {
         guard name.count > 0, name.count <= Int(FOS_NAME_BYTES_MAX) else { return -ERANGE }
         for byte in name where byte == 0 { return -EINVAL }
-        switch XattrSpace(name) {
+        let space = XattrSpace(name)
+        switch space {
         case .unsupported: return -EOPNOTSUPP
-        case .nameless: return -EINVAL
         case .trusted: if !turn.actor.isPrivileged { return writes ? -EPERM : -ENODATA }
         case .security: if writes, !turn.actor.isPrivileged { return -EPERM }
         case .user:
@@ -43,7 +53,7 @@ extension FileServer {
             // The mode decides, also through a descriptor: fsetxattr(2) needs no descriptor that is open for writing.
             if !turn.actor.may(writes ? Access.write : Access.read, inode) { return -EACCES }
         }
-        return 0
+        return name.count > space.prefixBytes ? 0 : -EINVAL
     }
 
     mutating func setXattr<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
