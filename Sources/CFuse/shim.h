@@ -9,6 +9,7 @@
 #endif
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <linux/stat.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -125,6 +126,15 @@ static inline void fos_fuse_make_interrupting(int signal) {
 // umount2(2): 0 or an errno. Lazy detaches the mount now and ends it when its last user goes.
 static inline int fos_fuse_umount(const char *path, int lazy) {
     return umount2(path, lazy ? MNT_DETACH : 0) == 0 ? 0 : errno;
+}
+
+// A number for the file system that a path leads to, as st_dev tells file systems apart; 0 if it cannot be told. Nothing but
+// that number is asked for, so no FUSE server is asked, and one may ask about its own mount.
+static inline uint64_t fos_fuse_file_system(const char *path) {
+    enum { NO_AUTOMOUNT = 0x800, STATX_DONT_SYNC = 0x4000 };  // fcntl.h keeps them for _GNU_SOURCE
+    struct statx status;
+    if (syscall(SYS_statx, AT_FDCWD, path, NO_AUTOMOUNT | STATX_DONT_SYNC, 0u, &status) != 0) return 0;
+    return (uint64_t)status.stx_dev_major << 32 | status.stx_dev_minor;
 }
 
 #endif

@@ -32,15 +32,16 @@ public struct MountHolders: Sendable {
             for (link, use) in [("cwd", "working directory"), ("root", "root directory"), ("exe", "program")] {
                 // "/" as a root directory is everyone's.
                 if let target = linkTarget("\(folder)/\(link)"), isBelow(target, entry.mountPoint), !(link == "root" && target == "/") {
-                    uses.append("\(use) \(target)")
+                    uses.append("\(use) \(shellQuoted(target))")
                 }
             }
             for file in files {
                 guard let text = readText("\(folder)/fdinfo/\(file)"), Self.mountID(fdinfo: text) == entry.id else { continue }
-                uses.append("open file \(linkTarget("\(folder)/fd/\(file)") ?? "(descriptor \(file))")")
+                uses.append("open file \(linkTarget("\(folder)/fd/\(file)").map { shellQuoted($0) } ?? "(descriptor \(file))")")
             }
             for path in Self.mappedPaths(readText("\(folder)/maps") ?? "", major: entry.major, minor: entry.minor) {
-                if !uses.contains("program \(path)") { uses.append("mapped file \(path)") }
+                let shown = shellQuoted(path)
+                if !uses.contains("program \(shown)") { uses.append("mapped file \(shown)") }
             }
             if !uses.isEmpty {
                 let command = readText("\(folder)/comm")?.trimmed ?? "?"

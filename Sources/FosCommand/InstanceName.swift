@@ -8,14 +8,14 @@ public enum InstanceName {
         guard (1...bytesMax).contains(name.utf8.count), name.utf8.allSatisfy(allowed), let first = name.utf8.first, alphanumeric(first)
         else {
             throw .usage(
-                "bad name '\(name)'; a name has 1 to \(bytesMax) letters, digits, '.', '_' or '-', and starts with a letter or digit")
+                "bad name \(shellQuoted(name, always: true)); a name has 1 to \(bytesMax) letters, digits, '.', '_' or '-', and starts with a letter or digit")
         }
     }
 
     /// A name made from the last component of a directory's path.
     public static func suggested(for directory: String) -> String {
-        let last = directory.split(separator: "/").last ?? "root"
-        let bytes = last.utf8.map { allowed($0) ? $0 : UInt8(ascii: "_") }.drop { !alphanumeric($0) }
+        let last = directory.utf8.split(separator: UInt8(ascii: "/")).last ?? "root".utf8[...]
+        let bytes = last.map { allowed($0) ? $0 : UInt8(ascii: "_") }.drop { !alphanumeric($0) }
         let name = String(decoding: bytes.prefix(bytesMax - 4), as: UTF8.self)
         return name.isEmpty ? "fos" : name
     }
@@ -28,10 +28,11 @@ public enum InstanceName {
         return "\(name)-\(number)"
     }
 
-    /// The instance name in the source of a mount(8) call: "fos:NAME" or "NAME"; nil for the usual placeholders.
-    public static func fromSource(_ source: String) -> String? {
-        if source.hasPrefix("fos:") { return String(source.dropFirst(4)) }
-        return ["", "none", "fos", "-"].contains(source) ? nil : source
+    /// The name that the source of a mount(8) call suggests: "fos:NAME", "NAME", or a path that ends in it; nil for the usual
+    /// placeholders. Many lines of an fstab(5) may have the same source, so it is a suggestion only.
+    public static func suggested(bySource source: String) -> String? {
+        if source.hasPrefix("fos:") { return suggested(for: String(source.dropFirst(4))) }
+        return ["", "none", "fos", "-"].contains(source) ? nil : suggested(for: source)
     }
 
     private static func alphanumeric(_ byte: UInt8) -> Bool {

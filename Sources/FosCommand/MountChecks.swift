@@ -25,8 +25,23 @@ public struct MountEnvironment {
             listener: { name in fos_command_listener(user, name) })
     }
 
-    public func isUsed(name: String) -> Bool {
-        table.fosMounts.contains { $0.instanceName == name && $0.userID == userID } || listener(name) != -ECONNREFUSED
+    /// How often, every 50 ms, a name without a mount is looked at before it counts as used.
+    public var patience = 40
+
+    public func isUsed(name: String) -> Bool { place(of: name) != nil || listener(name) != -ECONNREFUSED }
+
+    /// Where this user's instance of a name is mounted.
+    func place(of name: String) -> String? {
+        table.fosMounts.first { $0.instanceName == name && $0.userID == userID }?.mountPoint
+    }
+}
+
+/// Throws unless the path is absolute: canonicalMountPath leaves what cannot be told as it is, and the processes of a mount
+/// leave the directory that they are started in.
+public func requireAbsolute(_ path: String) throws(CommandFailure) {
+    if path.isEmpty { throw .mount("'': No such file or directory; give a directory to mount on") }
+    guard path.utf8.first == UInt8(ascii: "/") else {
+        throw .mount("\(shellQuoted(path)): the working directory has been removed; give an absolute path, or change to another directory")
     }
 }
 
@@ -47,50 +62,52 @@ extension MountRequest {
         }
         let directory = try checkedDirectory(in: environment)
         try checkFuse(in: environment)
-        let name: String
-        if let wanted = self.name {
-            if environment.isUsed(name: wanted) {
-                let place = environment.table.fosMounts.first { $0.instanceName == wanted && $0.userID == environment.userID }
-                throw .mount(
-                    "the name '\(wanted)' is in use" + (place.map { " by the mount on \($0.mountPoint)" } ?? "")
-                        + "; choose another with --name")
-            }
-            name = wanted
-        } else {
-            name = InstanceName.unused(from: InstanceName.suggested(for: directory), isUsed: environment.isUsed)
+        return CheckedMount(request: self, name: try checkedName(for: directory, in: environment), directory: directory, warnings: warnings)
+    }
+
+    private func checkedName(for directory: String, in environment: MountEnvironment) throws(CommandFailure) -> String {
+        guard let wanted = name else {
+            return InstanceName.unused(from: suggestedName ?? InstanceName.suggested(for: directory), isUsed: environment.isUsed)
         }
-        return CheckedMount(request: self, name: name, directory: directory, warnings: warnings)
+        if let place = environment.place(of: wanted) {
+            throw .mount("the name '\(wanted)' is in use by the mount on \(shellQuoted(place)); choose another with --name")
+        }
+        // The daemon of a mount that has just been unmounted has its name until it has ended.
+        for _ in 0..<environment.patience where environment.isUsed(name: wanted) { usleep(50_000) }
+        guard !environment.isUsed(name: wanted) else { throw .mount("the name '\(wanted)' is in use; choose another with --name") }
+        return wanted
     }
 
     private func checkedDirectory(in environment: MountEnvironment) throws(CommandFailure) -> String {
+        let shown = shellQuoted(directory)
         let path = canonicalMountPath(directory, in: environment.table)
+        try requireAbsolute(path)
+        let place = shellQuoted(path)
         // The table first: a stat of a mount whose daemon hangs would hang too.
-        if let present = environment.table.mount(at: path), present.type.hasPrefix("fuse") {
-            if let name = present.instanceName {
-                throw .mount("\(directory): a fos filesystem named '\(name)' is mounted there; unmount it with: fos umount \(path)")
-            }
+        if let name = environment.table.mount(at: path)?.instanceName {
+            throw .mount("\(shown): a fos filesystem named '\(name)' is mounted there; unmount it with: fos umount \(place)")
         }
         var status = stat()
         guard stat(path, &status) == 0 else {
             let error = errno
             switch error {
-            case ENOENT: throw .mount("\(directory): No such file or directory; create it with: mkdir \(directory)")
-            case ENOTCONN: throw .mount("\(directory): a dead FUSE mount is there; remove it with: fusermount3 -u \(path)")
-            default: throw .mount("\(directory): \(errorText(error))")
+            case ENOENT: throw .mount("\(shown): No such file or directory; create it with: mkdir \(shown)")
+            case ENOTCONN: throw .mount("\(shown): a dead FUSE mount is there; remove it with: fusermount3 -u \(place)")
+            default: throw .mount("\(shown): \(errorText(error))")
             }
         }
-        guard status.st_mode & S_IFMT == S_IFDIR else { throw .mount("\(directory): Not a directory; give a directory to mount on") }
+        guard status.st_mode & S_IFMT == S_IFDIR else { throw .mount("\(shown): Not a directory; give a directory to mount on") }
         // The demands that fusermount3 makes of an ordinary user.
         if environment.userID != 0 {
             if status.st_mode & S_ISVTX != 0, status.st_uid != environment.userID {
-                throw .mount("\(directory): Operation not permitted; a sticky directory must be yours to mount on it")
+                throw .mount("\(shown): Operation not permitted; a sticky directory must be yours to mount on it")
             }
             guard access(path, W_OK) == 0 else {
-                throw .mount("\(directory): \(errorText(errno)); you must be able to write to a directory to mount on it")
+                throw .mount("\(shown): \(errorText(errno)); you must be able to write to a directory to mount on it")
             }
         }
         if !nonEmpty, let names = directoryNames(path), !names.isEmpty {
-            throw .mount("\(directory): Directory not empty; mount on an empty one, or hide its content with: -o nonempty")
+            throw .mount("\(shown): Directory not empty; mount on an empty one, or hide its content with: -o nonempty")
         }
         return path
     }

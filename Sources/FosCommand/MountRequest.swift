@@ -4,6 +4,8 @@
 public struct MountRequest: Equatable, Sendable {
     public var directory: String
     public var name: String?
+    /// The name if it is free, and else one like it; without a `name`, and instead of one from the directory.
+    public var suggestedName: String?
     public var cpus: CPUList?
     public var sizeBytes: UInt64
     /// What programs may have from the memory fleet, and what is kept ready for them.
@@ -89,6 +91,8 @@ public struct MountHelperCall: Equatable, Sendable {
     /// `-f`: check everything, mount nothing.
     public var isFake = false
     public var isVerbose = false
+    /// The options, if `remount` is one of them: a mount's flags are the kernel's to change, so no helper is needed.
+    public var remount: String?
 
     /// - Parameter arguments: without the program's name.
     public init(parsing arguments: [String]) throws(CommandFailure) {
@@ -125,8 +129,17 @@ public struct MountHelperCall: Equatable, Sendable {
         guard positional.count == 2 else { throw .usage("usage: mount.fos SOURCE DIR [-sfnv] [-o OPTIONS]") }
         source = positional[0]
         directory = positional[1]
+        if optionTexts.contains(where: { $0.split(separator: ",").contains("remount") }) {
+            remount = optionTexts.joined(separator: ",")
+            return
+        }
         for text in optionTexts { try options.read(text) }
     }
 
     public static let programNames: Set<String> = ["mount.fos", "mount.fuse.fos"]
+
+    /// Whether arguments are those that mount.fuse3(8) gives to the program named in `mount -t fuse.fos`: SOURCE DIR -o OPTIONS.
+    public static func isCallOfMountFuse(_ arguments: [String]) -> Bool {
+        arguments.count == 4 && arguments[2] == "-o" && !arguments[0].hasPrefix("-")
+    }
 }

@@ -18,7 +18,8 @@ public struct MountEntry: Equatable, Sendable {
 
     /// Parses "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue". nil if it is not such a line.
     public init?(parsing line: some StringProtocol) {
-        let fields: [String] = line.split(separator: Character(" "), omittingEmptySubsequences: false).map { String($0) }
+        // By bytes, here and below: to a Character a space may belong to the letter before it.
+        let fields = line.utf8.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
         guard let separator = fields.firstIndex(of: "-"), separator >= 6, fields.count >= separator + 4,
             let id = Int(fields[0]), let parent = Int(fields[1])
         else { return nil }
@@ -71,7 +72,7 @@ public struct MountTable: Sendable {
     public let entries: [MountEntry]
 
     public init(parsing text: String) {
-        entries = text.split(separator: "\n").compactMap { MountEntry(parsing: $0) }
+        entries = text.utf8.split(separator: UInt8(ascii: "\n")).compactMap { MountEntry(parsing: Substring($0)) }
     }
 
     /// The table of this process's mount namespace.
@@ -83,7 +84,7 @@ public struct MountTable: Sendable {
     public var fosMounts: [MountEntry] { entries.filter { $0.instanceName != nil } }
 
     /// What is mounted on exactly this canonical path; the topmost, if several are stacked.
-    public func mount(at path: String) -> MountEntry? { entries.last { $0.mountPoint == path } }
+    public func mount(at path: String) -> MountEntry? { entries.last { isSamePath($0.mountPoint, path) } }
 
     /// The mount that a canonical path lies on.
     public func mount(containing path: String) -> MountEntry? {
@@ -98,25 +99,35 @@ public struct MountTable: Sendable {
     public func mounts(inside entry: MountEntry) -> [MountEntry] { entries.filter { $0.parent == entry.id } }
 }
 
+/// Whether two paths are the same bytes. To `==` on strings, an accented letter and a letter with an accent are equal; to a
+/// file system they are two names.
+public func isSamePath(_ one: String, _ other: String) -> Bool { one.utf8.elementsEqual(other.utf8) }
+
 /// Whether a canonical path is a directory or lies below it.
 func isBelow(_ path: String, _ directory: String) -> Bool {
-    directory == "/" || path == directory || path.hasPrefix(directory + "/")
+    let root: [UInt8] = [UInt8(ascii: "/")]
+    if directory.utf8.elementsEqual(root) { return path.utf8.starts(with: root) }
+    return path.utf8.starts(with: directory.utf8) && path.utf8.dropFirst(directory.utf8.count).prefix(1).allSatisfy { $0 == root[0] }
 }
 
 /// The canonical path of a directory that may be a mount point, dead or hanging: its parent is resolved first, and the
-/// last component only if nothing is mounted there. A path that does not exist is returned as its absolute form.
+/// last component only if nothing is mounted there. A path that does not exist is returned as its absolute form. A path
+/// that cannot be told (an empty one, or a relative one where the working directory has been removed) is returned as it is.
 public func canonicalMountPath(_ path: String, in table: MountTable) -> String {
-    var absolute = path
-    if !path.hasPrefix("/") {
+    let slash = UInt8(ascii: "/")
+    var bytes = Array(path.utf8)
+    guard !bytes.isEmpty else { return path }
+    if bytes[0] != slash {
         guard let here = getcwd(nil, 0) else { return path }
-        absolute = String(cString: here) + "/" + path
-        free(here)
+        defer { free(here) }
+        bytes = Array(String(cString: here).utf8) + [slash] + bytes
     }
-    while absolute.count > 1, absolute.hasSuffix("/") { absolute.removeLast() }
+    while bytes.count > 1, bytes.last == slash { bytes.removeLast() }
+    let absolute = String(decoding: bytes, as: UTF8.self)
     if table.mount(at: absolute) != nil { return absolute }
-    let slash = absolute.lastIndex(of: "/")!
-    let last = String(absolute[absolute.index(after: slash)...])
-    if last != ".", last != "..", !last.isEmpty, let parent = resolved(slash == absolute.startIndex ? "/" : String(absolute[..<slash])) {
+    let start = bytes.lastIndex(of: slash)!
+    let last = String(decoding: bytes[(start + 1)...], as: UTF8.self)
+    if last != ".", last != "..", !last.isEmpty, let parent = resolved(start == 0 ? "/" : String(decoding: bytes[..<start], as: UTF8.self)) {
         let candidate = parent == "/" ? "/" + last : parent + "/" + last
         if table.mount(at: candidate) != nil { return candidate }
     }

@@ -42,7 +42,16 @@ public func executablePath(_ command: String) -> String? {
     return nil
 }
 
+/// Words as this process was given them, where they are its last arguments: a String has lost the bytes that are not UTF-8.
+private func givenWords(_ words: [String]) -> [UnsafeMutablePointer<CChar>?]? {
+    let all = CommandLine.unsafeArgv
+    let start = Int(CommandLine.argc) - words.count
+    guard start > 0, words.indices.allSatisfy({ index in all[start + index].map { String(cString: $0) == words[index] } ?? false }) else { return nil }
+    return words.indices.map { all[start + $0] }
+}
+
 private func withArguments<Result>(_ arguments: [String], _ body: ([UnsafeMutablePointer<CChar>?]) -> Result) -> Result {
+    if let given = givenWords(arguments) { return body(given + [nil]) }
     let argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
     defer { for argument in argv { free(argument) } }
     return body(argv)

@@ -87,6 +87,8 @@ struct FrontEnd {
     /// pthread key of each thread's Worker.
     let key: pthread_key_t
     let mountPoint: String
+    /// What fos_fuse_file_system says of the mount. Written once, before any thread is started.
+    var fileSystem: UInt64 = 0
     /// OPEN, OPENDIR, FLUSH and CREATE are answered ENOSYS, and the kernel keeps locks itself.
     let keepsNoOpens: Bool
     var session: OpaquePointer?
@@ -98,6 +100,7 @@ struct FrontEnd {
     let answers = AnswersUnderWay(places: FrontEndLimits.workers)
     let unversioned = UnversionedAnswers()
     let log: @Sendable (String) -> Void
+    let trace: (@Sendable (String) -> Void)?
 
     /// Workers that wait for a request, workers that exist, whether the notice thread runs, 1 once the mount ends.
     let idle = SharedWord()
@@ -118,8 +121,6 @@ struct FrontEnd {
     let turns: ReadingTurns
     /// Called once by the last thread of the session to end.
     let ended: @Sendable () -> Void
-    /// Called when the instance has ended before the mount: takes the mount away.
-    let instanceGone: @Sendable () -> Void
 
     var words: [SharedWord] { [idle, live, notices, ending, starved, leaving, watching, forgets, lockWaiters] }
 }

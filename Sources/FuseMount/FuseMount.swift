@@ -41,6 +41,8 @@ public final class FuseMount: Sendable {
         public var introspection: IntrospectionFiles
         /// Gets one line without newline; any thread.
         public var log: @Sendable (String) -> Void
+        /// Gets a line for each request of the kernel; nil: nobody is told. Any thread.
+        public var trace: (@Sendable (String) -> Void)?
 
         public init(
             mountPoint: String, source: String, introspection: IntrospectionFiles, log: @escaping @Sendable (String) -> Void
@@ -54,6 +56,7 @@ public final class FuseMount: Sendable {
 
     private struct Running: @unchecked Sendable {
         var front: UnsafeMutablePointer<FrontEnd>
+        var fileSystem: UInt64
     }
 
     private let configuration: Configuration
@@ -104,10 +107,10 @@ public final class FuseMount: Sendable {
             destroy(front)
             throw error
         }
-        running.withLock { $0 = Running(front: front) }
+        running.withLock { $0 = Running(front: front, fileSystem: front.pointee.fileSystem) }
         for _ in 0..<FrontEndLimits.workersAtStart { front.startWorker() }
         guard front.pointee.live.value > 0 else {
-            _ = unmount(lazy: true)
+            _ = MountOptions.unmount(configuration.mountPoint, of: front.pointee.fileSystem, lazy: true)
             destroy(front)
             running.withLock { $0 = nil }
             throw FuseMountError("no thread for the FUSE front end: \(Self.text(errno))")
@@ -119,16 +122,14 @@ public final class FuseMount: Sendable {
     private func makeFrontEnd(_ client: UnsafeMutablePointer<fos_client>) -> UnsafeMutablePointer<FrontEnd> {
         var key = pthread_key_t()
         pthread_key_create(&key, nil)
-        let mountPoint = configuration.mountPoint
         let placement = WorkerPlacement(serverCPUs: configuration.serverCPUs, makeWay: configuration.makeWay)
         let front = UnsafeMutablePointer<FrontEnd>.allocate(capacity: 1)
         front.initialize(
             to: FrontEnd(
-                client: client, key: key, mountPoint: mountPoint, keepsNoOpens: configuration.locks == .kernel,
-                introspection: IntrospectionTree(configuration.introspection), log: configuration.log,
+                client: client, key: key, mountPoint: configuration.mountPoint, keepsNoOpens: configuration.locks == .kernel,
+                introspection: IntrospectionTree(configuration.introspection), log: configuration.log, trace: configuration.trace,
                 pool: WorkerPool(cpus: placement.count), placement: placement,
-                turns: ReadingTurns(placement.count), ended: ended,
-                instanceGone: { _ = MountOptions.unmount(mountPoint, lazy: true) }))
+                turns: ReadingTurns(placement.count), ended: ended))
         client.pointee.before_sleep = { context, _ in giveTurnBeforeSleep(context) }
         client.pointee.before_sleep_context = UnsafeMutableRawPointer(front)
         return front
@@ -141,10 +142,12 @@ public final class FuseMount: Sendable {
         guard let session = makeSession(front) else {
             throw FuseMountError(collected.lines.first ?? "libfuse refused the mount options")
         }
-        guard fuse_session_mount(session, configuration.mountPoint) == 0 else {
+        let (refused, reasons) = ErrorOutput.gathered { fuse_session_mount(session, configuration.mountPoint) }
+        guard refused == 0 else {
             fuse_session_destroy(session)
-            throw FuseMountError(collected.lines.first ?? "cannot mount on \(configuration.mountPoint)")
+            throw FuseMountError(reasons.last ?? collected.lines.first ?? "the mount was refused without a reason")
         }
+        reasons.forEach { configuration.log($0) }
         // Custom I/O on the device that libfuse has just opened: only to see the reply to INIT.
         var io = fuse_custom_io()
         io.writev = { writeReply($0, $1, $2, $3) }
@@ -155,6 +158,7 @@ public final class FuseMount: Sendable {
         }
         front.pointee.session = session
         front.pointee.device = device
+        front.pointee.fileSystem = fos_fuse_file_system(configuration.mountPoint)
     }
 
     private func makeSession(_ front: UnsafeMutablePointer<FrontEnd>) -> OpaquePointer? {
@@ -199,9 +203,12 @@ public final class FuseMount: Sendable {
 
     // MARK: End
 
-    /// Takes the mount out of the tree: 0 or an errno, EBUSY when programs use it and `lazy` is false. The workers end
-    /// when the kernel lets go of it, and then `ended` is called.
-    public func unmount(lazy: Bool) -> Int32 { MountOptions.unmount(configuration.mountPoint, lazy: lazy) }
+    /// Takes the mount out of the tree: 0 or an errno, EBUSY when programs use it and `lazy` is false, EINVAL when it is
+    /// not what lies on top at its path. The workers end when the kernel lets go of it, and then `ended` is called.
+    public func unmount(lazy: Bool) -> Int32 {
+        guard let fileSystem = running.withLock({ $0?.fileSystem }) else { return EINVAL }
+        return MountOptions.unmount(configuration.mountPoint, of: fileSystem, lazy: lazy)
+    }
 
     /// Unmounts lazily if it is still mounted, ends the threads, and gives everything back. Returns when that is done,
     /// whoever does it.
@@ -209,10 +216,10 @@ public final class FuseMount: Sendable {
 
     private func end() {
         guard let front = takeRunning()?.front else { return }
-        // When the workers have ended by themselves the kernel has let go already, and the path may be another's mount.
+        // When the workers have ended by themselves the kernel has let go already.
         if front.pointee.live.value != 0 {
             front.pointee.ending.store(1)
-            _ = unmount(lazy: true)
+            _ = MountOptions.unmount(configuration.mountPoint, of: front.pointee.fileSystem, lazy: true)
         }
         front.pointee.ending.store(1)
         front.pointee.pool.ringForEnd()
@@ -271,7 +278,7 @@ private func runNotices(_ argument: UnsafeMutableRawPointer?) {
     worker.serveNotices {
         // The instance has gone: its mount goes too, rather than answer every request with an error.
         front.pointee.log("the instance has ended; unmounting")
-        front.pointee.instanceGone()
+        _ = MountOptions.unmount(front.pointee.mountPoint, of: front.pointee.fileSystem, lazy: true)
     }
     worker.end()
     front.pointee.notices.store(0)

@@ -22,9 +22,12 @@ enum MountOptions {
         return options.joined(separator: ",")
     }
 
-    /// Unmounts a path as this user can: 0 or an errno.
-    static func unmount(_ path: String, lazy: Bool) -> Int32 {
-        geteuid() == 0 ? fos_fuse_umount(path, lazy ? 1 : 0) : runFusermount(path, lazy: lazy)
+    /// Unmounts a file system (fos_fuse_file_system) from a path as this user can: 0 or an errno, EINVAL when something else
+    /// lies on top there. A mount that was detached is gone from its path while programs still use it, and what has been
+    /// mounted there since is another's.
+    static func unmount(_ path: String, of fileSystem: UInt64, lazy: Bool) -> Int32 {
+        guard fileSystem != 0, fos_fuse_file_system(path) == fileSystem else { return EINVAL }
+        return geteuid() == 0 ? fos_fuse_umount(path, lazy ? 1 : 0) : runFusermount(path, lazy: lazy)
     }
 
     private static func runFusermount(_ path: String, lazy: Bool) -> Int32 {

@@ -110,6 +110,10 @@ extension UnsafeMutablePointer where Pointee == Worker {
         let opcode = base.load(fromByteOffset: 4, as: UInt32.self)
         let body = base + MemoryLayout<fuse_in_header>.size
         pointee.count(opcode)
+        if let trace = pointee.front.pointee.trace {
+            let header = base.load(as: fuse_in_header.self)
+            trace("\(OpcodeNames.name(Int(opcode))) of inode \(header.nodeid) by pid \(header.pid) of user \(header.uid), \(length) bytes")
+        }
         switch opcode {
         case FUSE_SETATTR.rawValue:
             pointee.setattrValid = body.load(as: UInt32.self)
@@ -147,7 +151,11 @@ func writeReply(_ device: Int32, _ parts: UnsafeMutablePointer<iovec>?, _ count:
             return write(device, whole.baseAddress, parts[0].iov_len + parts[1].iov_len)
         }
     }
-    return writev(device, parts, count)
+    let written = writev(device, parts, count)
+    // A notice about a name below what is no directory any more has nothing to revoke, like one about what the kernel does
+    // not know. libfuse takes ENOENT for that, and complains about everything else.
+    if written < 0, errno == ENOTDIR { errno = ENOENT }
+    return written
 }
 
 /// Bytes after a reply's header that are copied rather than written apart.

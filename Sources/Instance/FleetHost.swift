@@ -20,6 +20,7 @@ public final class FleetHost: Sendable {
     public let cpus: [Int32]
     /// The user has not said which CPUs fos may use, so that cores may go to others.
     private let mayMove: Bool
+    private let layout: Layout
     let topology: Topology
     private let microkernel: Microkernel
 
@@ -29,19 +30,22 @@ public final class FleetHost: Sendable {
     ///   - memory: bytes that clients may have from the memory fleet, and how many of each frame size are kept ready for them.
     ///   - servers: file servers at the start, and at most; nil: by the number of cores.
     ///   - shards: entries from which on a directory is spread over the file servers; 0: never; nil: by the number of cores.
+    ///   - onClient: hears of each client that connects or is gone.
     ///   - listens: whether clients find the instance by user and name; otherwise only by `connect`.
     public init(
         name: String, cpus wanted: [Int]? = nil, sizeBytes: UInt64, memory: MemorySize = MemorySize(), allowOther: Bool = false,
-        servers: ClosedRange<Int>? = nil, shards: Int? = nil, listens: Bool = true
+        servers: ClosedRange<Int>? = nil, shards: Int? = nil, listens: Bool = true,
+        onClient: (@Sendable (ClientStatus, Bool) -> Void)? = nil
     ) throws(InstanceError) {
         topology = Topology.current()
         cpus = wanted.map { $0.map(Int32.init) } ?? topology.defaultCPUs()
         mayMove = wanted == nil
-        let layout = Layout(cores: cpus.count, files: servers)
+        layout = Layout(cores: cpus.count, files: servers)
         var configuration = MicrokernelConfiguration(
             name: name, ownerUID: geteuid(), cpus: cpus, placements: layout.servers.map { $0.placement })
         configuration.allowOther = allowOther
         configuration.listens = listens
+        configuration.onClient = onClient
         let plan = FleetPlan(
             layout: layout, distances: Self.distances(cpus, topology), placement: Self.placement(cpus, topology), pages: Int(clamping: sizeBytes / UInt64(FOS_PAGE_BYTES)),
             memory: memory, allowOther: allowOther, automaticMaximum: servers?.upperBound ?? layout.serving,
@@ -85,6 +89,10 @@ public final class FleetHost: Sendable {
         return microkernel.status().map(\.cpu)
     }
 
+    /// Names of the servers of each core.
+    var serverNames: [[String]] {
+        (0..<layout.cores).map { core in layout.servers.filter { $0.mailbox.core == core }.map(\.name) }
+    }
     /// Clients that are connected now.
     public var clients: [ClientStatus] { microkernel.clients }
     /// The cores as `fos status` and `.fos/topology` show them.

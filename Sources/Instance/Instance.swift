@@ -12,7 +12,7 @@ import Synchronization
 
 public final class Instance: Sendable {
     public let configuration: InstanceConfiguration
-    private let logger: Logger
+    private let log: InstanceLog
     private let fleets: FleetHost
     private let mount: FuseMount
     private let observer: Observer
@@ -21,10 +21,12 @@ public final class Instance: Sendable {
 
     public init(_ configuration: InstanceConfiguration, logger: Logger) throws(InstanceError) {
         self.configuration = configuration
-        self.logger = logger
+        let log = InstanceLog(logger: logger)
+        self.log = log
         fleets = try FleetHost(
             name: configuration.name, cpus: configuration.cpus, sizeBytes: configuration.sizeBytes,
-            memory: configuration.memory, allowOther: configuration.allowOther, servers: configuration.servers, shards: configuration.shards)
+            memory: configuration.memory, allowOther: configuration.allowOther, servers: configuration.servers, shards: configuration.shards,
+            onClient: log.clients)
         let observer = Observer(host: fleets)
         self.observer = observer
         var options = FuseMount.Configuration(
@@ -35,7 +37,12 @@ public final class Instance: Sendable {
         options.options = configuration.fuseOptions
         options.locks = configuration.locks == .kernel ? .kernel : .fleet
         options.serverCPUs = fleets.cpus
-        options.makeWay = { [fleets] in fleets.makeWay(on: $0) }
+        options.makeWay = { [fleets] cpu in
+            let cpus = fleets.makeWay(on: cpu)
+            if let cpus { log.moved(to: cpus) }
+            return cpus
+        }
+        if logger.logLevel <= .trace { options.trace = { logger.trace("\($0)") } }
         let ended = self.ended
         mount = FuseMount(options) { ended.announce() }
         observer.watch { [weak mount] in mount?.requestCounts() ?? [] }
@@ -47,6 +54,7 @@ public final class Instance: Sendable {
         do {
             try observer.connect()
             try mount.start(socket: try fleets.connect())
+            log.started(configuration, fleets)
         } catch {
             observer.disconnect()
             fleets.stop()
@@ -61,6 +69,7 @@ public final class Instance: Sendable {
     public func stop() {
         stopping.withLock { isStopped in
             if isStopped { return }
+            log.ending(mount.requestCounts())
             mount.stop()
             observer.disconnect()
             fleets.stop()

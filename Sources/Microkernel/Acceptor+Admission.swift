@@ -78,6 +78,7 @@ extension Acceptor {
         if rights & FOS_RIGHT_KERNEL_CACHE.rawValue != 0 { fos_store_release_u32(fabric.kernelCacheClient, index + 1) }
         let status = ClientStatus(client: index, uid: peer.uid, gid: peer.gid, pid: fresh.pid, channels: UInt32(channels), rights: rights)
         locked { listed[index] = status }
+        configuration.onClient?(status, true)
     }
 
     /// Sends the welcome, with the segment and the board. False if it cannot be sent.

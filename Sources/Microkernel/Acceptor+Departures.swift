@@ -46,7 +46,8 @@ extension Acceptor {
         fos_platform_close(connections[index].pidfd)
         connections[index] = Connection(socket: -1, pidfd: -1)
         retiring.append(UInt32(index))
-        locked { listed[UInt32(index)] = nil }
+        let gone = locked { listed.removeValue(forKey: UInt32(index)) }
+        if let gone { configuration.onClient?(gone, false) }
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.detached, client: UInt32(index)) }
         // A core that is about to sleep looks for news after it has said so: this one, or the late wake, reaches it.
         if farewellsDue == nil { putOffFarewells() }

@@ -74,6 +74,8 @@ public struct MicrokernelConfiguration: Sendable {
     public var responseCapacity = 256
     /// Nice value asked for core threads; a refusal is ignored. nil: as the process has it.
     public var nice: Int32? = -10
+    /// Hears of each client that connects (true) and that is gone (false), on the acceptor's thread.
+    public var onClient: (@Sendable (ClientStatus, Bool) -> Void)?
     /// Installs the crash handlers for the whole process.
     public var handlesCrashes = true
 

@@ -40,7 +40,7 @@ struct FleetCommand: ParsableCommand {
             if let file { try set(file, client) }
             show(try client.fleet())
         } catch {
-            throw CommandFailure.usage("\(mount.mountPoint): \(error.description)")
+            throw CommandFailure.usage("\(shellQuoted(mount.mountPoint)): \(error.description)")
         }
     }
 

@@ -39,10 +39,12 @@ enum Main {
     static func main() {
         let program = CommandLine.arguments[0].split(separator: "/").last.map(String.init) ?? "fos"
         let arguments = Array(CommandLine.arguments.dropFirst())
-        if MountHelperCall.programNames.contains(program) {
+        let isSubcommand = Fos.configuration.subcommands.contains { $0.configuration.commandName == arguments.first }
+        if MountHelperCall.programNames.contains(program) || (!isSubcommand && MountHelperCall.isCallOfMountFuse(arguments)) {
             finish(command: "mount") { () throws(CommandFailure) in try mountAsHelper(arguments) }
         }
         do {
+            try requireText(arguments)
             var command = try Fos.parseAsRoot(arguments)
             try command.run()
             exit(ExitStatus.success)
@@ -71,6 +73,15 @@ enum Main {
         let hint = lines.last?.split(separator: "'", omittingEmptySubsequences: false)
         guard let hint, hint.count == 3, hint[1].hasSuffix("--help") else { return message }
         return message + "; see '\(hint[1])'"
+    }
+
+    /// Paths are text to fos. The arguments of a command that it runs are none of its business.
+    private static func requireText(_ arguments: [String]) throws(CommandFailure) {
+        for (index, argument) in arguments.enumerated() {
+            if argument == "--", ["run", "trace"].contains(arguments.first) { return }
+            guard let given = CommandLine.unsafeArgv[index + 1], String(validatingCString: given) == nil else { continue }
+            throw .usage("\(shellQuoted(argument)): not in UTF-8; fos takes no other names of directories")
+        }
     }
 
     private static func subcommand(_ arguments: [String]) -> String {

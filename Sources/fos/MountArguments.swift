@@ -39,7 +39,9 @@ struct MountArguments: ParsableArguments {
 
     @Option(
         name: .long,
-        help: ArgumentHelp("What goes into the log: \(MountRequest.logLevels.joined(separator: ", ")). (default: notice)", valueName: "level"),
+        help: ArgumentHelp(
+            "What goes into the log, each with all that follow it: trace (each request of the kernel), debug (clients that come and go), info (cores, settings, counts at the end), notice, warning, error, critical. (default: notice)",
+            valueName: "level"),
         completion: .list(MountRequest.logLevels))
     var logLevel: String?
 

@@ -20,6 +20,7 @@ struct MountCommand: ParsableCommand {
             Exit status: 0 mounted; 1 wrong arguments; 32 the mount failed.
 
             As mount.fos in /sbin it serves mount(8) and fstab(5): mount -t fos NAME DIRECTORY -o size=4G
+            (NAME names the instance, or one like it if that is in use; name=NAME insists)
             """)
 
     @Flag(name: .long, help: "Stay in the foreground, log to standard error, and end with the mount.")
@@ -35,11 +36,13 @@ struct MountCommand: ParsableCommand {
 /// The call of mount(8).
 func mountAsHelper(_ arguments: [String]) throws(CommandFailure) {
     let call = try MountHelperCall(parsing: arguments)
-    var options = call.options
-    if options.name == nil { options.name = InstanceName.fromSource(call.source) }
-    let request = try MountRequest(
-        directory: call.directory, name: nil, cpus: nil, size: nil, logLevel: nil, allowOther: false, options: options,
+    if let options = call.remount {
+        throw .mount("mount: \(errorText(replaceProcess(with: ["mount", "-i", "-o", options, call.directory])))")
+    }
+    var request = try MountRequest(
+        directory: call.directory, name: nil, cpus: nil, size: nil, logLevel: nil, allowOther: false, options: call.options,
         physicalMemory: physicalMemory())
+    request.suggestedName = InstanceName.suggested(bySource: call.source)
     if call.isFake {
         _ = try request.checked(in: .current())
         return
@@ -52,7 +55,7 @@ func performMount(_ request: MountRequest, foreground: Bool) throws(CommandFailu
     for warning in mount.warnings { complain("mount: warning: \(warning)") }
     let arguments = request.arguments(name: mount.name, directory: mount.directory)
     if foreground {
-        let code = Supervisor(name: mount.name, directory: mount.directory, arguments: arguments, ready: -1).run()
+        let code = Supervisor(name: mount.name, directory: mount.directory, arguments: arguments, logLevel: request.logLevel, ready: -1).run()
         guard code == 0 else { exit(code) }
         return
     }
@@ -64,7 +67,7 @@ func performMount(_ request: MountRequest, foreground: Bool) throws(CommandFailu
     let pid = spawn(
         ownExecutable(), ["fos", "supervise"] + arguments, output: log.descriptor, passing: ends[1], newSession: true)
     close(ends[1])
-    guard pid > 0 else { throw .mount("\(mount.directory): the daemon cannot be started: \(errorText(-pid))") }
+    guard pid > 0 else { throw .mount("\(shellQuoted(mount.directory)): the daemon cannot be started: \(errorText(-pid))") }
     try awaitReady(ends[0], mount: mount, log: log.path)
 }
 
@@ -80,6 +83,6 @@ private func awaitReady(_ descriptor: Int32, mount: CheckedMount, log: String) t
     }
     let line = String(decoding: said.prefix { $0 != UInt8(ascii: "\n") }, as: UTF8.self)
     if line == ReadyPipe.ready { return }
-    guard line.isEmpty else { throw .mount("\(mount.directory): \(line)") }
-    throw .mount("\(mount.directory): the daemon ended before the mount was usable; its log says why: \(log)")
+    guard line.isEmpty else { throw .mount("\(shellQuoted(mount.directory)): \(line)") }
+    throw .mount("\(shellQuoted(mount.directory)): the daemon ended before the mount was usable; its log says why: \(log)")
 }

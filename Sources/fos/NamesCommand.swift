@@ -34,13 +34,13 @@ struct NamesCommand: ParsableCommand {
                 if json {
                     results.append(.object([("mount_point", .string(mount.mountPoint)), ("names", .array(names.map(Self.json)))]))
                 } else {
-                    if mounts.count > 1 { print("\(mount.mountPoint):") }
+                    if mounts.count > 1 { print("\(shellQuoted(mount.mountPoint)):") }
                     for line in Self.table(names).lines { print(line) }
                 }
             } catch {
                 // Mounts of other users are left out of a list.
                 if directory == nil, error == InstanceClient.notPermitted { continue }
-                complain("names: \(mount.mountPoint): cannot be asked: \(error.description)")
+                complain("names: \(shellQuoted(mount.mountPoint)): cannot be asked: \(error.description)")
                 failed = true
             }
         }

@@ -13,14 +13,14 @@ func stayNear(_ directory: String?) throws(CommandFailure) {
     do throws(CommandFailure) {
         cores = try InstanceClient(uid: mount.userID ?? 0, name: mount.instanceName ?? "").coreCPUs.filter { $0 >= 0 }
     } catch {
-        throw nearFailure("\(mount.mountPoint): \(error.description)")
+        throw nearFailure("\(shellQuoted(mount.mountPoint)): \(error.description)")
     }
-    guard !cores.isEmpty else { throw nearFailure("\(mount.mountPoint): its cores have no CPUs of their own; mount it with --cpus") }
+    guard !cores.isEmpty else { throw nearFailure("\(shellQuoted(mount.mountPoint)): its cores have no CPUs of their own; mount it with --cpus") }
     let allowed = CPUList.allowed()
     let near = ProgramPlacement.near(cores: cores, allowed: allowed.cpus)
     guard !near.isEmpty else {
         throw nearFailure(
-            "\(mount.mountPoint): fos has all CPUs that the command may use (\(allowed.text)); mount it with fewer (--cpus), or leave --near out"
+            "\(shellQuoted(mount.mountPoint)): fos has all CPUs that the command may use (\(allowed.text)); mount it with fewer (--cpus), or leave --near out"
         )
     }
     let result = near.map { Int32($0) }.withUnsafeBufferPointer { fos_platform_pin_thread($0.baseAddress, Int32($0.count)) }
@@ -37,6 +37,6 @@ private func mountToBeNear(_ directory: String?) throws(CommandFailure) -> Mount
     switch mounts.count {
     case 0: throw nearFailure("there is no fos mount; make one with 'fos mount DIR'")
     case 1: return mounts[0]
-    default: throw nearFailure("there are several fos mounts (\(mounts.map(\.mountPoint).joined(separator: ", "))); say which with --mount")
+    default: throw nearFailure("there are several fos mounts (\(mounts.map { shellQuoted($0.mountPoint) }.joined(separator: ", "))); say which with --mount")
     }
 }

@@ -115,7 +115,7 @@ func preloadShim(for command: [String], mount: String?, strict: Bool) throws {
     setenv("LD_PRELOAD", preload, 1)
     setenv("FOS_CACHE", tables.directory, 1)
     if let mount {
-        guard let entry = try selectedMounts(mount).first else { throw CommandFailure.usage("\(mount): not on a fos mount") }
+        guard let entry = try selectedMounts(mount).first else { throw CommandFailure.usage("\(shellQuoted(mount)): not on a fos mount") }
         setenv("FOS_MOUNT", entry.mountPoint, 1)
     }
 }

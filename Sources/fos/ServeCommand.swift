@@ -16,6 +16,7 @@ struct ServeCommand: ParsableCommand {
     func run() throws {
         let request = try arguments.request()
         guard let name = request.name else { throw CommandFailure.usage("serve: --name is missing") }
+        try requireAbsolute(request.directory)
         let ready = ReadyPipe(passed: true)
         // Every thread that the instance starts inherits this mask; one thread waits for these signals.
         var signals = sigset_t()

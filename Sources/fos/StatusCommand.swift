@@ -36,7 +36,7 @@ struct StatusCommand: ParsableCommand {
         }
         // In a list, mounts of other users are no reason to complain.
         let silent = all.filter { $0.unreachable != nil && (directory != nil || !$0.isForbidden) }
-        for status in silent { complain("status: \(status.mount.mountPoint): cannot be asked: \(status.unreachable ?? "")") }
+        for status in silent { complain("status: \(shellQuoted(status.mount.mountPoint)): cannot be asked: \(status.unreachable ?? "")") }
         if !silent.isEmpty { throw ExitCode(1) }
     }
 
@@ -48,7 +48,7 @@ struct StatusCommand: ParsableCommand {
             let reachable = status.unreachable == nil
             func known(_ text: String) -> String { reachable ? text : "-" }
             table.append([
-                status.mount.mountPoint, status.name, status.pid.map { String($0) } ?? "-",
+                shellQuoted(status.mount.mountPoint), status.name, status.pid.map { String($0) } ?? "-",
                 known(CPUList(status.cpus.filter { $0 >= 0 }).text), known(String(status.servers.count)),
                 known(grouped(status.clients)), known(grouped(status.requests)),
                 status.residentBytes.map { ByteSize(bytes: $0).text } ?? "-", known(grouped(status.inodes)),
@@ -63,7 +63,7 @@ struct StatusCommand: ParsableCommand {
         func line(_ key: String, _ value: String?) {
             if let value { print(key + String(repeating: " ", count: 10 - key.count) + value) }
         }
-        line("mount", status.mount.mountPoint)
+        line("mount", shellQuoted(status.mount.mountPoint))
         line("name", status.name)
         line("daemon", status.pid.map { "pid \($0)" + (status.uptimeSeconds.map { ", up " + duration(seconds: $0) } ?? "") })
         line("memory", status.residentBytes.map { ByteSize(bytes: $0).text + " resident" })
@@ -97,7 +97,7 @@ func selectedMounts(_ directory: String?) throws(CommandFailure) -> [MountEntry]
     guard let directory else { return table.fosMounts }
     let path = canonicalMountPath(directory, in: table)
     guard let entry = table.mount(containing: path), entry.instanceName != nil else {
-        throw .usage("\(directory): not on a fos mount; 'fos status' lists the fos mounts")
+        throw .usage("\(shellQuoted(directory)): not on a fos mount; 'fos status' lists the fos mounts")
     }
     return [entry]
 }

@@ -5,6 +5,7 @@
 // supervisor itself is killed, the daemon gets SIGTERM (PR_SET_PDEATHSIG in ServeCommand).
 
 import ArgumentParser
+import CCommand
 import FosCommand
 import Glibc
 import Logging
@@ -18,11 +19,12 @@ struct SuperviseCommand: ParsableCommand {
     func run() throws {
         let request = try arguments.request()
         guard let name = request.name else { throw CommandFailure.usage("supervise: --name is missing") }
+        try requireAbsolute(request.directory)
         let ready = ReadyPipe(passed: true)
         _ = chdir("/")
         let supervisor = Supervisor(
             name: name, directory: request.directory, arguments: request.arguments(name: name, directory: request.directory),
-            ready: ready?.descriptor ?? -1)
+            logLevel: request.logLevel, ready: ready?.descriptor ?? -1)
         throw ExitCode(supervisor.run())
     }
 }
@@ -32,12 +34,13 @@ struct Supervisor {
     let directory: String
     /// Of `fos serve`.
     let arguments: [String]
+    let logLevel: String
     /// The ready pipe to hand to the daemon, or -1.
     let ready: Int32
 
     /// Runs the daemon to its end. Returns the exit code: the daemon's own, or 128 plus the signal that ended it.
     func run() -> Int32 {
-        let logger = makeLogger(level: .notice)
+        let logger = makeLogger(level: Logger.Level(rawValue: logLevel) ?? .notice)
         var signals = sigset_t()
         sigemptyset(&signals)
         for signal in [SIGTERM, SIGINT, SIGHUP, SIGCHLD] { sigaddset(&signals, signal) }
@@ -66,18 +69,25 @@ struct Supervisor {
         return code
     }
 
-    /// Detaches what a dead daemon left in the mount table.
+    /// Detaches what a dead daemon left in the mount table. Only that: something else may have been mounted on the
+    /// directory since, over the dead mount or, after a lazy unmount, instead of it, even under the same name.
     private func removeDeadMount(_ logger: Logger) {
-        // Stacked or repeated entries are few; the bound keeps a refused unmount from looping.
+        // Repeated entries are few; the bound keeps a refused unmount from looping.
         for _ in 0..<8 {
-            let left = MountTable.current().fosMounts.last {
-                $0.instanceName == name && $0.userID == geteuid() && $0.mountPoint == directory
+            let table = MountTable.current()
+            let left = table.fosMounts.last {
+                $0.instanceName == name && $0.userID == geteuid() && isSamePath($0.mountPoint, directory)
             }
-            guard let left else { return }
+            guard let left, fos_command_listener(geteuid(), name) == -ECONNREFUSED else { return }
+            let path = shellQuoted(left.mountPoint)
+            guard let top = table.mount(at: left.mountPoint), top.id == left.id else {
+                logger.error("\(path): another mount lies over the dead one; unmount both with: umount \(path); umount \(path)")
+                return
+            }
             switch unmount(left.mountPoint, lazy: true) {
-            case .unmounted: logger.notice("\(left.mountPoint): unmounted")
-            case .busy: logger.error("\(left.mountPoint): still busy; unmount it with: fos umount --lazy \(left.mountPoint)")
-            case .failed(let reason): logger.error("\(left.mountPoint): cannot be unmounted: \(reason)")
+            case .unmounted: logger.notice("\(path): unmounted")
+            case .busy: logger.error("\(path): still busy; unmount it with: fos umount --lazy \(path)")
+            case .failed(let reason): logger.error("\(path): cannot be unmounted: \(reason)")
             }
         }
     }

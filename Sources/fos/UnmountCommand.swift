@@ -28,12 +28,13 @@ struct UnmountCommand: ParsableCommand {
     func run() throws {
         let table = MountTable.current()
         let path = canonicalMountPath(directory, in: table)
+        let shown = shellQuoted(directory)
         guard let entry = table.mount(at: path) else {
             throw CommandFailure.mount(access(path, F_OK) == 0 || errno != ENOENT
-                ? "\(directory): not mounted; 'fos status' lists the fos mounts" : "\(directory): No such file or directory")
+                ? "\(shown): not mounted; 'fos status' lists the fos mounts" : "\(shown): No such file or directory")
         }
         guard let name = entry.instanceName else {
-            throw CommandFailure.mount("\(directory): not a fos mount but \(entry.type); unmount it with: umount \(directory)")
+            throw CommandFailure.mount("\(shown): not a fos mount but \(entry.type); unmount it with: umount \(shown)")
         }
         let user = entry.userID ?? 0
         let daemon = ProcessInformation(pid: fos_command_listener(uid_t(user), name))
@@ -46,28 +47,31 @@ struct UnmountCommand: ParsableCommand {
         switch unmount(path, lazy: lazy || force) {
         case .unmounted: break
         case .busy: throw CommandFailure.mount(busyMessage(entry))
-        case .failed(let reason): throw CommandFailure.mount("\(directory): \(reason)")
+        case .failed(let reason): throw CommandFailure.mount("\(shown): \(reason)")
         }
         guard let daemon else { return }
         if force {
             kill(daemon.pid, SIGTERM)
             if !daemon.waitForEnd(seconds: 3) { kill(daemon.pid, SIGKILL) }
         }
+        // It may be mounted on another directory too (mount --bind), and goes on there.
+        if !force, MountTable.current().entries.contains(where: { $0.major == entry.major && $0.minor == entry.minor }) { return }
         if daemon.waitForEnd(seconds: lazy && !force ? 0.5 : 10) {
             _ = supervisor?.waitForEnd(seconds: 2)
             return
         }
         if lazy {
-            complain("umount: \(directory): detached; the daemon (pid \(daemon.pid)) ends when the last program lets go of it")
+            complain("umount: \(shown): detached; the daemon (pid \(daemon.pid)) ends when the last program lets go of it")
         } else {
-            throw CommandFailure.mount("\(directory): unmounted, but the daemon (pid \(daemon.pid)) still runs, as it does while another mount namespace (a container's) has a copy of the mount; end it with: kill \(daemon.pid)")
+            throw CommandFailure.mount("\(shown): unmounted, but the daemon (pid \(daemon.pid)) still runs, as it does while another mount namespace (a container's) has a copy of the mount; end it with: kill \(daemon.pid)")
         }
     }
 
     private func busyMessage(_ entry: MountEntry) -> String {
-        var lines = ["\(directory): Device or resource busy"]
+        let shown = shellQuoted(directory)
+        var lines = ["\(shown): Device or resource busy"]
         for inner in MountTable.current().mounts(inside: entry) {
-            lines.append("  mounted inside: \(inner.mountPoint) (\(inner.type))")
+            lines.append("  mounted inside: \(shellQuoted(inner.mountPoint)) (\(inner.type))")
         }
         let found = MountHolders(of: entry)
         for holder in found.holders {
@@ -78,7 +82,7 @@ struct UnmountCommand: ParsableCommand {
         if found.holders.isEmpty, lines.count == 1, found.hidden > 0 {
             lines.append("  no process of yours holds it; as root, fos umount names the others")
         }
-        lines.append("end these uses, or detach the mount with: fos umount --lazy \(directory)")
+        lines.append("end these uses, or detach the mount with: fos umount --lazy \(shown)")
         return lines.joined(separator: "\n")
     }
 }

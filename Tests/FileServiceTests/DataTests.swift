@@ -215,7 +215,12 @@ import Testing
         #expect(
             files.call(Self.setCall(f, "system.posix_acl_access", [1])).status == -EOPNOTSUPP
                 && files.call(Self.setCall(f, "nothing", [1])).status == -EOPNOTSUPP)
-        #expect(files.call(Self.setCall(f, "", [1])).status == -ERANGE && files.call(Self.setCall(f, "user.", [1])).status == -EOPNOTSUPP)
+        #expect(files.call(Self.setCall(f, "", [1])).status == -ERANGE && files.call(Self.setCall(f, "user.", [1])).status == -EINVAL)
+        // To be new and to be there: one of the two is not so, and nothing is changed.
+        #expect(
+            files.call(Self.setCall(f, "user.a", [9], flags: 3)).status == -EEXIST
+                && files.call(Self.setCall(f, "user.z", [9], flags: 3)).status == -ENODATA)
+        #expect(files.call(Self.setCall(f, "user.z", [9], flags: 4)).status == -EINVAL)
         let list = files.call(Self.getCall(FOS_OP_LISTXATTR, f, "", room: 1000)).bulk
         #expect(Set(String(decoding: list, as: UTF8.self).split(separator: "\0")) == ["user.a", "user.empty", "trusted.t"])
         let visible = user.call(Self.getCall(FOS_OP_LISTXATTR, f, "", room: 1000)).bulk

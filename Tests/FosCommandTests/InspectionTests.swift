@@ -42,6 +42,21 @@ private let mountInfo = #"""
         #expect(canonicalMountPath("/usr/.", in: table) == "/usr")
         #expect(canonicalMountPath("/", in: table) == "/")
         #expect(canonicalMountPath("/no/such/path", in: table) == "/no/such/path")
+        #expect(canonicalMountPath("", in: table) == "")
+    }
+
+    /// What a String takes for one letter, or for the same letter, and a file system for different bytes.
+    @Test func comparesBytes() {
+        let (composed, combining) = ("/mnt/caf\u{e9}", "/mnt/cafe\u{301}")
+        #expect(composed == combining && !isSamePath(composed, combining))
+        let lines = "40 22 0:30 / \(composed) rw - fuse.fos fos:one rw\n41 22 0:31 / /mnt/\u{301}x\u{600} rw - fuse.fos fos:two rw"
+        let table = MountTable(parsing: mountInfo + "\n" + lines)
+        #expect(table.mount(at: composed)?.id == 40 && table.mount(at: combining)?.id == nil)
+        #expect(table.mount(containing: combining + "/f")?.id == 33)
+        #expect(table.mount(at: "/mnt/\u{301}x\u{600}")?.instanceName == "two")
+        #expect(table.mount(containing: "/mnt/\u{301}x\u{600}/\u{301}")?.id == 41)
+        #expect(canonicalMountPath("/mnt/\u{301}x\u{600}/", in: table) == "/mnt/\u{301}x\u{600}")
+        #expect(InstanceName.suggested(for: "/mnt/\u{301}x") == "x")
     }
 
     @Test func readsThisMachine() {
@@ -105,11 +120,13 @@ private let mountInfo = #"""
     }
 }
 
+private final class Counter { var count = 0 }
+
 @Suite struct MountCheckTests {
     private func environment(user: UInt32 = 0, listener: @escaping (String) -> Int32 = { _ in -ECONNREFUSED }) -> MountEnvironment {
         MountEnvironment(
             table: MountTable(parsing: mountInfo), userID: user, onlineCPUs: CPUList(0..<2), allowedCPUs: CPUList(0..<2),
-            fuseDevice: "/dev/null", fuseConfiguration: "/nonexistent", searchPath: ["/nonexistent"], listener: listener)
+            fuseDevice: "/dev/null", fuseConfiguration: "/nonexistent", searchPath: ["/nonexistent"], listener: listener, patience: 2)
     }
 
     private func request(_ directory: String, name: String? = nil, cpus: String? = nil, allowOther: Bool = false, options text: String = "") throws -> MountRequest {
@@ -178,10 +195,35 @@ private let mountInfo = #"""
     @Test func defaultNamesAvoidUsedOnes() throws {
         let mount = try request("/etc", options: "nonempty").checked(in: environment { $0 == "etc" ? 1 : -ECONNREFUSED })
         #expect(mount.name == "etc-2")
+        var suggesting = try request("/etc", options: "nonempty")
+        suggesting.suggestedName = "second"
+        #expect(try suggesting.checked(in: environment()).name == "second-2", "that of mount(8)'s source gives way")
+    }
+
+    @Test func waitsForADaemonThatEnds() throws {
+        let asked = Counter()
+        let ending = environment { _ in
+            asked.count += 1
+            return asked.count > 1 ? -ECONNREFUSED : 1
+        }
+        #expect(try request("/etc", name: "x", options: "nonempty").checked(in: ending).name == "x")
+    }
+
+    @Test func demandsAnAbsolutePath() {
+        #expect(failure("", in: environment()).contains("'': No such file or directory"))
+        #expect(throws: CommandFailure.self) { try requireAbsolute(".") }
+        #expect(throws: Never.self) { try requireAbsolute("/\u{301}x") }
     }
 }
 
 @Suite struct PrintingTests {
+    @Test func quotesForAShell() {
+        #expect(shellQuoted("/home/ann/a.b-c") == "/home/ann/a.b-c" && shellQuoted("caf\u{e9}") == "caf\u{e9}")
+        #expect(shellQuoted("") == "''" && shellQuoted("x", always: true) == "'x'")
+        #expect(shellQuoted("a b") == "'a b'" && shellQuoted("it's") == "'it'\\''s'" && shellQuoted("$x*") == "'$x*'")
+        #expect(shellQuoted("a\nb\t'\\\u{1}\u{85}") == "$'a\\nb\\t\\'\\\\\\001\\302\\205'")
+    }
+
     @Test func json() {
         let value = JSON.object([
             ("a", .array([.number(1), .null, .bool(true)])), ("b\"\\", .string("line\n\u{1}ü")), ("c", .array([])), ("d", .object([])),

@@ -98,9 +98,10 @@ import Testing
     }
 
     @Test func readsSources() {
-        #expect(InstanceName.fromSource("fos:x") == "x")
-        #expect(InstanceName.fromSource("x") == "x")
-        #expect(InstanceName.fromSource("none") == nil)
+        #expect(InstanceName.suggested(bySource: "fos:x") == "x")
+        #expect(InstanceName.suggested(bySource: "x") == "x")
+        #expect(InstanceName.suggested(bySource: "/srv/my scratch") == "my_scratch")
+        #expect(InstanceName.suggested(bySource: "none") == nil)
     }
 }
 
@@ -194,6 +195,10 @@ import Testing
         #expect(call.options.size == "1G")
         #expect(try MountHelperCall(parsing: ["-fo", "ro", "x", "/mnt"]).options.fuse == ["ro"])
         #expect(try MountHelperCall(parsing: ["x", "/mnt", "-f"]).isFake)
+        let remount = try MountHelperCall(parsing: ["x", "/mnt", "-o", "rw", "-o", "remount,ro,weird"])
+        #expect(remount.remount == "rw,remount,ro,weird" && remount.directory == "/mnt" && call.remount == nil)
+        #expect(MountHelperCall.isCallOfMountFuse(["x", "/mnt", "-o", "rw"]))
+        #expect(!MountHelperCall.isCallOfMountFuse(["-x", "/mnt", "-o", "rw"]) && !MountHelperCall.isCallOfMountFuse(["x", "/mnt"]))
         let wrongs: [[String]] = [[], ["x"], ["x", "y", "z"], ["x", "/mnt", "-o"], ["x", "/mnt", "-q"], ["x", "/mnt", "-o", "weird"]]
         for wrong in wrongs {
             #expect(throws: CommandFailure.self) { try MountHelperCall(parsing: wrong) }

@@ -36,6 +36,29 @@ extension MountTests {
             scratch.finish()
         }
 
+        /// A detached mount lives on while a file of it is open; what lies on its path by then is not its to unmount.
+        @Test(.enabled(if: geteuid() == 0)) func aMountInItsPlaceIsLeftAlone() throws {
+            let scratch = try Scratch()
+            #expect(store(scratch.path + "/a", "x") == 0)
+            let held = open(scratch.path + "/a", O_RDONLY)
+            #expect(scratch.mount.unmount(lazy: true) == 0)
+            #expect(scratch.mount.unmount(lazy: true) == EINVAL)
+            #expect(mount("other", scratch.path, "tmpfs", 0, nil) == 0)
+            #expect(scratch.mount.unmount(lazy: true) == EINVAL)
+            scratch.mount.stop()
+            close(held)
+            #expect(umount2(scratch.path, 0) == 0, "the other mount is gone")
+            scratch.finish()
+        }
+
+        @Test func whatIsSaidOnStandardErrorIsGathered() {
+            let (result, lines) = ErrorOutput.gathered {
+                write(STDERR_FILENO, "one\ntwo\n", 8)
+            }
+            #expect(result == 8 && lines == ["one", "two"])
+            #expect(ErrorOutput.gathered {}.lines == [])
+        }
+
         @Test func stopWithAnOpenFileEndsToo() throws {
             let scratch = try Scratch()
             #expect(store(scratch.path + "/a", "x") == 0)

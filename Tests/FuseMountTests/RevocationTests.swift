@@ -10,6 +10,12 @@ import Testing
 
 @testable import FuseMount
 
+private final class Said: Sendable {
+    private let storage = Mutex<[String]>([])
+    var lines: [String] { storage.withLock { $0 } }
+    func add(_ line: String) { storage.withLock { $0.append(line) } }
+}
+
 extension MountTests {
     @Suite struct Revocation {
         @Test func cachesAreKeptUntilANotice() throws {
@@ -44,6 +50,17 @@ extension MountTests {
             #expect(stat(file, &status) == 0 && status.st_mode == 0o100600)
             // What the kernel never knew is no error.
             scratch.notify(FOS_NOTICE_INODE_PAGES, inode: 999_999, cookie: 15)
+        }
+
+        /// News of a name below what is no directory, or not any more, is old news: nothing to revoke, nothing to complain of.
+        @Test func namesBelowAFileAreNoError() throws {
+            let said = Said()
+            let scratch = try Scratch { $0.log = { said.add($0) } }
+            defer { scratch.finish() }
+            #expect(store(scratch.path + "/a", "x") == 0)
+            scratch.notify(FOS_NOTICE_ENTRY, inode: 4097, name: "b", cookie: 21)
+            scratch.notify(FOS_NOTICE_REMOVED, inode: 4097, name: "b", child: 4098, cookie: 22)
+            #expect(said.lines == [])
         }
 
         /// Of a file that another client removed, the kernel keeps nothing that nobody has open.

@@ -63,6 +63,33 @@ refused() {
     [ -s "$BASE/out" ]
 }
 
+@test "--log-level: each level says what it promises, and none says more" {
+    logged() { grep -cE "$1" "$LOG" || true; }
+    # One name for all, and so one log that nothing else writes; each part begins with an empty one.
+    for level in trace debug info notice error; do
+        mount_here --name "levels-${BASE##*.}" --log-level $level
+        echo x > "$MOUNT/f"
+        fos names "$MOUNT" > /dev/null
+        fos umount "$MOUNT"
+        echo "--- $level"
+        cat "$LOG"
+        case $level in
+            trace) [ "$(logged 'trace fos: CREATE of inode 1 by pid [0-9]+ of user 0')" -ge 1 ] ;;&
+            debug | info | notice | error) [ "$(logged 'trace fos:')" = 0 ] ;;&
+            trace | debug) [ "$(logged 'debug fos: client [0-9]+, pid [0-9]+ of user 0, connected')" -ge 1 ] ;;&
+            trace | debug) [ "$(logged 'debug fos: client [0-9]+, pid [0-9]+ of user 0, gone')" -ge 1 ] ;;&
+            trace | debug | info) [ "$(logged 'info fos: core 0 on CPU [0-9]+: .*/sys/file/0')" = 1 ] ;;&
+            trace | debug | info) [ "$(logged 'info fos: the kernel asked [0-9]+ times: .*CREATE 1')" = 1 ] ;;&
+            info | notice | error) [ "$(logged 'debug fos:')" = 0 ] ;;&
+            notice) [ "$(logged 'info fos:')" = 0 ] ;;&
+            notice) [ "$(logged 'notice fos: .levels-[A-Za-z0-9]+. is mounted on')" = 1 ] ;;&
+            error) [ ! -s "$LOG" ] ;;
+        esac
+        : > "$LOG"
+    done
+    rm "$LOG"
+}
+
 @test "status lists the mount, for people and as JSON" {
     mount_here --name shown --size 1G
     echo hello > "$MOUNT/f"
@@ -83,6 +110,36 @@ refused() {
     fos names "$MOUNT"
     for n in /sys/name /sys/privilege /sys/file /sys/file/0 /sys/file/1 /sys/name/1; do fos names "$MOUNT" | grep -q "^$n "; done
     fos names --json "$MOUNT" | jq -e 'length > 0'
+}
+
+@test "completions offer commands, options, levels and directories, in the shells themselves" {
+    mkdir -p "$BASE/bin" "$BASE/work/direct"
+    ln -sf "$FOS" "$BASE/bin/fos"
+    fos --generate-completion-script bash > "$BASE/fos.bash"
+    cat > "$BASE/try.bash" <<'SH'
+source "$1"
+try() {
+    COMP_WORDS=($1 ${2+"$2"}) COMPREPLY=() COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _fos fos "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+    echo "${COMPREPLY[*]}"
+}
+try fos mo; try "fos mount" --si; try "fos mount --log-level" not; try "fos mount" di; try "fos umount" --l
+SH
+    run env -C "$BASE/work" PATH="$BASE/bin:$PATH" bash "$BASE/try.bash" "$BASE/fos.bash"
+    echo "$output"
+    [ "${lines[*]}" = "mount --size notice direct --lazy" ]
+    if command -v fish > /dev/null; then
+        fos --generate-completion-script fish > "$BASE/fos.fish"
+        run env -C "$BASE/work" HOME="$BASE" PATH="$BASE/bin:$PATH" fish -c "source '$BASE/fos.fish'; complete -C 'fos mo'; complete -C 'fos mount --si'; complete -C 'fos mount di'"
+        echo "$output"
+        [[ ${lines[0]} == mount* && ${lines[1]} == --size* && ${lines[2]} == direct/* ]]
+    fi
+    if command -v zsh > /dev/null; then
+        mkdir -p "$BASE/functions"
+        fos --generate-completion-script zsh > "$BASE/functions/_fos"
+        [ "$(zsh -fc "fpath=('$BASE/functions' \$fpath); autoload -Uz compinit; compinit -u -d '$BASE/zcompdump'; autoload +X _fos; echo \${_comps[fos]}")" = _fos ]
+    fi
 }
 
 @test "help, version and completions are complete; wrong use is refused with a hint" {
@@ -227,17 +284,27 @@ refused() {
     gone
 }
 
-@test "a server that traps: the mount goes away, the log says why" {
-    mount_here
+@test "a server that traps: the mount goes away, the log says which server, where, and its trace ring" {
+    mount_here --name "trap-${BASE##*.}"
     log=$LOG
     touch "$MOUNT/f"
     pid=$(daemon_pid "$MOUNT")
-    kill -ILL "$pid"
+    # To a thread that runs servers, as a trap is.
+    python3 - "$pid" <<'PY'
+import ctypes, os, signal, sys
+pid = int(sys.argv[1])
+core = next(t for t in os.listdir("/proc/%d/task" % pid) if open("/proc/%d/task/%s/comm" % (pid, t)).read().startswith("fos-core"))
+TGKILL = 234 if os.uname().machine == "x86_64" else 131
+sys.exit(ctypes.CDLL(None).syscall(TGKILL, pid, int(core), signal.SIGILL))
+PY
     dead "$pid"
     gone
-    [ -s "$log" ]
-    tail -n 40 "$log"
-    grep -qi 'signal\|ILL\|trap' "$log"
+    tail -n 60 "$log"
+    grep -qE 'server [a-z]+(/[0-9]+)? on core [0-9]+ died of SIGILL' "$log"
+    grep -qE 'last [0-9]+ of [0-9]+ trace records' "$log"
+    [ "$(grep -cE '^fos:   [0-9]+ (request|replied|sent|[a-z]+) ' "$log")" -ge 4 ]
+    grep -q 'ended by signal 4' "$log"
+    rm "$log"
 }
 
 @test "-o options: size, name, cpus, ro, noexec; mount(8) through mount.fos" {

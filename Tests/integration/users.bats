@@ -181,6 +181,19 @@ user_mount() {
     is_mounted "$MOUNT"
 }
 
+@test "what fusermount3 has against a mount is said, not only that it has" {
+    mkdir -p "$BASE/own3"; chown 54321 "$BASE/own3"
+    chmod 666 /dev/fuse
+    as_other test -x "$FOS" || { install -m 755 "$FOS" "$BASE/fos"; FOS=$BASE/fos; }
+    # It looks up the name of who mounts.
+    run setpriv --reuid 54321 --regid 54321 --clear-groups -- env HOME="$HOME" timeout 60 "$FOS" mount "$BASE/own3" < /dev/null 3>&-
+    echo "$output"
+    [ "$status" = 32 ]
+    [ "${#lines[@]}" = 1 ]
+    [[ $output == *"fusermount3: could not determine username"* ]]
+    refute is_mounted "$BASE/own3"
+}
+
 teardown() {
     show_daemon_if_failed
     [ -z "${BASE:-}" ] || [ ! -d "$BASE/own" ] || { end_mount "$BASE/own"; rmdir "$BASE/own" 2>/dev/null || true; }
