@@ -130,12 +130,15 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 // The options of a mount as statfs(2) shows them (f_flags); -1: the kernel does not tell.
 long fos_mount_says(const struct fos_mount *mount);
+int fos_is_of_mount(const struct stat *seen);  // 1: a file of one of the mounts
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
 int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
 const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
 // At the start: takes the word that says what an earlier program of this process has left out of the environment.
 void fos_mounts_start(char **environment);
+// The shim stands aside: nobody goes on with what an earlier program has left.
+void fos_mounts_leave_kept(void);
 // Before an exec: leaves the connection to the new program, and writes the word for its environment (64 bytes). 0: cannot be.
 int fos_mounts_keep(struct fos_context *context, char *word);
 void fos_mounts_keep_failed(void);

@@ -65,6 +65,8 @@ extern const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS];
 // From the constructor, before anything is redirected: no system call unless it must be. 0, or a negative errno: the shim
 // then stands aside. `environment` is the program's; words that are the shim's alone are taken out of it.
 int fos_calls_start(char **environment);
+// After it, when nothing is redirected: the program goes on as without the shim, and is to find nothing of it.
+void fos_calls_stand_aside(void);
 
 // The result (0 or more, or a negative errno), or FOS_PASS. Re-entrant. Fast to say FOS_PASS for strangers. Not called in a
 // child of vfork or posix_spawn, nor after fos_calls_give_up.
