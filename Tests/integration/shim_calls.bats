@@ -40,7 +40,7 @@ setup_file() {
 @test "random programs that once differed" {
     only_fos
     mkdir "$LOCAL/once" "$MOUNT/once"
-    for seed in 20531:120 60137:120 400230:300 400558:300 7100014:300 7100197:300 8100086:300; do
+    for seed in 20531:120 60137:120 400230:300 400558:300 7100014:300 7100197:300 8100086:300 8400358:120; do
         "$ROOT/shim/build/differential" -n 1 -s ${seed%:*} -c ${seed#*:} "$LIBFOS" "$LOCAL/once" "$MOUNT/once"
     done
 }
