@@ -185,9 +185,9 @@ extension FileServer {
         if left > 0 { markAccessed(inode, kernel) }
         let message = kernel.scratch()
         if left > 0, inode.pageMap.pointee.page(index) == nil {
-            let data = inode.pageMap.pointee.nextData(from: index) ?? PageMap.indexLimit
             part.hole = 1
-            part.length = min(left, data &* pageBytes &- part.offset)
+            part.length = left
+            if let data = inode.pageMap.pointee.nextData(from: index) { part.length = min(left, data * pageBytes - part.offset) }
             message.setBody(part)
         } else {
             part.hole = 0

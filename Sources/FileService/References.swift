@@ -165,8 +165,8 @@ extension FileServer {
     mutating func lookupOpen<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard turn.isKernel else { return answer(-EPERM, kernel) }
         guard let wanted = request.fixed(fos_lookup_open_request.self) else { return answer(-EINVAL, kernel) }
-        // A directory has one place in the kernel's tree, and would be moved from it.
-        guard wanted.pid != 0, !inode.isDirectory, inode.pointee.references > 0 else { return answer(-ENOENT, kernel) }
+        // A directory has one place in the kernel's tree, and would be moved from it; one that was removed has none.
+        guard wanted.pid != 0, !inode.isDirectory || inode.pointee.links == 0, inode.pointee.references > 0 else { return answer(-ENOENT, kernel) }
         var client = kernel.client(ofProcess: wanted.pid, after: nil)
         while let one = client {
             if openFiles.contains(one, inode.pointee.number) { return answerEntry(inode, kernel) }

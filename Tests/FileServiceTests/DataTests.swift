@@ -167,6 +167,19 @@ import Testing
         }
     }
 
+    /// A file without any data is copied between owners as the hole that it is, from wherever in it the copy begins.
+    @Test(arguments: [UInt64(0), 1, 4096, 5000]) func aHoleWithoutDataIsCopiedToAnotherOwner(from start: UInt64) {
+        let fleet = FileFleet(members: 2, sharding: .never)
+        let files = fleet.files()
+        let (from, to) = (files.mkdir(1, "a").inode, files.mkdir(1, "b").inode)
+        let (source, target) = (files.create(from, "source").inode, files.create(to, "target").inode)
+        #expect(fleet.member(of: source) != fleet.member(of: target))
+        #expect(files.truncate(source, 100_000) == 0)
+        #expect(files.copy(source, start, target, 7, 50_000) == 50_000)
+        #expect(files.stat(target).attributes.size == 50_007 && files.stat(target).attributes.blocks == 0)
+        fleet.check()
+    }
+
     @Test func anEmptyListNeedsNoSpace() {
         let fleet = FileFleet(members: 1, pagesPerMember: 200)
         let files = fleet.files()

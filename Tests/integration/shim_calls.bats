@@ -40,13 +40,15 @@ setup_file() {
 @test "random programs that once differed" {
     only_fos
     mkdir "$LOCAL/once" "$MOUNT/once"
-    for seed in 20531 60137; do "$ROOT/shim/build/differential" -n 1 -s $seed "$LIBFOS" "$LOCAL/once" "$MOUNT/once"; done
+    for seed in 20531:120 60137:120 400230:300 400558:300 7100014:300 7100197:300 8100086:300 8400358:120; do
+        "$ROOT/shim/build/differential" -n 1 -s ${seed%:*} -c ${seed#*:} "$LIBFOS" "$LOCAL/once" "$MOUNT/once"
+    done
 }
 
-@test "a directory that was removed while it was open is reached by forked children" {
+@test "a directory that was removed while it was open is reached by forked children, other programs and the kernel" {
     only_fos
     cat > "$BASE/removed.py" <<'PY'
-import errno, os, sys
+import errno, fcntl, os, select, subprocess, sys
 def attempt(what):
     try: return what()
     except OSError as error: return errno.errorcode[error.errno]
@@ -59,6 +61,10 @@ def look(who):
     print(who, attempt(lambda: (os.fstat(gone).st_nlink, oct(os.fstat(gone).st_mode))), attempt(lambda: os.listdir(gone)),
           attempt(lambda: os.open('x', os.O_CREAT | os.O_RDWR, dir_fd=gone)), attempt(lambda: os.stat('x', dir_fd=gone)),
           attempt(lambda: os.listdir(there)), flush=True)
+def poll(fd):
+    polled = select.poll()
+    polled.register(fd, select.POLLIN | select.POLLOUT)
+    return [events for _, events in polled.poll(0)]
 def child(who, then):
     if os.fork() == 0:
         then()
@@ -69,11 +75,52 @@ child('child', lambda: (look('child'), child('grandchild', lambda: look('grandch
 child('silent child', lambda: child('grandchild', lambda: look('grandchild')))
 look('parent')
 os.rmdir('there')
+print(attempt(lambda: poll(there)), attempt(lambda: fcntl.flock(there, fcntl.LOCK_EX)), attempt(lambda: fcntl.flock(there, fcntl.LOCK_UN)))
+os.mkdir('later')
+later = os.open('later', os.O_RDONLY)
+os.rmdir('later')
+code = f"import os; print(os.fstat({later}).st_nlink, oct(os.fstat({later}).st_mode), os.listdir({later}))"
+print(subprocess.run([sys.executable, '-c', code], pass_fds=[later], capture_output=True, text=True).stdout)
+os.fchdir(later)
+print(attempt(lambda: open('x', 'w')), flush=True)
+os.set_inheritable(later, True)
+os.execv(sys.executable, [sys.executable, '-c', code])
 PY
     mkdir "$LOCAL/removed" "$MOUNT/removed"
     python3 "$BASE/removed.py" "$LOCAL/removed" > "$BASE/expected"
     "$FOS" run -- /usr/bin/python3 "$BASE/removed.py" "$MOUNT/removed" | diff -u "$BASE/expected" -
-    [ "$(wc -l < "$BASE/expected")" = 6 ]
+    [ "$(wc -l < "$BASE/expected")" = 11 ]
+}
+
+@test "epoll takes no files, as on other file systems" {
+    only_fos
+    cat > "$BASE/epoll.py" <<'PY'
+import errno, os, select, socket, sys
+def attempt(what):
+    try: return what()
+    except OSError as error: return errno.errorcode[error.errno]
+os.chdir(sys.argv[1])
+os.mkdir('d')
+os.mkfifo('fifo')
+open('mapped', 'w').write('x' * 5000)
+held = socket.socket()
+opened = {'file': os.open('f', os.O_CREAT | os.O_RDWR), 'directory': os.open('d', os.O_RDONLY), 'name': os.open('f', os.O_PATH),
+          'name only': os.open('f', os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC),
+          'fifo': os.open('fifo', os.O_RDWR), 'socket': held.fileno(), 'closed': 900}
+# One that is the kernel's: a child has its offset too.
+shared = opened['shared'] = os.open('mapped', os.O_RDWR)
+if os.fork() == 0: os._exit(0)
+os.wait()
+os.read(shared, 1)
+watcher = select.epoll()
+for what, fd in opened.items():
+    print(what, attempt(lambda: watcher.register(fd, select.EPOLLIN)), attempt(lambda: watcher.modify(fd, select.EPOLLOUT)), attempt(lambda: watcher.unregister(fd)))
+print(attempt(lambda: select.epoll.fromfd(opened['file']).register(opened['file'])), attempt(lambda: select.epoll.fromfd(opened['file']).register(opened['fifo'])))
+PY
+    mkdir "$LOCAL/epoll" "$MOUNT/epoll"
+    /usr/bin/python3 "$BASE/epoll.py" "$LOCAL/epoll" > "$BASE/expected"
+    "$FOS" run -- /usr/bin/python3 "$BASE/epoll.py" "$MOUNT/epoll" | diff -u "$BASE/expected" -
+    [ "$(grep -c EPERM "$BASE/expected")" = 4 ]
 }
 
 @test "a descriptor that only names a file is one by message, and by every other way what Linux makes of it" {
@@ -389,6 +436,42 @@ PY
         [ "$(cat "$BASE/said")" = one ] || { cat "$BASE/said" "$BASE/figures"; return 1; }
         [ "$(connections)" = "${what#*:}" ] || { echo "$what"; cat "$BASE/figures"; return 1; }
     done
+    # A program without the shim finds nothing of it: not a static one, nor one that has no table.
+    cat > "$BASE/bare.c" <<'C'
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+extern char **environ;
+int main(int count, char **arguments) {
+    char text[64], link[256];
+    int own = open("/etc/passwd", O_RDONLY), replaced = 0, kept = 0;
+    for (int fd = 3; fd < 1100; fd++) {
+        snprintf(text, sizeof text, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(text, link, sizeof link - 1);
+        link[length > 0 ? length : 0] = 0;
+        if (strstr(link, "memfd:fos") == NULL) continue;
+        // Where it has one, the shim's numbers are the program's own as soon as it wants them.
+        if (count == 1) printf("%s\n", link);
+        else replaced += dup2(own, fd) == fd;
+    }
+    for (char **word = environ; *word != NULL; word++) {
+        if (strncmp(*word, "FOS_KEPT", 8) == 0) puts(*word);
+    }
+    if (count == 1) return 0;
+    int file = open(arguments[1], O_RDONLY);
+    for (int fd = 3; fd < 1100; fd++) kept += fd != file && fd != own && pread(fd, text, 4, 0) == 4 && memcmp(text, "root", 4) == 0;
+    printf("%s %d\n", read(file, text, 3) == 3 && memcmp(text, "one", 3) == 0 ? "read" : "not read", kept == replaced);
+    return 0;
+}
+C
+    gcc -o "$BASE/bare" "$BASE/bare.c"
+    gcc -static -o "$BASE/bare.static" "$BASE/bare.c"
+    [ -z "$("$FOS" run -- bash -c 'read -r x < "$0"; exec "$1"' "$MOUNT/exec/one" "$BASE/bare.static" < /dev/null)" ]
+    [ -z "$("$FOS" run -- bash -c 'read -r x < "$0"; FOS_CACHE=/nonexistent exec "$1"' "$MOUNT/exec/one" "$BASE/bare" < /dev/null)" ]
+    [ -z "$("$FOS" run -- bash -c 'read -r x < "$0"; unset FOS_CACHE XDG_CACHE_HOME HOME; exec "$1"' "$MOUNT/exec/one" "$BASE/bare" < /dev/null)" ]
+    [ "$("$FOS" run -- bash -c 'read -r x < "$0"; exec "$1" "$0"' "$MOUNT/exec/one" "$BASE/bare" < /dev/null)" = "read 1" ]
     # A word that lies is no harm.
     FOS_KEPT=0,1,2 "$FOS" run -- cat "$MOUNT/exec/one" > "$BASE/said" < /dev/null
     [ "$(cat "$BASE/said")" = one ]

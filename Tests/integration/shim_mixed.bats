@@ -57,6 +57,18 @@ SH
     for i in $(seq "$seed" $((seed + count - 1))); do same <<< "python3 '$HERE/offsets.py' $i 120"; done
 }
 
+@test "signals, jumps, cancellation and forks in the middle of calls" {
+    make -s -C "$ROOT/shim" build/signals
+    mkdir "$LOCAL/signals"
+    (cd "$LOCAL/signals" && timeout 60 "$ROOT/shim/build/signals") > "$BASE/expected"
+    # Where a signal finds a call is chance.
+    for round in 1 2 3; do
+        mkdir "$MOUNT/signals$round"
+        (cd "$MOUNT/signals$round" && timeout 60 "$FOS" run -- "$ROOT/shim/build/signals") | diff -u "$BASE/expected" -
+    done
+    [ "$(wc -l < "$BASE/expected")" = 7 ]
+}
+
 @test "perl and git under the shim, with a repository that others work on" {
     need git perl
     same -w <<'SH'

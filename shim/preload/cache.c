@@ -63,7 +63,8 @@ static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
 // Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, how long
 // a thread waits for another one's listings, and how often in vain.
-enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32, PATIENCE_NS = 5000000, IN_VAIN_MOST = 3 };
+enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32 };
+enum { PATIENCE_NS = 5000000, IN_VAIN_MOST = 3 };
 static struct {
     uint32_t busy;        // 1 while a thread is at it
     uint32_t owner;
@@ -92,7 +93,9 @@ static uint64_t entry_epoch(const struct fos_mount *mount, uint64_t directory, c
 }
 
 // The epoch of a whole directory speaks for its entries; that of a sharded one does not.
-static int is_sharded(const struct fos_mount *mount, uint64_t directory) { return fos_shard_bits(&mount->client.board->sharded, directory) != 0; }
+static int is_sharded(const struct fos_mount *mount, uint64_t directory) {
+    return fos_shard_bits(&mount->client.board->sharded, directory) != 0;
+}
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
 
@@ -143,7 +146,8 @@ static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *f
 static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number >= 0 && attribute_slots[number].attributes.inode == inode && attribute_slots[number].owner == owner) return &attribute_slots[number];
+        struct attribute_slot *slot = number >= 0 ? &attribute_slots[number] : NULL;
+        if (slot != NULL && slot->attributes.inode == inode && slot->owner == owner) return slot;
     }
     return NULL;
 }
@@ -278,7 +282,8 @@ int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, 
     return cached_entry(mount, directory, name, length, &child) && child != 0;
 }
 
-static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
+static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length,
+                       uint64_t child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return;
     uint32_t owner = fos_connection_tag(mount);
     uint16_t *ways = entry_places_of(directory, name, length);
@@ -296,7 +301,8 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64
 }
 
 // The same with the epoch of a directory, which speaks for its entries as long as it is not sharded.
-static void keep_entry_of_whole(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const char *name, uint32_t length, uint64_t child) {
+static void keep_entry_of_whole(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const char *name, uint32_t length,
+                                uint64_t child) {
     if (is_sharded(mount, directory)) return;
     keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, length, child);
 }
@@ -418,7 +424,8 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
 
 // ---- look-ups -------------------------------------------------------------------------------------------------------
 
-long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes) {
+long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
+                      struct fos_attributes *attributes) {
     uint64_t child;
     if (cached_entry(mount, directory, name, length, &child)) {
         int hit = child == 0 || kept_attributes(mount, child, attributes);
@@ -433,7 +440,8 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;
     }
     int dots = is_dots(name, length);
-    if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) && child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
+    if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) &&
+        child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
     uint64_t epoch = entry_epoch(mount, directory, name, length);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
     memcpy(fos_payload(request), name, length);
@@ -455,7 +463,8 @@ const char *fos_listed(const uint8_t *at, size_t bytes, struct fos_directory_ent
     if (bytes < least) return NULL;
     memcpy(record, at, least);
     size_t fixed = record->has_attributes == 2 ? least : sizeof *record;
-    if (record->record_length > bytes || record->record_length < fixed + record->name_length || record->name_length > FOS_NAME_BYTES_MAX) return NULL;
+    if (record->record_length > bytes || record->record_length < fixed + record->name_length) return NULL;
+    if (record->name_length > FOS_NAME_BYTES_MAX) return NULL;
     if (record->has_attributes == 1) memcpy(&record->attributes, at + least, sizeof record->attributes);
     return (const char *)at + fixed;
 }
@@ -472,7 +481,8 @@ int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epo
     return enabled && epoch_now(mount, inode) == epoch && !is_sharded(mount, inode);
 }
 
-void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name) {
+void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record,
+                     const char *name) {
     if (is_dots(name, record->name_length)) return;
     fos_keep_attributes(mount, &record->attributes);
     keep_entry_of_whole(mount, directory, epoch, name, record->name_length, record->attributes.inode);
@@ -485,7 +495,8 @@ static uint64_t page_hash(uint64_t inode, uint64_t index) { return mix(inode + i
 static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number >= 0 && page_slots[number].inode == inode && page_slots[number].index == index && page_slots[number].owner == owner) return number;
+        if (number < 0 || page_slots[number].inode != inode || page_slots[number].index != index) continue;
+        if (page_slots[number].owner == owner) return number;
     }
     return -1;
 }

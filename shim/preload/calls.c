@@ -61,6 +61,8 @@ int fos_calls_start(char **environment) {
     return 0;
 }
 
+void fos_calls_stand_aside(void) { fos_mounts_leave_kept(); }
+
 static void give_all(long number, int inherited_only, enum fos_bypass reason) {
     if (!inherited_only) fos_handed_forget_all();
     if (fos_table_highest() < 0) return;
@@ -102,12 +104,13 @@ static int anything_open(void) {
 static int leave(char *word, const char *program) {
     struct fos_context *context = fos_enter(SYS_execve);
     if (context == NULL) return 0;
-    int has_files = fos_table_highest() >= 0 || fos_handed_count > 0;
-    if (has_files && program != NULL && fos_program_is_served(program)) fos_hand_on(context);
+    // A program without the shim would have the descriptors of the connection for its own, and so would all that it starts.
+    int may_leave = fos_mounts_in_use() && program != NULL && fos_program_is_served(program);
+    if (may_leave && (fos_table_highest() >= 0 || fos_handed_count > 0)) fos_hand_on(context);
     else fos_handed_forget_all();
     if (fos_materialise_all(context, 1) > 0) fos_bypass(FOS_BYPASS_EXEC, SYS_execve);
     int kept = 0;
-    if (!anything_open()) {
+    if (may_leave && !anything_open()) {
         fos_references_settle(context, 1);
         kept = fos_mounts_keep(context, word);
     }

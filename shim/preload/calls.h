@@ -62,9 +62,9 @@ static inline int fos_bad_pointer(const void *pointer) { return (uintptr_t)point
 
 // What one call needs while it runs: a channel of each connection, and room for paths.
 struct fos_context {
-    uintptr_t owner;   // thread pointer of the thread that has it, 0 = free
-    uintptr_t stack;   // where its call began
+    uint32_t owner;    // id of the thread that has it, 0 = free
     uint32_t index;    // also its channel
+    uintptr_t stack;   // where its call began
     long number;       // of the system call, for the figures
     uint32_t posted;   // bits by mount: the last request was posted and not waited for
     char path[2][FOS_PATH_BYTES];  // what a walk expands symbolic links into
@@ -76,6 +76,7 @@ struct fos_context *fos_enter(long number);
 void fos_leave(struct fos_context *context);
 void fos_contexts_reset(void);
 int fos_context_is_mine(uint32_t index);            // 1: this thread has it
+int fos_context_is_left(uint32_t index);            // 1: no thread has it, or one that has ended
 int fos_contexts_alone(const struct fos_context *context);  // 1: no other call runs
 // Waits for all that was posted. How many contexts, and channels, were ever used; 0: another call runs, or something stays
 // unanswered.
@@ -130,12 +131,15 @@ struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 struct fos_mount *fos_mount_of_relative(const char *path, const char **rest, uint64_t *inode);
 // The options of a mount as statfs(2) shows them (f_flags); -1: the kernel does not tell.
 long fos_mount_says(const struct fos_mount *mount);
+int fos_is_of_mount(const struct stat *seen);  // 1: a file of one of the mounts
 int fos_mounts_in_use(void);         // 1: this process has a connection, or is left one
 extern uint32_t fos_cwd_known;       // 0: ask the kernel again
 int fos_cwd_is(const struct fos_mount *mount, uint64_t inode);  // 1: it is this directory
 const char *fos_cwd_path(void);      // absolute; "" if it is not known, or too long
 // At the start: takes the word that says what an earlier program of this process has left out of the environment.
 void fos_mounts_start(char **environment);
+// The shim stands aside: nobody goes on with what an earlier program has left.
+void fos_mounts_leave_kept(void);
 // Before an exec: leaves the connection to the new program, and writes the word for its environment (64 bytes). 0: cannot be.
 int fos_mounts_keep(struct fos_context *context, char *word);
 void fos_mounts_keep_failed(void);
@@ -168,7 +172,9 @@ static inline void fos_put_named(struct fos_message *request, const void *fixed,
     memcpy(payload + bytes, name, name_length);
     request->length = bytes + name_length;
 }
-static inline void fos_put_fixed(struct fos_message *request, const void *fixed, uint32_t bytes) { fos_put_named(request, fixed, bytes, "", 0); }
+static inline void fos_put_fixed(struct fos_message *request, const void *fixed, uint32_t bytes) {
+    fos_put_named(request, fixed, bytes, "", 0);
+}
 // Sends what was built; nobody looks at the answer.
 void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount);
 // The same two, to the best member of a symbolic name instead of the inode's owner; NULL: the owner.
@@ -243,7 +249,9 @@ static inline int fos_writable(const struct fos_file *file) { return (file->flag
 #define FOS_CALL_BYTES_MAX UINT64_C(0x7ffff000)  // the most that one call moves (MAX_RW_COUNT)
 
 extern uint32_t fos_table[FOS_DESCRIPTORS_MAX];  // index + 1 of the description; 0: not ours
-static inline int fos_ours(long fd) { return (uint32_t)fd < FOS_DESCRIPTORS_MAX && __atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_RELAXED) != 0; }
+static inline int fos_ours(long fd) {
+    return (uint32_t)fd < FOS_DESCRIPTORS_MAX && __atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_RELAXED) != 0;
+}
 
 // The description behind a number, with a reference; NULL: not ours.
 struct fos_file *fos_file_get(long fd);
@@ -435,7 +443,8 @@ void fos_take_told(const struct fos_mount *mount, const struct fos_message *repl
 // 1: it is known here that a directory has this name, which this process may look up.
 int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length);
 // The entry `name` of a directory: 0 with attributes, or -errno.
-long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, struct fos_attributes *attributes);
+long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
+                      struct fos_attributes *attributes);
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);
 // 1 if they are known and true now.
 int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes);
@@ -450,7 +459,8 @@ int fos_listing_begins(uint64_t directory);
 // 1 if an inode's epoch is still this.
 int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch);
 // Keeps an entry of a listing; `epoch` came with the listing.
-void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record, const char *name);
+void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record,
+                     const char *name);
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
@@ -496,7 +506,8 @@ void fos_packets_release(void);
 long fos_mapped_write(struct fos_mount *mount, struct fos_file *file, uint64_t offset, const void *from, uint64_t bytes);
 // After a READ, or a WRITE of bytes that were there: asks for a region when that pays. Uses the context's channel: what the
 // reply held must have been taken.
-void fos_used_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes, int is_write);
+void fos_used_by_message(struct fos_context *context, struct fos_mount *mount, struct fos_file *file, uint64_t size, uint64_t bytes,
+                         int is_write);
 // With the last number of a description.
 void fos_unmap(struct fos_file *file);
 void fos_maps_after_fork(void);

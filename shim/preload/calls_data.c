@@ -132,9 +132,14 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
     return done;
 }
 
+// 1: others append to the file by the kernel's description, which then stands where the kernel believes the end to be.
+static int is_appended(const struct fos_use *use) {
+    return use->file->state == FOS_FILE_SHARED && (fos_raw(SYS_fcntl, use->fd, F_GETFL) & O_APPEND) != 0;
+}
+
 // After a reply to a change of what the kernel may decide by.
 void fos_show_if_due(struct fos_use *use) {
-    if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0)) {
+    if (__builtin_expect((fos_answer(use->context, use->mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0, 0) || is_appended(use)) {
         fos_show_size(use->context, use->mount, use->file, use->fd);
         // The kernel has mapped it, perhaps: each change of size would make it look.
         if (use->file->state == FOS_FILE_SHARED || use->file->is_adopted) use->file->slow = FOS_SLOW_MOST;

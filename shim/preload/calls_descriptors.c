@@ -182,6 +182,24 @@ long fos_select_files(struct fos_call *call) {
     return FOS_PASS;
 }
 
+// Linux lets nobody wait by epoll for a file that is always ready (epoll_ctl(2), EPERM), and programs tell files from other things by
+// that. The mount would let them: FUSE files can have an answer of their own.
+long fos_epoll_control(struct fos_call *call) {
+    enum { REMOVE = 2 };  // EPOLL_CTL_DEL, the operation without an event
+    int set = (int)call->arguments[0], fd = (int)call->arguments[2], is_file = 0;
+    struct stat seen;
+    struct fos_file *file = fos_file_get(fd);
+    if (file != NULL) {
+        is_file = !fos_names_only(file);
+        fos_file_put(NULL, file);
+    } else if (fos_mounts_used != 0 && fos_raw(SYS_fstat, fd, &seen) == 0 && S_ISREG(seen.st_mode)) {
+        is_file = fos_is_of_mount(&seen) && (fos_raw(SYS_fcntl, fd, F_GETFL) & O_PATH) == 0;
+    }
+    if (!is_file) return fos_via_kernel(call, 5, FOS_BYPASS_POLL);
+    if ((int)call->arguments[1] != REMOVE && fos_bad_pointer((void *)call->arguments[3])) return -EFAULT;
+    return fos_raw(SYS_fcntl, set, F_GETFD) < 0 ? -EBADF : -EPERM;
+}
+
 // ---- passing on -----------------------------------------------------------------------------------------------------
 
 static void give_message(struct fos_call *call, const struct msghdr *message) {

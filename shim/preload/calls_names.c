@@ -129,14 +129,17 @@ long fos_unlinkat(struct fos_call *call) {
 
 // ---- two names ------------------------------------------------------------------------------------------------------
 
-// Leaves both paths to the kernel.
+// Leaves both paths to the kernel. It looks at them first: a directory that was moved by message it may still hold at its old
+// place, and could not move from there while it is at work on names (ESTALE).
 static long hand_over_both(struct fos_context *context, long first, const char *first_path, long second, const char *second_path) {
     long result = FOS_PASS, made;
     if (fos_ours((int)first) && (made = fos_hand_over(context, first, FOS_BYPASS_UNHANDLED)) != FOS_PASS) result = made;
     if (fos_ours((int)second) && (made = fos_hand_over(context, second, FOS_BYPASS_UNHANDLED)) != FOS_PASS) result = made;
     fos_path_to_kernel(context, first_path);
     fos_path_to_kernel(context, second_path);
-    return result;
+    if (result != FOS_PASS) return result;
+    fos_pass_looking(first, first_path, AT_SYMLINK_NOFOLLOW);
+    return fos_pass_looking(second, second_path, AT_SYMLINK_NOFOLLOW);
 }
 
 static long rename_name(struct fos_call *call, long from, const char *old, long to, const char *new, uint32_t flags) {

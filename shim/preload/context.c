@@ -4,8 +4,9 @@
 // told when a thread ends. The channel of context i is channel i of every connection. A signal handler that
 // interrupts a call finds its thread's context taken and takes another one.
 // A call that never comes back (a handler that jumped out of it, a thread that was cancelled) leaves its context taken
-// and perhaps a request in flight. Its own thread takes it back at its next call, when it sees that it stands further
-// up the stack; others when no context is free. Who gets a channel with a request in flight waits for the reply first.
+// and perhaps a request in flight. Its own thread takes it back at a later call, when it sees that it stands further
+// up the stack; others when no context is free and that thread has ended. Who gets a channel with a request in flight waits
+// for the reply first.
 #define _GNU_SOURCE
 #include <signal.h>
 #include "calls.h"
@@ -14,41 +15,73 @@ static struct fos_context contexts[FOS_CONTEXTS_MAX] FOS_LARGE;
 // Contexts from here on have never been taken: their pages are not touched, neither at the start nor in a child of fork.
 static uint32_t contexts_used = 1;
 static __thread uint32_t hint __attribute__((tls_model("initial-exec")));
+static __thread uint32_t nested __attribute__((tls_model("initial-exec")));  // 1: a handler of this thread has interrupted a call
 
-static uintptr_t myself(void) { return (uintptr_t)__builtin_thread_pointer(); }
+static __thread uint32_t self __attribute__((tls_model("initial-exec")));  // this thread's id; 0: not asked for yet
 
-static int take(struct fos_context *context, uintptr_t owner, uintptr_t stack, long number) {
-    uintptr_t none = 0;
-    if (!__atomic_compare_exchange_n(&context->owner, &none, owner, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 0;
+static uint32_t myself(void) {
+    if (__builtin_expect(self == 0, 0)) self = (uint32_t)fos_raw(SYS_gettid);
+    return self;
+}
+
+static int take(struct fos_context *context, uint32_t before, uint32_t owner, uintptr_t stack, long number) {
+    if (!__atomic_compare_exchange_n(&context->owner, &before, owner, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 0;
     context->stack = stack;
     context->number = number;
     return 1;
 }
 
 // Whether the call that holds this thread's context is over: it began further down the stack than this one. On an
-// alternate stack nothing can be said.
+// alternate stack, or one of ours instead, nothing can be said.
 static int abandoned(const struct fos_context *context, uintptr_t stack) {
-    if (context->stack > stack) return 0;
+    if (context->stack > stack || fos_stack_is_own(stack)) return 0;
     stack_t now;
     return fos_raw(SYS_sigaltstack, 0, &now) == 0 && (now.ss_flags & SS_ONSTACK) == 0;
 }
 
+// 1: the thread that had it was cancelled, or ended otherwise, in the middle of a call.
+static int is_of_the_dead(uint32_t owner) {
+    return owner != 0 && fos_raw(SYS_tgkill, fos_raw(SYS_getpid), owner, 0) == -ESRCH;
+}
+
+// Takes the context of this index if it is free, or, when none is, if nobody comes back for it.
+static struct fos_context *take_at(uint32_t index, int from_the_dead, uint32_t owner, uintptr_t stack, long number) {
+    struct fos_context *context = &contexts[index];
+    uint32_t used = fos_load_relaxed_u32(&contexts_used);
+    while (used <= index && !fos_compare_exchange_u32(&contexts_used, used, index + 1)) used = fos_load_relaxed_u32(&contexts_used);
+    uint32_t before = from_the_dead ? __atomic_load_n(&context->owner, __ATOMIC_RELAXED) : 0;
+    if (from_the_dead && !is_of_the_dead(before)) return NULL;
+    return take(context, before, owner, stack, number) ? context : NULL;
+}
+
+// Frees what calls of this thread that never came back have left.
+static void sweep(uint32_t owner, uintptr_t stack) {
+    uint32_t used = fos_load_relaxed_u32(&contexts_used), live = 0;
+    for (uint32_t index = 0; index < used; index++) {
+        if (__atomic_load_n(&contexts[index].owner, __ATOMIC_RELAXED) != owner) continue;
+        if (abandoned(&contexts[index], stack)) fos_leave(&contexts[index]);
+        else live = 1;
+    }
+    nested = live;
+}
+
 struct fos_context *fos_enter(long number) {
-    uintptr_t owner = myself(), stack = (uintptr_t)__builtin_frame_address(0);
+    uint32_t owner = myself();
+    uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
+    if (__builtin_expect(nested, 0)) sweep(owner, stack);
     struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
-    if (__builtin_expect(take(context, owner, stack, number), 1)) return context;
+    if (__builtin_expect(take(context, 0, owner, stack, number), 1)) return context;
     if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner && abandoned(context, stack)) {
         context->stack = stack;
         context->number = number;
         return context;
     }
+    if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner) nested = 1;
     for (int round = 0; round < 200; round++) {
-        for (uint32_t step = 0; step < FOS_CONTEXTS_MAX; step++) {
+        for (uint32_t step = 0; step < 2 * FOS_CONTEXTS_MAX; step++) {
             uint32_t index = (hint + step) % FOS_CONTEXTS_MAX;
-            context = &contexts[index];
-            uint32_t used = fos_load_relaxed_u32(&contexts_used);
-            while (used <= index && !fos_compare_exchange_u32(&contexts_used, used, index + 1)) used = fos_load_relaxed_u32(&contexts_used);
-            if (!take(context, owner, stack, number)) continue;
+            context = take_at(index, step >= FOS_CONTEXTS_MAX, owner, stack, number);
+            if (context == NULL) continue;
             context->index = index;
             hint = index;
             return context;
@@ -61,10 +94,16 @@ struct fos_context *fos_enter(long number) {
 void fos_leave(struct fos_context *context) { __atomic_store_n(&context->owner, 0, __ATOMIC_RELEASE); }
 
 void fos_contexts_reset(void) {
+    self = 0;
     for (uint32_t index = 0; index < contexts_used; index++) {
         contexts[index].owner = 0;
         contexts[index].posted = 0;
     }
+}
+
+int fos_context_is_left(uint32_t index) {
+    uint32_t owner = index < FOS_CONTEXTS_MAX ? __atomic_load_n(&contexts[index].owner, __ATOMIC_RELAXED) : 0;
+    return owner == 0 || is_of_the_dead(owner);
 }
 
 int fos_context_is_mine(uint32_t index) {
@@ -82,7 +121,7 @@ int fos_contexts_alone(const struct fos_context *context) {
 // The channel may still carry a request that nobody waited for. 1: it is answered.
 static int drain(struct fos_context *context, struct fos_mount *mount) {
     context->posted &= ~(1u << mount->index);
-    return fos_wait(&mount->client, (int)context->index, UINT64_C(5000000000)) == 1;
+    return !fos_take_over(&mount->client, (int)context->index) || fos_wait(&mount->client, (int)context->index, UINT64_C(5000000000)) == 1;
 }
 
 uint32_t fos_contexts_settle(struct fos_context *context) {

@@ -197,14 +197,20 @@ void fos_files_after_fork(void) {
 // ---- the offset's lock ----------------------------------------------------------------------------------------------
 
 // Held while a call uses and moves the offset. A handler that interrupted its holder goes on without it, and a holder
-// that never comes back is not waited for for ever: the lock keeps offsets in order, nothing else depends on it.
+// that never comes back is not waited for for ever: the lock keeps offsets in order, nothing else depends on it. One whose context
+// is free again, or whose thread has ended, does not come back.
 void fos_file_lock(struct fos_context *context, struct fos_file *file) {
     for (uint32_t attempt = 0;; attempt++) {
         uint32_t holder = 0;
         if (__atomic_compare_exchange_n(&file->lock, &holder, context->index + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
         if (fos_context_is_mine(holder - 1) || attempt > 200000) return;
-        if (attempt < 100) fos_spin_pause();
-        else fos_sleep(50000);
+        if (attempt < 100) {
+            fos_spin_pause();
+        } else {
+            int is_left = fos_context_is_left(holder - 1);
+            fos_sleep(50000);
+            if (is_left && __atomic_compare_exchange_n(&file->lock, &holder, context->index + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
+        }
     }
 }
 

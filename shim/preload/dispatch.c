@@ -17,6 +17,12 @@ long fos_dispatch(struct fos_call *call) {
     }
     if (borrowed) return (hook & FOS_HOOK_PROCESS) != 0 ? fos_process_handle_borrowed(call) : FOS_PASS;
     if ((hook & FOS_HOOK_CALLS) == 0) return (hook & FOS_HOOK_PROCESS) != 0 ? fos_process_handle(call) : FOS_PASS;
+    // The call lies on the program's stack.
+    int is_small = (uintptr_t)call - fos_small_stack.start < fos_small_stack.room;
+    return __builtin_expect(is_small, 0) ? fos_answer_on_own_stack(call) : fos_answer_call(call);
+}
+
+long fos_answer_call(struct fos_call *call) {
     if (!fos_options.counting) return fos_options.tracing ? fos_trace_call(call) : fos_calls_handle(call);
     long number = call->number;
     uint64_t start = fos_clock();

@@ -69,6 +69,27 @@ fos_entry:
         .cfi_endproc
         .size   fos_entry, . - fos_entry
 
+# long fos_on_stack(struct fos_call *call, void *top): fos_answer_call(call) on another stack (stacks.c).
+        .globl  fos_on_stack
+        .hidden fos_on_stack
+        .type   fos_on_stack, @function
+        .balign 16
+fos_on_stack:
+        .cfi_startproc
+        push    %rbp
+        .cfi_def_cfa_offset 16
+        .cfi_offset rbp, -16
+        mov     %rsp, %rbp
+        .cfi_def_cfa_register rbp
+        mov     %rsi, %rsp
+        call    fos_answer_call
+        mov     %rbp, %rsp
+        pop     %rbp
+        .cfi_def_cfa rsp, 8
+        ret
+        .cfi_endproc
+        .size   fos_on_stack, . - fos_on_stack
+
 # Room for trampolines, filled by redirect.c: slots of 32 bytes,
 #       0   the address of the `syscall` that this slot serves
 #       8   the window, moved here; lea to rcx; jmp fos_entry; at most 24 bytes

@@ -1,5 +1,6 @@
-// The shim's own descriptors, which the program must not meet: of each connection its socket, segment and board, a few
-// regions of memory, and the neutral one, of which the numbers of open files are duplicates.
+// The shim's own descriptors, which the program must not meet: of each connection its socket, segment and board, the same of one
+// that the program before has left and nobody has taken up yet, a few regions of memory, and the neutral one, of which the
+// numbers of open files are duplicates.
 //
 // They stand where nobody looks for a free number, are closed on exec, survive the program's closing of everything, and move
 // out of the way of a dup2 to their number.
@@ -7,7 +8,10 @@
 #include <sys/resource.h>
 #include "mounts.h"
 
-enum { MEMORY = FOS_OF_CONNECTION * FOS_MOUNTS_MAX, MEMORY_PLACES = 4, NEUTRAL = MEMORY + MEMORY_PLACES, HIDDEN_MAX = NEUTRAL + 1 };
+enum {
+    MEMORY = FOS_OF_CONNECTION * FOS_MOUNTS_MAX, MEMORY_PLACES = 4, NEUTRAL = MEMORY + MEMORY_PLACES,
+    KEPT = NEUTRAL + 1, HIDDEN_MAX = KEPT + FOS_OF_CONNECTION,
+};
 static int hidden[HIDDEN_MAX] = {[0 ... HIDDEN_MAX - 1] = -1};
 
 int fos_hidden_descriptor(int fd) {
@@ -65,6 +69,16 @@ void fos_close_connection(struct fos_mount *mount) {
         int *fd = &hidden[(int)mount->index * FOS_OF_CONNECTION + which];
         if (*fd >= 0) fos_raw(SYS_close, *fd);
         *fd = *fos_client_descriptor(mount, which) = -1;
+    }
+}
+
+void fos_hide_kept(const int *descriptors) {
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) hidden[KEPT + which] = descriptors[which];
+}
+void fos_unhide_kept(int *descriptors) {
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) {
+        descriptors[which] = hidden[KEPT + which];
+        hidden[KEPT + which] = -1;
     }
 }
 

@@ -27,8 +27,7 @@ struct kept {
 };
 static_assert(KEPT_AT + sizeof(struct kept) <= FOS_PAGE_BYTES, "what is kept lies in the header's page");
 
-int fos_kept_here;                       // 1: kept_descriptors are to be looked at
-static int kept_descriptors[FOS_OF_CONNECTION];
+int fos_kept_here;  // 1: descriptors of a connection are hidden, and to be looked at
 
 // The only mount that is connected; NULL: there is none, or several.
 static struct fos_mount *only_connection(void) {
@@ -77,8 +76,8 @@ void fos_mounts_keep_failed(void) {
 }
 
 // 1: the descriptors are a connection that was left to this process.
-static int read_kept(struct kept *kept) {
-    return fos_raw(SYS_pread64, kept_descriptors[1], kept, sizeof *kept, KEPT_AT) == (long)sizeof *kept && kept->magic == KEPT_MAGIC &&
+static int read_kept(const int *descriptors, struct kept *kept) {
+    return fos_raw(SYS_pread64, descriptors[1], kept, sizeof *kept, KEPT_AT) == (long)sizeof *kept && kept->magic == KEPT_MAGIC &&
         kept->process == (uint32_t)fos_raw(SYS_getpid);
 }
 
@@ -109,9 +108,9 @@ void fos_mounts_start(char **environment) {
         // A word that lies must not cost the program descriptors of its own.
         struct kept kept;
         if (fos_kept_here) continue;
-        memcpy(kept_descriptors, given, sizeof given);
-        if (!read_kept(&kept)) continue;
-        for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_fcntl, kept_descriptors[which], F_SETFD, FD_CLOEXEC);
+        if (!read_kept(given, &kept)) continue;
+        for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_fcntl, given[which], F_SETFD, FD_CLOEXEC);
+        fos_hide_kept(given);
         fos_kept_here = 1;
         fos_handed_receive(kept.handed, kept.handed_count);
     }
@@ -128,12 +127,27 @@ static int still_true(const struct kept *kept) {
     return fos_mount_numbers() == kept->numbers_hash;
 }
 
+static void close_all(const int *descriptors) {
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_close, descriptors[which]);
+}
+
+void fos_mounts_leave_kept(void) {
+    int descriptors[FOS_OF_CONNECTION];
+    if (!fos_kept_here) return;
+    fos_unhide_kept(descriptors);
+    close_all(descriptors);
+    fos_kept_here = 0;
+    fos_handed_belong(NULL);
+}
+
 void fos_resume_kept(void) {
     if (!fos_mounts_claim()) return;
     struct kept kept;
     struct fos_mount *mount = &fos_mounts[0];
+    int descriptors[FOS_OF_CONNECTION];
     int taken = 0, resumed = 0, was_kept = fos_kept_here;
-    if (fos_kept_here && fos_mounts_used == 0 && read_kept(&kept) && still_true(&kept)) {
+    if (was_kept) fos_unhide_kept(descriptors);
+    if (was_kept && fos_mounts_used == 0 && read_kept(descriptors, &kept) && still_true(&kept)) {
         size_t path = strlen(kept.path);
         mount->mount_id = kept.mount_id;
         mount->uid = kept.uid;
@@ -142,15 +156,15 @@ void fos_resume_kept(void) {
         memcpy(mount->name, kept.name, sizeof mount->name);
         taken = fos_mount_verify(mount);
     }
-    if (taken && fos_client_resume(&mount->client, &kept.client, kept_descriptors[0], kept_descriptors[1], kept_descriptors[2]) == 0) {
+    if (taken && fos_client_resume(&mount->client, &kept.client, descriptors[0], descriptors[1], descriptors[2]) == 0) {
         fos_note_hidden(mount);
         mount->listed = 1;
         fos_mount_serve(mount);
         fos_store_release_u32(&fos_mounts_used, 1);
         fos_mounts_are_known(kept.numbers_hash);
         resumed = 1;
-    } else if (fos_kept_here && !taken) {
-        for (int which = 0; which < FOS_OF_CONNECTION; which++) fos_raw(SYS_close, kept_descriptors[which]);
+    } else if (was_kept && !taken) {
+        close_all(descriptors);
     }
     fos_kept_here = 0;
     fos_mounts_unclaim();

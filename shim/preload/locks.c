@@ -51,12 +51,7 @@ static void forget(uint64_t inode) {
 // The inode behind a number of the kernel's on one of the mounts; 0: it is elsewhere.
 static uint64_t inode_behind(int fd) {
     struct stat seen;
-    uint64_t inode = 0;
-    if (fos_raw(SYS_fstat, fd, &seen) != 0) return 0;
-    for (uint32_t i = 0; i < fos_mounts_used; i++) {
-        if (fos_mounts[i].state != FOS_MOUNT_NONE && fos_mounts[i].device == seen.st_dev) inode = seen.st_ino;
-    }
-    return inode;
+    return fos_raw(SYS_fstat, fd, &seen) == 0 && fos_is_of_mount(&seen) ? seen.st_ino : 0;
 }
 
 // The call, with the kernel's own description behind the number. Locks of the process are noted before, for descriptors that

@@ -129,9 +129,9 @@ long fos_reopen(struct fos_context *context, struct fos_mount *mount, const stru
     }
     if (mount->path_length + 40 > FOS_PATH_BYTES) return -ENAMETOOLONG;
     number_path(context, mount, file->inode);
-    // The daemon opens files by their number only: a directory has one place in the tree.
-    long fd = file->is_directory && fos_file_usable(file) != NULL ? climb(context, mount, file, flags)
-                                                                   : fos_raw(SYS_openat, AT_FDCWD, context->text, flags);
+    // A directory has one place in the tree. The daemon opens one by its number if it has none any more, and files.
+    long fd = file->is_directory && fos_file_usable(file) != NULL ? climb(context, mount, file, flags) : -ENOENT;
+    if (fd == -ENOENT) fd = fos_raw(SYS_openat, AT_FDCWD, context->text, flags);
     if (fd < 0 || is_same(context, mount, file->inode, fd, "")) return fd;
     fos_raw(SYS_close, fd);
     return -ESTALE;

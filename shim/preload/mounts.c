@@ -195,6 +195,13 @@ static inline void look_at_table(void) {
     if (fos_mounts_doubtful || coarse_clock() - looked_at > LOOK_AGAIN_NS) read_table();
 }
 
+int fos_is_of_mount(const struct stat *seen) {
+    for (uint32_t i = 0; i < fos_mounts_used; i++) {
+        if (fos_mounts[i].state != FOS_MOUNT_NONE && fos_mounts[i].device == seen->st_dev) return 1;
+    }
+    return 0;
+}
+
 int fos_mounts_in_use(void) {
     if (fos_kept_here) return 1;
     for (uint32_t i = 0; i < fos_mounts_used; i++) {

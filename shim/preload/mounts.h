@@ -44,6 +44,10 @@ int fos_connection_is_open(const struct fos_mount *mount);
 // The mount's client has descriptors that are hidden already.
 void fos_note_hidden(struct fos_mount *mount);
 
+// The descriptors of a connection that is kept (keep.c), where they are and as they are. They may be moved until they are taken back.
+void fos_hide_kept(const int *descriptors);
+void fos_unhide_kept(int *descriptors);
+
 // keep.c
 extern int fos_kept_here;  // 1: fos_resume_kept is due
 void fos_resume_kept(void);

@@ -250,6 +250,8 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
             stop_at(place, &at, name, (uint32_t)length, *rest != 0);
             return 0;
         }
+        // Whether it is there or not (open(2), path_resolution(7)).
+        if (last && !up && *rest != 0 && (flags & FOS_WALK_CREATE) != 0) return -EISDIR;
         long found = fos_lookup_entry(context, mount, at.directory, name, (uint32_t)length, &place->attributes);
         if (found == -ENOENT && last && (flags & FOS_WALK_CREATE) != 0) {
             stop_at(place, &at, name, (uint32_t)length, *rest != 0);

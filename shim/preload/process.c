@@ -7,6 +7,7 @@
 //   clone with a stack               the child starts on it behind the `syscall`, so the call must be made there: both sides
 //                                    are told at their next call
 //   pthread_create                   nothing to do
+//   sigaltstack                      a small stack is noted (stacks.c)
 //   execve                           descriptors that survive become the kernel's first; words more in the environment tell the
 //                                    new program where this one's connection is, and which mounts are fos
 //   chroot, unshare, setns, seccomp, CLONE_FILES without CLONE_THREAD ...   the shim gives up for this process
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <linux/sched.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
@@ -33,7 +35,7 @@ static uint32_t given_up;
 void fos_process_hooks(uint8_t *hooks) {
     static const uint16_t numbers[] = {
         SYS_fork, SYS_vfork, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat,
-        SYS_chroot, SYS_pivot_root, SYS_unshare, SYS_setns, SYS_seccomp, SYS_prctl,
+        SYS_chroot, SYS_pivot_root, SYS_unshare, SYS_setns, SYS_seccomp, SYS_prctl, SYS_sigaltstack,
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) hooks[numbers[i]] = FOS_HOOK_PROCESS;
 }
@@ -52,6 +54,11 @@ void fos_give_up(void) {
     for (int i = 0; i < FOS_SYSTEM_CALLS; i++) __atomic_store_n(&fos_hooks[i], fos_hooks[i] & keep, __ATOMIC_RELAXED);
 }
 
+static void after_fork(int child) {
+    if (child) fos_stacks_after_fork();
+    fos_calls_after_fork(child);
+}
+
 int fos_process_borrowed(const struct fos_call *call) {
     if (__builtin_expect(pending.kind == FORK_NONE, 1)) return 0;
     int here = (int)fos_system(SYS_getpid, 0, 0, 0, 0, 0, 0);
@@ -62,7 +69,7 @@ int fos_process_borrowed(const struct fos_call *call) {
     int copies = pending.kind == FORK_COPIES;
     pending.kind = FORK_NONE;
     if (copies) fos_memory_after_fork(here != pending.parent, 1);
-    if (given_up == 0) fos_calls_after_fork(here != pending.parent);
+    if (given_up == 0) after_fork(here != pending.parent);
     return 0;
 }
 
@@ -93,7 +100,7 @@ static long handle_clone(struct fos_call *call, struct clone_wish wish) {
     if (!shares && wish.stack == 0) {
         long result = repeat(call);
         fos_memory_after_fork(result == 0, 0);
-        if (!gone) fos_calls_after_fork(result == 0);
+        if (!gone) after_fork(result == 0);
         return result;
     }
     // In a handler that interrupted the making of another child, the outer one counts for both.
@@ -154,6 +161,14 @@ __attribute__((noinline)) static long execute(struct fos_call *call, int place, 
     return result;
 }
 
+// A stack that cannot be read, or is refused, is not noted: the kernel's answer says so.
+static long change_signal_stack(struct fos_call *call) {
+    long result = repeat(call);
+    const stack_t *stack = (const stack_t *)call->arguments[0];
+    if (result == 0 && stack != NULL) fos_stack_noted((uintptr_t)stack->ss_sp, stack->ss_flags & SS_DISABLE ? 0 : stack->ss_size);
+    return result;
+}
+
 long fos_process_handle_borrowed(struct fos_call *call) {
     return call->number == SYS_execve ? execute(call, 2, 1) : call->number == SYS_execveat ? execute(call, 3, 1) : FOS_PASS;
 }
@@ -175,6 +190,7 @@ long fos_process_handle(struct fos_call *call) {
     case SYS_unshare:
         if (a[0] & (CLONE_NEWNS | CLONE_NEWUSER | CLONE_FS | CLONE_FILES)) fos_give_up();
         return FOS_PASS;
+    case SYS_sigaltstack: return change_signal_stack(call);
     case SYS_chroot:
     case SYS_pivot_root:
     case SYS_setns:

@@ -65,6 +65,8 @@ extern const uint8_t fos_calls_wanted[FOS_SYSTEM_CALLS];
 // From the constructor, before anything is redirected: no system call unless it must be. 0, or a negative errno: the shim
 // then stands aside. `environment` is the program's; words that are the shim's alone are taken out of it.
 int fos_calls_start(char **environment);
+// After it, when nothing is redirected: the program goes on as without the shim, and is to find nothing of it.
+void fos_calls_stand_aside(void);
 
 // The result (0 or more, or a negative errno), or FOS_PASS. Re-entrant. Fast to say FOS_PASS for strangers. Not called in a
 // child of vfork or posix_spawn, nor after fos_calls_give_up.
@@ -112,6 +114,19 @@ extern uint8_t fos_hooks[FOS_SYSTEM_CALLS];
 
 // entry.S: what trampolines jump to.
 void fos_entry(void);
+// dispatch.c: hands the call to the calls side, with figures and traces if they are wanted.
+long fos_answer_call(struct fos_call *call);
+// stacks.c: the part of this thread's alternate signal stack in which a call has too little room; none: no bytes.
+struct fos_small_stack {
+    uintptr_t start;
+    size_t room;
+};
+extern __thread struct fos_small_stack fos_small_stack __attribute__((tls_model("initial-exec")));
+// The same as fos_answer_call, for a call made there.
+long fos_answer_on_own_stack(struct fos_call *call);
+void fos_stack_noted(uintptr_t start, size_t bytes);  // the thread's alternate stack is now this; 0 bytes: it has none
+int fos_stack_is_own(uintptr_t address);              // 1: on a stack of the shim's
+void fos_stacks_after_fork(void);                     // in the child: the other threads' are free
 // process.c
 void fos_process_hooks(uint8_t *hooks);
 long fos_process_handle(struct fos_call *call);

@@ -60,29 +60,29 @@ int fos_site_fits(const struct fos_object *object, const struct fos_site *site) 
 const struct fos_sites_header *fos_sites_load(const struct fos_object *object, const char *directory, const char **why) {
     char path[PATH_ROOM];
     struct stat status;
-    *why = "its name is too long";
+    *why = "its table's name is too long";
     if (!name_table(object, directory, path)) return NULL;
     // Not blocking: a FIFO of that name must not stop the program.
     long fd = fos_system(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0, 0, 0);
-    *why = fd == -ENOENT ? "there is none; fos run and fos shim-path make it" : "it cannot be opened";
+    *why = fd == -ENOENT ? "it has no table of sites; 'fos run' and 'fos shim-path' make one" : "its table cannot be opened";
     if (fd < 0) return NULL;
     const void *data = NULL;
     long bytes = 0;
-    *why = "it is not a file of this user or root that only its owner may write";
+    *why = "its table is not a file of this user or root that only its owner may write";
     if (fos_system(SYS_fstat, fd, (long)&status, 0, 0, 0, 0) == 0 &&
         fos_sites_trusted(status.st_uid, status.st_mode, (uint32_t)getauxval(AT_EUID))) {
         bytes = status.st_size;
-        *why = "its size is wrong";
+        *why = "its table has a wrong size";
         if (bytes >= (long)sizeof(struct fos_sites_header) && bytes <= FOS_SITES_BYTES_MAX) {
             long at = fos_system(SYS_mmap, 0, bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
-            *why = "it cannot be mapped";
+            *why = "its table cannot be mapped";
             if (at > 0 || at < -4095) data = (const void *)at;
         }
     }
     fos_system(SYS_close, fd, 0, 0, 0, 0, 0);
     if (data == NULL) return NULL;
     const struct fos_sites_header *table = data;
-    *why = "it is damaged, or of another version";
+    *why = "its table is damaged, or of another version";
     if (fos_sites_whole(table, (size_t)bytes, object->build_id, object->build_id_length) && well_formed(object, table)) return table;
     fos_system(SYS_munmap, (long)data, bytes, 0, 0, 0, 0);
     return NULL;

@@ -122,8 +122,9 @@ static void stand_aside(const char *what, const char *why) {
     if (fos_options.verbose) fos_say("standing aside: ", what, ": ", why, NULL);
 }
 
-// One object that stays as it is does not keep the others from being redirected; the first is the one that is reported.
-static void redirect_all(const struct start *start, const char *directory) {
+// One object that stays as it is does not keep the others from being redirected; the first is the one that is reported. How many were.
+static int redirect_all(const struct start *start, const char *directory) {
+    int redirected = 0;
     const char *what = start->objects == 0 ? "libc" : NULL, *why = "is not in this process";
     for (int i = 0; i < start->objects; i++) {
         const struct fos_object *object = &start->object[i];
@@ -132,12 +133,14 @@ static void redirect_all(const struct start *start, const char *directory) {
         if (table != NULL) {
             int error = fos_redirect(object, table);
             fos_sites_unload(table);
+            redirected += error == 0;
             if (error == 0) continue;
             reason = error == -EILSEQ ? "its table does not fit what is in memory" : "its text cannot be changed";
         }
         if (what == NULL) what = object->path, why = reason;
     }
     if (what != NULL) stand_aside(what, why);
+    return redirected;
 }
 
 __attribute__((constructor)) static void begin(int count, char **arguments, char **environment) {
@@ -156,12 +159,15 @@ __attribute__((constructor)) static void begin(int count, char **arguments, char
 
     struct start start = {.objects = 0};
     char directory[DIRECTORY_ROOM];
-    if (!cache_directory(environment, directory)) return stand_aside("tables", "neither FOS_CACHE nor XDG_CACHE_HOME nor HOME is set");
     if (fos_calls_start(environment) != 0) return stand_aside("files", "cannot be served");
+    if (!cache_directory(environment, directory)) {
+        stand_aside("tables", "neither FOS_CACHE nor XDG_CACHE_HOME nor HOME is set");
+        return fos_calls_stand_aside();
+    }
     dl_iterate_phdr(visit, &start);
     for (int i = 0; i < FOS_SYSTEM_CALLS; i++) fos_hooks[i] = fos_calls_wanted[i] ? FOS_HOOK_CALLS : FOS_HOOK_NONE;
     fos_process_hooks(fos_hooks);
     const char *memory = value(environment, "FOS_MEMORY");
     if (memory != NULL) fos_memory_start(bytes_of(memory));
-    redirect_all(&start, directory);
+    if (redirect_all(&start, directory) == 0) fos_calls_stand_aside();
 }

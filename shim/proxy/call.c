@@ -59,6 +59,7 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
     state->destination = destination;
     state->epoch = epoch;
     state->in_flight = 1;
+    state->unannounced = 1;
     state->resend = 0;
     request->destination = destination;
     request->epoch = epoch;
@@ -79,6 +80,7 @@ static void publish(struct fos_client *client, int channel, fos_mailbox destinat
 static void announce(struct fos_client *client, int channel) {
     fos_mailbox destination = client->state[channel].destination;
     fos_fetch_or_u64(&client->bells[core_of(destination)].bits[channel / 64], UINT64_C(1) << (channel % 64));
+    client->state[channel].unannounced = 0;
     fos_fence_after_update();
     ring(client, channel);
 }
@@ -349,6 +351,19 @@ static int pause_until_resend(struct fos_client *client, int channel, uint64_t d
             fos_spin_pause();
         }
     }
+}
+
+int fos_take_over(struct fos_client *client, int channel) {
+    struct fos_channel_state *state = &client->state[channel];
+    if (!state->in_flight || replied(client, channel)) {
+        // One that was to be sent again has done nothing yet.
+        if (state->resend) state->in_flight = state->resend = 0;
+    } else if (fos_load_relaxed_u32(&client->channel[channel].request.sequence) != state->sequence) {
+        state->in_flight = state->resend = 0;
+    } else if (state->unannounced) {
+        announce(client, channel);
+    }
+    return state->in_flight != 0;
 }
 
 int fos_wait(struct fos_client *client, int channel, uint64_t timeout_ns) {

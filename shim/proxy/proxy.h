@@ -48,7 +48,8 @@ struct fos_channel_state {
     uint32_t shared;       // requests posted on the server's own CPU
     uint32_t parked;       // what client_parked of the channel is
     int32_t patience;      // how much later, or sooner, than FOS_PATIENCE_START replies are looked for, in the same unit
-    uint8_t reserved[32];
+    uint32_t unannounced;  // 1 until the bell was rung for the last request; a quick reply needs none
+    uint8_t reserved[28];
     // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];

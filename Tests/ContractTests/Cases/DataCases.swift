@@ -162,6 +162,17 @@ let dataCases: [ContractCase] =
             }
             c.expect(try c.fs.contents(c.path("d5/f")) == bytes, "the copy is right")
         },
+        ContractCase("data", "copy_file_range of files that are all hole") { c in
+            for number in 0..<6 { try c.mkdir("d\(number)") }
+            let source = try c.open("d0/f", O_RDWR | O_CREAT)
+            try c.fs.truncate(source, 50_000)
+            for number in 0..<6 {
+                let to = try c.open("d\(number)/g", O_RDWR | O_CREAT)
+                c.equal(try c.fs.copyRange(source, 0, to, 0, 30_000), 30_000)
+                c.equal(try c.fs.copyRange(source, 30_000, to, 30_000, 30_000), 20_000)
+                c.expect(try c.fs.contents(to) == [UInt8](repeating: 0, count: 50_000), "the copy is right")
+            }
+        },
         ContractCase("data", "copy_file_range within a file, apart and overlapping") { c in
             try c.fs.store(c.path("f"), pattern(10_000))
             let handle = try c.open("f")

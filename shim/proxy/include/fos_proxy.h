@@ -137,6 +137,10 @@ int fos_post_name(struct fos_client *client, int channel, const char *name);
 // gone. The outcome of the operation itself is fos_reply()->status.
 int fos_poll(struct fos_client *client, int channel);
 int fos_wait(struct fos_client *client, int channel, uint64_t timeout_ns);
+// For the next user of a channel whose call may never have come back: its thread was cancelled, or a signal handler jumped out.
+// What was not put into the channel yet is given up, what the server may not have heard of is announced. 1: a request is in flight,
+// and fos_wait must follow; 0: the channel is free.
+int fos_take_over(struct fos_client *client, int channel);
 // The times of the last call on a channel, if client.timed was set before fos_request.
 void fos_call_timing(const struct fos_client *client, int channel, struct fos_call_times *times);
 
