@@ -315,6 +315,18 @@ void fos_take_change(const struct fos_mount *mount, const struct fos_message *re
     keep_entry_of_whole(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
 }
 
+void fos_take_rename(const struct fos_mount *mount, const struct fos_message *reply, const struct fos_place *source, const struct fos_place *target) {
+    struct fos_attributes moved, to, from;
+    if (!told(reply, 0, &moved) || !told(reply, offsetof(struct fos_renamed, to), &to) || to.inode != target->parent) return;
+    fos_keep_attributes(mount, &moved);
+    fos_keep_attributes(mount, &to);
+    keep_entry_of_whole(mount, target->parent, to.epoch, target->name, target->name_length, moved.inode);
+    if (source->parent == target->parent) from = to;
+    else if (!told(reply, offsetof(struct fos_renamed, from), &from) || from.inode != source->parent) return;
+    else fos_keep_attributes(mount, &from);
+    keep_entry_of_whole(mount, source->parent, from.epoch, source->name, source->name_length, 0);
+}
+
 // ---- looking ahead --------------------------------------------------------------------------------------------------
 
 // Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
