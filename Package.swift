@@ -4,6 +4,10 @@ import PackageDescription
 
 /// Warnings are errors everywhere; a hot path that regresses to a warning is a regression.
 let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+/// Servers are generic over their kernel, and live in other modules than the kernels. Only with optimisation across modules does a
+/// release build have one specialised for the kernel that it runs on; without it each field and each call goes by tables. (Swift 6.3.1
+/// does not compile all modules so.)
+let hot: [SwiftSetting] = strict + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
 let c: [CSetting] = [.unsafeFlags(["-std=gnu17", "-Wall", "-Wextra", "-Werror"])]
 
 let package = Package(
@@ -23,18 +27,18 @@ let package = Package(
         .target(name: "CSyscallSites", dependencies: ["CFosWire", "CCapstone"], cSettings: c),
         .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
         // Layer 1: mailboxes, message views, the Kernel and Server interfaces.
-        .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
+        .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: hot),
         .target(name: "Buddy", swiftSettings: strict),
         // Layer 2: what fleets share, then one pure module a service.
-        .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: hot),
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging", "CFosWire"], swiftSettings: hot),
+        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: hot),
         .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire", "CPlatform"], swiftSettings: strict),
         // Layer 3: the live host.
-        .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
+        .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: hot),
         // Layer 3: the simulated host.
         .target(name: "Simulator", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 4: the FUSE front end over the message proxy library.
