@@ -439,7 +439,10 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         count(hit);
         if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
         if (directory == listed_directory && attributes_wanted != 0) attributes_wanted = ATTRIBUTES_WANTED;
-        if (hit) return child == 0 ? -ENOENT : 0;
+        if (hit) {
+            fos_expect_request(&mount->client, (int)context->index);
+            return child == 0 ? -ENOENT : 0;
+        }
     } else {
         count(0);
         if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;
