@@ -4,6 +4,10 @@ import PackageDescription
 
 /// Warnings are errors everywhere; a hot path that regresses to a warning is a regression.
 let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+/// Servers are generic over their kernel, and live in other modules than the kernels. Only with optimisation across modules does a
+/// release build have one specialised for the kernel that it runs on; without it each field and each call goes by tables. (Swift 6.3.1
+/// does not compile all modules so.)
+let hot: [SwiftSetting] = strict + [.unsafeFlags(["-cross-module-optimization"], .when(configuration: .release))]
 let c: [CSetting] = [.unsafeFlags(["-std=gnu17", "-Wall", "-Wextra", "-Werror"])]
 
 let package = Package(
@@ -24,20 +28,20 @@ let package = Package(
         .target(name: "CPlatform", dependencies: ["CFosWire"], cSettings: c),
         .target(name: "CFosProxy", dependencies: ["CFosWire"], path: "shim/proxy", cSettings: c),
         .target(name: "CSyscallSites", dependencies: ["CFosWire", "CCapstone"], cSettings: c),
-        .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: strict),
+        .target(name: "Messaging", dependencies: ["CFosWire"], swiftSettings: hot),
         .target(name: "Buddy", swiftSettings: strict),
         // Layer 2: what fleets share; what a file server's state is made of; the command's parts that need no server.
-        .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
-        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging"], swiftSettings: strict),
+        .target(name: "Fleet", dependencies: ["Messaging", "CFosWire"], swiftSettings: hot),
+        .target(name: "FileStorage", dependencies: ["Buddy", "Messaging"], swiftSettings: hot),
         .target(name: "FosCommand", dependencies: ["CCommand", "CFosProxy", "CSyscallSites", "CFosWire"], swiftSettings: strict),
         // Layer 3: one pure module a service.
         .target(name: "NameService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PrivilegeService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "PlacementService", dependencies: ["Messaging", "Fleet", "CFosWire"], swiftSettings: strict),
         .target(name: "MemoryService", dependencies: ["Buddy", "Fleet", "Messaging", "CFosWire", "CPlatform"], swiftSettings: strict),
-        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: strict),
+        .target(name: "FileService", dependencies: ["FileStorage", "Fleet", "Messaging", "CFosWire"], swiftSettings: hot),
         // Layer 4: the live host, and the simulated one.
-        .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: strict),
+        .target(name: "Microkernel", dependencies: ["Messaging", "CFosWire", "CPlatform", "CHwloc"], swiftSettings: hot),
         .target(name: "Simulator", dependencies: ["Messaging", "CFosWire"], swiftSettings: strict),
         // Layer 5: the FUSE front end over the message proxy library.
         .target(name: "FuseMount", dependencies: ["CFosProxy", "CFosWire", "CFuse", "CPlatform"], swiftSettings: strict),

@@ -81,12 +81,15 @@ extension FileServer {
         if turn.isKernel, io.flags & FOS_IO_DIRECT.rawValue == 0 { leasePages(inode, kernel) }
         // The kernel takes the pages of a short writeback for clean; an error keeps what was lost from being silent.
         if isWriteback, written < Int(count) { return answer(-ENOSPC, kernel) }
-        answerWrite(inode, offset, isWriteback ? offered : UInt32(written), kernel)
+        answerWrite(inode, offset, isWriteback ? offered : UInt32(written), tells: io.flags & FOS_IO_ATTRIBUTES.rawValue != 0, kernel)
     }
 
-    private mutating func answerWrite<K: Kernel>(_ inode: InodePointer, _ offset: UInt64, _ count: UInt32, _ kernel: K) {
+    private mutating func answerWrite<K: Kernel>(
+        _ inode: InodePointer, _ offset: UInt64, _ count: UInt32, tells: Bool = false, _ kernel: K
+    ) {
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: offset, size: inode.pointee.size))
+        if tells { add(attributesOf: inode, to: message, kernel) }
         message.pointee.bulk_length = count
         deliver(message, kernel)
     }

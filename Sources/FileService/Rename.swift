@@ -161,8 +161,19 @@ extension FileServer {
             if let victim { if victimIsDirectory { killDirectory(victim, kernel) } else { dropLink(victim, kernel) } }
         }
         moved(inode, to: names.newParent, kernel)
-        answer(0, kernel)
+        if names.isExchange { answer(0, kernel) } else { answerRename(of: inode, from: directory, to: newDirectory, kernel) }
         return true
+    }
+
+    /// The answer to a name that was moved: with what its mover need not ask for (`answerEntry(_:in:)`).
+    private mutating func answerRename<K: Kernel>(
+        of inode: InodePointer, from directory: InodePointer, to newDirectory: InodePointer, _ kernel: K
+    ) {
+        if turn.isKernel || inode.pointee.isSharded || directory.pointee.isSharded || newDirectory.pointee.isSharded { return answer(0, kernel) }
+        let message = kernel.scratch()
+        message.setBody(fos_made(made: attributes(of: inode, kernel), directory: attributes(of: newDirectory, kernel)))
+        if directory != newDirectory { add(attributesOf: directory, to: message, kernel) }
+        deliver(message, kernel)
     }
 
     // MARK: Parts shared with the transaction

@@ -4,6 +4,9 @@
 // servers; each server picks for the directories made through it, without asking anyone.
 // Invariants: successive picks go to different live members in turn; within a member they go round its slots.
 // Servers start at different places, so that they do not all choose the same member in step.
+// Members that share one core run on one thread: a directory at the other one wins nothing, and costs messages between the
+// two when it is made, removed or renamed. So most picks of such a member stay with the server itself; some go, and
+// keep the shares of both in use.
 
 public import CFosWire
 
@@ -11,6 +14,11 @@ public import CFosWire
 public struct SlotCursor: ~Copyable {
     private let nextSlot: UnsafeMutablePointer<UInt16>
     private var member: Int
+    private let own: Int
+    /// Picks of members of the own core so far.
+    private var neighbours = 0
+    /// Of so many picks of members of the own core one goes there.
+    private static var stays: Int { 8 }
 
     /// - Parameters:
     ///   - start: the server's own member index.
@@ -22,6 +30,7 @@ public struct SlotCursor: ~Copyable {
         // Spread the starting points, so that two servers seldom fill one slot: an odd stride visits all residues.
         nextSlot.initialize(repeating: UInt16(start * 1_031 % Int(FOS_SLOTS)), count: capacity)
         member = start
+        own = start
     }
 
     deinit { nextSlot.deallocate() }
@@ -33,14 +42,26 @@ public struct SlotCursor: ~Copyable {
             member += 1
             if member >= table.members { member = 0 }
             guard membership.isAlive(member), table.share(of: member) > 0 else { continue }
-            var slot = Int(nextSlot[member])
-            for _ in 0..<SlotTable.slots {
-                slot += 1
-                if slot >= SlotTable.slots { slot = 0 }
-                if table.owner(ofSlot: slot) == member {
-                    nextSlot[member] = UInt16(slot)
-                    return slot
-                }
+            if let slot = nextSlot(of: staysHere(table, membership) ? own : member, table) { return slot }
+        }
+        return nil
+    }
+
+    /// Whether the pick of `member` is the server's own.
+    private mutating func staysHere(_ table: borrowing SlotTable, _ membership: borrowing Membership) -> Bool {
+        guard member != own, membership[member].core == membership[own].core, membership.isAlive(own), table.share(of: own) > 0 else { return false }
+        neighbours &+= 1
+        return neighbours % SlotCursor.stays != 0
+    }
+
+    private func nextSlot(of member: Int, _ table: borrowing SlotTable) -> Int? {
+        var slot = Int(nextSlot[member])
+        for _ in 0..<SlotTable.slots {
+            slot += 1
+            if slot >= SlotTable.slots { slot = 0 }
+            if table.owner(ofSlot: slot) == member {
+                nextSlot[member] = UInt16(slot)
+                return slot
             }
         }
         return nil

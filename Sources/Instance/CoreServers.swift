@@ -119,3 +119,6 @@ struct CoreServers: ServerGroup, ~Copyable {
         }
     }
 }
+
+/// For the release build (WireTypes.swift).
+private func specialiseServers() { findConformances(of: WireTypes.self) }

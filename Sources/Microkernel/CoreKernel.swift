@@ -122,8 +122,14 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
     public func shardBits(of directory: UInt64) -> Int { Int(fos_shard_bits(fos_board_sharded(state.pointee.fabric.board), directory)) }
 
     public func changed(inode: UInt64) {
-        // Two cores may own inodes that share a word.
-        _ = fos_fetch_add_u32(fos_board_inode_epoch(state.pointee.fabric.board, inode), 1)
+        let word = fos_board_inode_epoch(state.pointee.fabric.board, inode)!
+        // Two cores may own inodes that share a word. A core that is alone stores it: a locked instruction would wait until a
+        // client that has looked at the word has given its line back.
+        if state.pointee.fabric.coreCount == 1 {
+            fos_store_release_u32(word, fos_load_relaxed_u32(word) &+ 1)
+        } else {
+            _ = fos_fetch_add_u32(word, 1)
+        }
     }
 
     public func epoch(ofInode inode: UInt64) -> UInt32 {

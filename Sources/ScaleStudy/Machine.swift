@@ -222,3 +222,6 @@ public struct StudyFailure: Error, CustomStringConvertible {
     public let reason: String
     public var description: String { "\(point.workload.rawValue) on \(point.cores) cores: \(reason)" }
 }
+
+/// For the release build (WireTypes.swift).
+private func specialiseServers() { findConformances(of: WireTypes.self) }

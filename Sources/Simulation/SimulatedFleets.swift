@@ -122,3 +122,6 @@ public final class SimulatedFleets {
             .min { host.topology.distance(from: core, to: $0.core) < host.topology.distance(from: core, to: $1.core) }
     }
 }
+
+/// For the release build (WireTypes.swift).
+private func specialiseServers() { findConformances(of: WireTypes.self) }

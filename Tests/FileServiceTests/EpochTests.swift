@@ -177,6 +177,16 @@ import Testing
         expect(Files.linkCall(w["g"], w["d"], "hard"), at: made, "link")
         let link = fos_symlink_request(name_length: 4, target_length: 1)
         expect(LoopCall(FOS_OP_SYMLINK, inode: w["d"], link, "soft", bulk: [120]), at: made, "symlink")
+        expect(Files.renameCall(w["d"], "file", w["d"], "moved"), at: made, "rename")
+        expect(Files.renameCall(w["d"], "moved", w["d"], "file"), at: made, "rename back")
+        if members == 1 {
+            expect(Files.renameCall(w["d"], "file", w["e"], "file"), at: 2 * made, "rename away")
+            expect(Files.renameCall(w["e"], "file", w["d"], "file"), at: made, "rename from elsewhere")
+            let moved = files.call(Files.renameCall(w["d"], "file", w["d"], "moved"))
+            let (told, found) = (moved.fixed(fos_attributes.self), files.lookup(w["d"], "moved").attributes)
+            #expect(told.inode == found.inode && told.epoch == found.epoch && told.version == found.version)
+            expect(Files.renameCall(w["d"], "moved", w["d"], "file"), at: made, "rename back")
+        }
         for name in ["file", "fifo", "hard", "soft"] { expect(LoopCall(FOS_OP_UNLINK, inode: w["d"], name: name), at: 0, "unlink") }
         for name in ["one", "two", "three"] { expect(LoopCall(FOS_OP_RMDIR, inode: w["d"], name: name), at: 0, "rmdir") }
         w.kernel.client.die()
@@ -202,6 +212,10 @@ import Testing
             told.inode == w["f"] && told.epoch == read.header.epoch
                 && told.accessed.nanoseconds == files.stat(w["f"]).attributes.accessed.nanoseconds)
         #expect(files.call(Files.readCall(w["f"], 0, 10)).header.length == UInt32(MemoryLayout<fos_io_reply>.size), "nothing moved")
+        let wanted = fos_io_request(offset: 0, owner: 0, flags: FOS_IO_ATTRIBUTES.rawValue, open_flags: 1)
+        let written = files.call(LoopCall(FOS_OP_WRITE, inode: w["f"], wanted, bulk: [1, 2, 3]))
+        let writer: fos_attributes = written.fixed(at: MemoryLayout<fos_io_reply>.size)
+        #expect(written.status == 0 && writer.epoch == host.epoch(ofInode: w["f"]) && writer.version == files.stat(w["f"]).attributes.version)
         let absent = files.call(LoopCall(FOS_OP_LOOKUP, inode: w["d"], name: "absent"))
         #expect(absent.status == -ENOENT && absent.header.epoch == host.epoch(ofInode: w["d"]))
         let reply = files.call(LoopCall(FOS_OP_READDIR, inode: w["e"], fos_readdir_request(cookie: 2, flags: 1, filled: 0), room: 4096))

@@ -88,6 +88,28 @@ private func mailboxes(_ count: Int) -> [MailboxAddress] { (0..<count).map { Mai
         #expect(slots.count == SlotTable.slots)
     }
 
+    @Test func membersOfOneCoreKeepMostDirectories() {
+        let table = SlotTable(members: 3)
+        // Members 0 and 1 share a core.
+        let membership = Membership([0, 0, 1].enumerated().map { MailboxAddress(core: $1, index: $0 + 1) })
+        var cursor = SlotCursor(start: 0)
+        var owners = [0, 0, 0]
+        for _ in 0..<240 {
+            guard let slot = cursor.next(table, membership) else { Issue.record("no slot"); return }
+            owners[table.owner(ofSlot: slot)] += 1
+        }
+        #expect(owners == [150, 10, 80])
+        // One that owns nothing keeps nothing.
+        var moved = SlotTable(members: 2)
+        for slot in 0..<SlotTable.slots where moved.owner(ofSlot: slot) == 0 { moved.move(slot, to: 1) }
+        let pair = Membership([1, 2].map { MailboxAddress(core: 0, index: $0) })
+        var other = SlotCursor(start: 0)
+        for _ in 0..<20 {
+            let owner = other.next(moved, pair).map { moved.owner(ofSlot: $0) }
+            #expect(owner == 1)
+        }
+    }
+
     @Test func deadAndEmptyMembersAreLeftOut() {
         var table = SlotTable(members: 3)
         var membership = Membership(mailboxes(3))

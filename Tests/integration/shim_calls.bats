@@ -354,6 +354,58 @@ PY
     [ "$messages" -lt 5500 ] || { cat "$BASE/figures"; return 1; }
 }
 
+@test "the end of a file, a file just written and a name just moved are known without a message, and are what others make of them" {
+    only_fos
+    cat > "$BASE/ends.py" <<'PY'
+import os, random, subprocess, sys
+top, seed, quiet = sys.argv[1], int(sys.argv[2]), len(sys.argv) > 3
+random.seed(seed)
+os.mkdir(top)
+os.mkdir(top + '/sub')
+# Another program, by the mount, there from the beginning.
+other = subprocess.Popen(['env', '-u', 'LD_PRELOAD', 'sh'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=top)
+os.chdir(top)
+def others(command):
+    other.stdin.write((command + ' && echo done\n').encode())
+    other.stdin.flush()
+    assert other.stdout.readline() == b'done\n', command
+for turn in range(400):
+    where = (seed, turn)
+    text = os.urandom(random.randrange(1, 6000)).hex().encode()
+    fd = os.open('new', os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.write(fd, text)
+    assert os.fstat(fd).st_size == len(text), where
+    os.close(fd)
+    os.link('new', 'linked')
+    what = -1 if quiet else random.randrange(6)
+    if what == 0: others('printf more >> linked'); text += b'more'
+    if what == 1: others('chmod 600 new')
+    assert os.stat('new').st_nlink == 2 and os.stat('new').st_size == len(text), where
+    name = random.choice(['moved', 'sub/moved'])
+    os.rename('new', name)
+    if what == 2: others('mv linked elsewhere && mv elsewhere linked')
+    assert not os.path.lexists('new') and os.stat(name).st_size == len(text), where
+    if what == 3: others(f'printf x > {name}'); text = b'x'
+    fd = os.open(name, os.O_RDONLY)
+    assert os.read(fd, 20000) == text and os.read(fd, 20000) == b'', where
+    if what == 4:
+        others('printf last >> linked')
+        assert os.read(fd, 4) == b'last' and os.read(fd, 4) == b'', where
+    if what == 5:
+        others('truncate -s 0 linked && printf abcd > linked')
+        assert os.pread(fd, 100, 0) == b'abcd' and os.pread(fd, 100, 4) == b'', where
+    os.close(fd)
+    os.unlink(name)
+    os.unlink('linked')
+PY
+    cd "$BASE"
+    "$FOS" run --strict --stats -- /usr/bin/python3 "$BASE/ends.py" "$MOUNT/ends" 1 quietly > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    # 400 times create, write, link, a look at a name beside it, rename, in half of them by way of the other directory, open, read and
+    # twice unlink; the attributes of what was written or moved, and each file's end, would be 1,200 and more.
+    awk '/^messages/ { gsub(",", "", $2); if ($2 > 4600) exit 1; found = 1 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
+    "$FOS" run -- /usr/bin/python3 "$BASE/ends.py" "$MOUNT/ended" "${FOS_TEST_SEED:-$RANDOM}"
+}
+
 @test "a file that is opened, read and closed again and again needs no message, and is what it is now" {
     only_fos
     cat > "$BASE/reopen.py" <<'PY'

@@ -321,6 +321,18 @@ void fos_take_change(const struct fos_mount *mount, const struct fos_message *re
     keep_entry_of_whole(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
 }
 
+void fos_take_rename(const struct fos_mount *mount, const struct fos_message *reply, const struct fos_place *source, const struct fos_place *target) {
+    struct fos_attributes moved, to, from;
+    if (!told(reply, 0, &moved) || !told(reply, offsetof(struct fos_renamed, to), &to) || to.inode != target->parent) return;
+    fos_keep_attributes(mount, &moved);
+    fos_keep_attributes(mount, &to);
+    keep_entry_of_whole(mount, target->parent, to.epoch, target->name, target->name_length, moved.inode);
+    if (source->parent == target->parent) from = to;
+    else if (!told(reply, offsetof(struct fos_renamed, from), &from) || from.inode != source->parent) return;
+    else fos_keep_attributes(mount, &from);
+    keep_entry_of_whole(mount, source->parent, from.epoch, source->name, source->name_length, 0);
+}
+
 // ---- looking ahead --------------------------------------------------------------------------------------------------
 
 // Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
@@ -434,7 +446,10 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         count(hit);
         if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
         if (directory == listed_directory && attributes_wanted != 0) attributes_wanted = ATTRIBUTES_WANTED;
-        if (hit) return child == 0 ? -ENOENT : 0;
+        if (hit) {
+            fos_expect_request(&mount->client, (int)context->index);
+            return child == 0 ? -ENOENT : 0;
+        }
     } else {
         count(0);
         if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;

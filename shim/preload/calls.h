@@ -438,6 +438,8 @@ int fos_cache_enabled(void);
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
 // Keeps what the reply to a change of a name says: what was made, the directory as it is now, and that the name is there or not.
 void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place);
+// The same of a rename: what was moved, and both directories.
+void fos_take_rename(const struct fos_mount *mount, const struct fos_message *reply, const struct fos_place *source, const struct fos_place *target);
 // Keeps the attributes of what was read, which a reply may have after `before` bytes.
 void fos_take_told(const struct fos_mount *mount, const struct fos_message *reply, uint32_t before);
 // 1: it is known here that a directory has this name, which this process may look up.

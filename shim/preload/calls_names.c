@@ -163,7 +163,10 @@ static long rename_name(struct fos_call *call, long from, const char *old, long 
         request->length = (uint32_t)sizeof rename + source.name_length + target.name_length;
         result = fos_send(context, source.mount);
         if (result == -ESTALE) result = -ENOENT;
-        if (result == 0) fos_references_settle(context, 0);
+        if (result == 0) {
+            fos_take_rename(source.mount, fos_answer(context, source.mount), &source, &target);
+            fos_references_settle(context, 0);
+        }
         // Which of several errors comes first is the kernel's order, when one name lies above the other.
         if (result == -EISDIR || result == -ENOTDIR || result == -ENOTEMPTY || result == -EINVAL) result = hand_over_both(context, from, old, to, new);
     }

@@ -55,6 +55,7 @@ static void say_parked(struct fos_client *client, int channel, uint32_t parked) 
 static void publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel_state *state = &client->state[channel];
     struct fos_message *request = &state->request;
+    if (__builtin_expect(state->noticed_at != 0, 0)) fos_learn_foresight(state);
     if (++state->sequence == 0) state->sequence = 1;
     state->destination = destination;
     state->epoch = epoch;

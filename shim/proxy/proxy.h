@@ -49,7 +49,9 @@ struct fos_channel_state {
     uint32_t parked;       // what client_parked of the channel is
     int32_t patience;      // how much later, or sooner, than FOS_PATIENCE_START replies are looked for, in the same unit
     uint32_t unannounced;  // 1 until the bell was rung for the last request; a quick reply needs none
-    uint8_t reserved[28];
+    uint32_t foresight;    // how sure it is that a request follows when a sleeping core is first noticed (ahead.c)
+    uint64_t noticed_at;   // monotonic ns of that; 0: not since the last request
+    uint8_t reserved[16];
     // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
@@ -60,6 +62,10 @@ static_assert(offsetof(struct fos_channel_state, request) == 192, "whole cache l
 // call.c
 // Publishes the request that the channel's state holds. The destination's core has been checked.
 void fos_publish(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch);
+
+// ahead.c
+// A request goes out after a sleeping core was noticed: whether it would have paid to wake the core then.
+void fos_learn_foresight(struct fos_channel_state *state);
 
 // The request is built: what follows is finding its way.
 static inline void fos_note_sent(struct fos_client *client, int channel) {

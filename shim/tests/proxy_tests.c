@@ -339,6 +339,40 @@ static void test_adaptation(void) {
     end(&mock, &client);
 }
 
+static void await_sleep(const struct mock_instance *mock) {
+    do usleep(2000); while (fos_load_acquire_u32(&mock->board->core[0].parked) == 0);
+}
+
+// A sleeping core is woken ahead of a request when requests have followed such moments before, and not otherwise.
+static void test_waking_ahead(void) {
+    struct mock_instance mock;
+    struct fos_client client;
+    mock_start(&mock, 1, -1, script);
+    mock.spin = 1;
+    mock_run(&mock);
+    CHECK(fos_client_attach(&client, mock.client_socket, 1, 0) == 0);
+    const struct fos_channel_state *state = &client.state[0];
+    fos_expect_request(&client, 0);
+    CHECK(state->noticed_at == 0 && ping(&client, 0, 1) == 0);  // nothing was sent before
+    // Too late for a wake to have been of use.
+    await_sleep(&mock);
+    fos_expect_request(&client, 0);
+    usleep(1000);
+    CHECK(state->noticed_at != 0 && ping(&client, 0, 2) == 0 && state->noticed_at == 0 && state->foresight == 0);
+    for (int round = 0; round < 1000 && state->foresight < 3; round++) {
+        await_sleep(&mock);
+        fos_expect_request(&client, 0);
+        for (uint64_t start = fos_clock(); fos_clock() - start < 20000;) continue;
+        CHECK(ping(&client, 0, 3) == 0);
+    }
+    CHECK(state->foresight == 3);
+    await_sleep(&mock);
+    uint64_t start = fos_clock(), parks = fos_load_relaxed_u32(&mock.parks);
+    fos_expect_request(&client, 0);
+    while (fos_load_relaxed_u32(&mock.parks) == parks) CHECK(fos_clock() - start < 400000000);  // it sleeps for 500 ms by itself
+    end(&mock, &client);
+}
+
 struct caller {
     struct fos_client *client;
     uint64_t seed;
@@ -552,7 +586,7 @@ int main(void) {
     } tests[] = {
         {"round trips", test_round_trips}, {"parking core", test_parking_core}, {"same CPU", test_same_cpu},
         {"transport outcomes", test_transport_outcomes}, {"names", test_names}, {"names of the welcome", test_welcome_names}, {"watched sequence", test_watched_sequence}, {"channels", test_channels},
-        {"adaptation", test_adaptation}, {"threads", test_threads}, {"notices", test_notices},
+        {"adaptation", test_adaptation}, {"waking ahead", test_waking_ahead}, {"threads", test_threads}, {"notices", test_notices},
         {"instance ends", test_instance_ends}, {"bad welcome", test_bad_welcome}, {"connect", test_connect},
         {"mount table", test_mount_table},
     };

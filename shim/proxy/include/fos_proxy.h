@@ -113,6 +113,9 @@ void fos_channel_release(struct fos_client *client, int channel);
 struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t operation, uint64_t inode);
 // The same request again, as it has been built so far or was sent.
 struct fos_message *fos_draft(struct fos_client *client, int channel);
+// The caller has answered something without a request, and one may follow soon: wakes the channel's core ahead of it if that has
+// paid before (ahead.c).
+void fos_expect_request(struct fos_client *client, int channel);
 // The reply of the last completed call. Valid until the next request on the channel.
 const struct fos_message *fos_reply(const struct fos_client *client, int channel);
 // The channel's bulk area: FOS_BULK_BYTES, shared with the servers.

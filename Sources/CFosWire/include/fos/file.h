@@ -49,6 +49,14 @@ struct fos_made {
 };
 static_assert(offsetof(struct fos_made, directory) == 128, "made layout");
 
+// The reply to who has moved a name, likewise: what was moved, the directory where it is now, and the one that it came from if
+// that is another one. Empty if both names meant one inode already, two names were exchanged, a directory is sharded, or it
+// took more than one server.
+struct fos_renamed {
+    struct fos_attributes moved, to, from;
+};
+static_assert(offsetof(struct fos_renamed, to) == 128 && offsetof(struct fos_renamed, from) == 256, "renamed layout");
+
 enum fos_attributes_flag {
     FOS_ATTRIBUTES_VOLATILE = 1,  // may change without the epoch: ask again each time
     FOS_ATTRIBUTES_SHARDED = 2,   // of a sharded directory: the epoch keeps type, mode, owner and group true, nothing else
@@ -103,7 +111,7 @@ struct fos_make_request {  // MKNOD, MKDIR, CREATE, TMPFILE; name follows (none 
 
 // UNLINK, RMDIR: payload = name. Reply: fos_attributes of the directory, or empty.
 
-struct fos_rename_request {  // RENAME; header inode = old parent; old name then new name follow. Empty reply
+struct fos_rename_request {  // RENAME; header inode = old parent; old name then new name follow. Reply: fos_renamed, or empty
     uint64_t new_parent;
     uint32_t flags;          // RENAME_NOREPLACE 1, RENAME_EXCHANGE 2; others -EINVAL
     uint32_t old_length, new_length;
@@ -128,12 +136,14 @@ enum fos_io_flag {
     FOS_IO_WRITEBACK = 4,       // WRITE from the kernel's page cache (a dirty mapped page): never extends the file
     FOS_IO_DIRECT = 8,          // O_DIRECT: the kernel keeps no page of it
     FOS_IO_PLACES = 16,         // READ of the front end, which is in the servers' process: places will do
+    FOS_IO_ATTRIBUTES = 32,     // WRITE: the reply is to tell the attributes too
 };
 // Where bytes lie, in the process of the servers and the front end; address 0: zeros. Until GIVE_BACK, whose header names
 // the inode, on the same channel. The lengths add up to bulk_length.
 struct fos_page_place { uint64_t address, length; };
 static_assert(sizeof(struct fos_page_place) == 16, "place layout");
-struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file). fos_attributes follow if a READ moved the access time
+struct fos_io_reply {  // bulk_length = bytes done (READ: fewer at end of file). fos_attributes follow if a READ moved the access time, or a
+                       // WRITE was asked to tell them
     uint64_t offset;    // where it happened (APPEND)
     uint64_t size;      // of the file afterwards
 };
