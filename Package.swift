@@ -88,7 +88,7 @@ let package = Package(
             name: "FileServiceTests",
             dependencies: [
                 "FileService", "FileStorage", "MemoryService", "Fleet", "PlacementService", "LoopKernel", "Messaging", "CFosProxy",
-                "CFosWire",
+                "CFosWire", "CAllocationCounter",
             ]),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "Messaging", "CFosWire"]),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "Simulator", "FileService", "Messaging", "CFosWire"]),

@@ -78,8 +78,6 @@ extension FileServer {
     public var slotOnItsWay: (slot: Int, taker: Int)? { motion.giving.map { ($0.slot, $0.taker) } }
     /// By this server's table.
     public func owner(ofSlot slot: Int) -> Int { slots.owner(ofSlot: slot) }
-    /// Inodes that have gone from here to other servers.
-    public var inodesGiven: UInt64 { motion.movedInodes }
 
     public var work: WorkReport {
         var transactions: [String] = []

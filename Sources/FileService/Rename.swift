@@ -37,6 +37,19 @@ struct RenameNames {
     }
 }
 
+/// A rename of which everything is here.
+private struct LocalRename {
+    let directory: InodePointer
+    let dentry: DentryPointer
+    let newDirectory: InodePointer
+    /// What the new name is now, and the inode that it leads to.
+    let target: DentryPointer?
+    let inode: InodePointer
+    let victim: InodePointer?
+    /// To another directory.
+    let moves: Bool
+}
+
 /// How a walk from a directory towards the root ended.
 enum Walk {
     case found, root
@@ -68,16 +81,12 @@ extension FileServer {
         _ directory: InodePointer, _ dentry: DentryPointer, _ newDirectory: InodePointer, _ names: RenameNames, _ kernel: K
     ) -> Bool {
         let source = dentry.pointee.inode
-        let kind = dentry.pointee.kind
-        let isDirectory = kind == Mode.directoryKind
         let moves = newDirectory.pointee.directoryNumber != directory.pointee.directoryNumber
-        let (status, target) = newName(newDirectory, names.new, source: source, kind: kind, moves: moves, flags: names.flags)
-        if status != 0 {
+        let (status, target) = newName(
+            newDirectory, names.new, source: source, kind: dentry.pointee.kind, moves: moves, flags: names.flags)
+        // Both names of one inode: rename(2) does nothing.
+        guard status == 0, target?.pointee.inode != source else {
             answer(status, kernel)
-            return true
-        }
-        if let target, target.pointee.inode == source {
-            answer(0, kernel)
             return true
         }
         let victimNumber = target?.pointee.inode ?? 0
@@ -89,42 +98,13 @@ extension FileServer {
             answer(-EIO, kernel)
             return true
         }
-        let victimIsDirectory = victim?.isDirectory ?? false
-
-        var refusal: Int32 = 0
-        if moves, isDirectory || (names.isExchange && victimIsDirectory) {
-            // Without the tree lock the walk means nothing. Here it is only known to be free by the member that has it.
-            if members.count > 1, member != 0 || treeIsLocked { return false }
-            if isDirectory {
-                switch walkUp(from: names.newParent, seek: source) {
-                case .found: refusal = -EINVAL
-                case .broken(let status): refusal = status
-                case .root: break
-                case .elsewhere: return false
-                }
-            }
-            if names.isExchange, victimIsDirectory, refusal == 0 {
-                switch walkUp(from: directory.pointee.directoryNumber, seek: victimNumber) {
-                case .found: refusal = -EINVAL
-                case .broken(let status): refusal = status
-                case .root: break
-                case .elsewhere: return false
-                }
-            }
-        }
-        if refusal == 0 {
-            refusal = refusalToMove(
-                from: directory.pointee.mode, directory.pointee.uid, moves: moves,
-                mode: inode.pointee.mode, uid: inode.pointee.uid, gid: inode.pointee.gid)
-        }
-        if refusal == 0, let victim {
-            refusal = refusalToMove(
-                from: newDirectory.pointee.mode, newDirectory.pointee.uid, moves: moves && names.isExchange,
-                mode: victim.pointee.mode, uid: victim.pointee.uid, gid: victim.pointee.gid)
-            if refusal == 0, !names.isExchange, victimIsDirectory {
-                guard isWhole(victim, kernel) else { return true }
-                refusal = refusalToEmpty(victim)
-            }
+        let parts = LocalRename(
+            directory: directory, dentry: dentry, newDirectory: newDirectory, target: target, inode: inode, victim: victim, moves: moves)
+        guard var refusal = refusalOfCycle(parts, names) else { return false }
+        if refusal == 0 { refusal = refusalByPermission(parts, names) }
+        if refusal == 0, !names.isExchange, let victim, victim.isDirectory {
+            guard isWhole(victim, kernel) else { return true }
+            refusal = refusalToEmpty(victim)
         }
         guard refusal == 0 else {
             answer(refusal, kernel)
@@ -137,29 +117,11 @@ extension FileServer {
             answer(Status.retry, kernel)
             return true
         }
-        let entry: DentryPointer
-        if let target {
-            entry = target
-        } else {
-            guard let made = newDirectory.directory.pointee.insert(names.new, inode: 0, kind: kind, &arena, &pool) else {
-                needCredits(Limits.creditsOfMetadata, kernel)
-                return true
-            }
-            made.pointee.flags = .placeholder
-            entry = made
+        guard let entry = target ?? makePlaceholder(newDirectory, names.new, kind: dentry.pointee.kind) else {
+            needCredits(Limits.creditsOfMetadata, kernel)
+            return true
         }
-
-        if names.isExchange, let victim {
-            setEntry(directory, dentry, names.old, inode: victimNumber, kind: Mode.kind(victim.pointee.mode), kernel)
-            setEntry(newDirectory, entry, names.new, inode: source, kind: kind, kernel)
-            moved(victim, to: directory.pointee.directoryNumber, kernel)
-        } else {
-            let isGone = victim.map { isLastName(of: $0) } ?? false
-            if let victim { revokeAttributes(victim, kernel) }
-            removeEntry(directory, dentry, names.old, kernel)
-            setEntry(newDirectory, entry, names.new, inode: source, kind: kind, isGone: isGone, kernel)
-            if let victim { if victimIsDirectory { killDirectory(victim, kernel) } else { dropLink(victim, kernel) } }
-        }
+        changeNames(parts, newEntry: entry, names, kernel)
         moved(inode, to: names.newParent, kernel)
         if names.isExchange { answer(0, kernel) } else { answerRename(of: inode, from: directory, to: newDirectory, kernel) }
         return true
@@ -174,6 +136,66 @@ extension FileServer {
         message.setBody(fos_made(made: attributes(of: inode, kernel), directory: attributes(of: newDirectory, kernel)))
         if directory != newDirectory { add(attributesOf: directory, to: message, kernel) }
         deliver(message, kernel)
+    }
+
+    /// Whether a directory that changes its parent would come below itself, of both in an exchange: 0 or a negative errno. nil: only a
+    /// transaction can tell, as the tree lock, or a directory on the way to the root, is elsewhere.
+    private func refusalOfCycle(_ parts: LocalRename, _ names: RenameNames) -> Int32? {
+        let isDirectory = parts.dentry.pointee.kind == Mode.directoryKind
+        let movesVictim = names.isExchange && (parts.victim?.isDirectory ?? false)
+        guard parts.moves, isDirectory || movesVictim else { return 0 }
+        // Without the tree lock the walk means nothing. Here it is only known to be free by the member that has it.
+        if members.count > 1, member != 0 || treeIsLocked { return nil }
+        if isDirectory {
+            let refusal = refusalToHang(below: names.newParent, parts.dentry.pointee.inode)
+            if refusal != 0 { return refusal }
+        }
+        guard movesVictim, let target = parts.target else { return 0 }
+        return refusalToHang(below: parts.directory.pointee.directoryNumber, target.pointee.inode)
+    }
+
+    private func refusalToHang(below parent: UInt64, _ directory: UInt64) -> Int32? {
+        switch walkUp(from: parent, seek: directory) {
+        case .found: -EINVAL
+        case .broken(let status): status
+        case .root: 0
+        case .elsewhere: nil
+        }
+    }
+
+    /// The rules on both entries that change: 0 or a negative errno.
+    private func refusalByPermission(_ parts: LocalRename, _ names: RenameNames) -> Int32 {
+        let refusal = refusalToMove(
+            from: parts.directory.pointee.mode, parts.directory.pointee.uid, moves: parts.moves,
+            mode: parts.inode.pointee.mode, uid: parts.inode.pointee.uid, gid: parts.inode.pointee.gid)
+        guard refusal == 0, let victim = parts.victim else { return refusal }
+        return refusalToMove(
+            from: parts.newDirectory.pointee.mode, parts.newDirectory.pointee.uid, moves: parts.moves && names.isExchange,
+            mode: victim.pointee.mode, uid: victim.pointee.uid, gid: victim.pointee.gid)
+    }
+
+    /// A locked entry for a name that is not there yet; nil: no memory for it.
+    private mutating func makePlaceholder(_ directory: InodePointer, _ name: UnsafeRawBufferPointer, kind: UInt8) -> DentryPointer? {
+        let made = directory.directory.pointee.insert(name, inode: 0, kind: kind, &arena, &pool)
+        made?.pointee.flags = .placeholder
+        return made
+    }
+
+    /// Nothing can fail any more: points both names at what they mean from now on.
+    private mutating func changeNames<K: Kernel>(_ parts: LocalRename, newEntry: DentryPointer, _ names: RenameNames, _ kernel: K) {
+        let source = parts.dentry.pointee.inode
+        let kind = parts.dentry.pointee.kind
+        if names.isExchange, let victim = parts.victim, let target = parts.target {
+            setEntry(parts.directory, parts.dentry, names.old, inode: target.pointee.inode, kind: Mode.kind(victim.pointee.mode), kernel)
+            setEntry(parts.newDirectory, newEntry, names.new, inode: source, kind: kind, kernel)
+            return moved(victim, to: parts.directory.pointee.directoryNumber, kernel)
+        }
+        let isGone = parts.victim.map { isLastName(of: $0) } ?? false
+        if let victim = parts.victim { revokeAttributes(victim, kernel) }
+        removeEntry(parts.directory, parts.dentry, names.old, kernel)
+        setEntry(parts.newDirectory, newEntry, names.new, inode: source, kind: kind, isGone: isGone, kernel)
+        guard let victim = parts.victim else { return }
+        if victim.isDirectory { killDirectory(victim, kernel) } else { dropLink(victim, kernel) }
     }
 
     // MARK: Parts shared with the transaction

@@ -217,7 +217,6 @@ struct SlotMotion: ~Copyable {
         orderCount -= 1
         for index in 0..<orderCount { orders[index] = orders[index + 1] }
     }
-    mutating func dropOrders() { orderCount = 0 }
 
     mutating func owe(_ pages: Int, to member: Int) {
         debts[member] += pages

@@ -1,7 +1,7 @@
 // Membership: which servers make up a fleet, and which of them are alive.
 //
 // Role: each server of a fleet holds one, filled at start and changed by lifecycle news; it names its peers by member
-// index (0 ..< count), never by mailbox. Issue: elastic fleets append members and mark them dead, indices stay.
+// index (0 ..< count), never by mailbox. A fleet that grows and shrinks appends members and marks them; indices stay.
 // Invariants: at most `capacity` members; an index, once given, means that member for good; lookups are O(1) loads
 // without reference counting, and nothing is allocated after `init`.
 

@@ -1,5 +1,8 @@
-// The parts of a turn that need no knowledge of the servers. The run loop calls them by pointer, so that no exclusive
-// access to the core's state is held while a server runs and calls back into it.
+// The parts of a turn that need no knowledge of the servers: news of clients, gathering, which server has letters, and what is done with a
+// request before its server sees it. CoreKernel+Questions has what is answered for every mailbox, CoreKernel+Sleep what a core does
+// without work.
+//
+// The run loop calls these by pointer, so that no exclusive access to the core's state is held while a server runs and calls back into it.
 
 import CFosWire
 import CPlatform
@@ -25,6 +28,7 @@ extension CoreKernel {
         core.pointee.turn &+= 1
         core.pointee.clockIsFresh = false
         core.pointee.running.pointee = 0
+        // A beat is a write to the shared board, so not in every turn.
         if core.pointee.turn % 64 == 0 { beat() }
         return fos_load_acquire_u32(core.pointee.fabric.stopping) == 0
     }

@@ -1,4 +1,7 @@
 // CoreKernel: the live Kernel value that servers are handed; a pointer to their core's state.
+//
+// Role: what a server asks of its host, done with mailboxes, channels and the board (Messaging/Kernel.swift says what each promises).
+// Invariant: trivially copyable, and valid on its core's thread alone.
 
 public import CFosWire
 import CPlatform

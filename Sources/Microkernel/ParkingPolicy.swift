@@ -9,12 +9,14 @@
 import CPlatform
 
 @usableFromInline struct ParkingPolicy: BitwiseCopyable {
+    /// Nanoseconds of spinning before a core parks: at first, and the bounds between which it adapts. The least is what a wake costs, the
+    /// most some ten times that.
     static var budgetStart: UInt64 { 40_000 }
     static var budgetLeast: UInt64 { 15_000 }
     static var budgetMost: UInt64 { 200_000 }
-    /// A sleep shorter than this was not worth it.
+    /// A sleep shorter than this, in ns, was not worth it.
     static var soon: UInt64 { 150_000 }
-    /// Two looks at the clock while spinning that lie further apart than this: the thread was preempted.
+    /// Two looks at the clock while spinning that lie further apart than this, in ns: the thread was preempted.
     static var preempted: UInt64 { 300_000 }
     /// A core with nothing to do looks around once in so long, in ns, in case news was lost with a dying client.
     static var sleepMost: UInt64 { 5_000_000_000 }

@@ -1,13 +1,14 @@
-// Helping a name server that takes its place in the ring again (NameServer+Join).
+// Helping a name server that takes its place in the ring again (NameServer+Join), "the joiner".
 //
-// Role: each member that serves helps one joiner at a time. Whoever has names that will be the joiner's, or that it will have
-// copies of, copies them to it, piece by piece, and sends it every change of them from then on. The others have nothing to send, and
-// know of it: so whoever comes to serve the joiner's names by a death does not before the joiner has said how far it is.
-// Protocol: JOIN is answered when all is there; one that expects no answer lets the helper go. YIELD is answered when the joiner has made
-// all changes that it was told of; from its turn on nothing that will be the joiner's is looked up here, and nothing that it is to have is
-// changed, until NEWS, another JOIN, or its death. Whose copies a member needs no more it tells END, behind all that it sent it.
-// Invariants: what the joiner was sent is what is here, or YIELD is refused and it begins again; a change reaches it behind the
-// copy that it changes; while a helper has yielded it makes no copies for anybody else.
+// Role: each member that serves helps one joiner at a time. A member that has names which will be the joiner's, or of which it will have
+// copies, sends them piece by piece, and every change of them from then on. The other members have nothing to send, but know of the
+// joiner: should a death make one of them serve the joiner's names, it does not do so before the joiner has said how far it is.
+// Protocol: JOIN is answered when the joiner has all; a JOIN that expects no answer ends the help. YIELD is answered when the joiner has
+// made all changes that it was told of. From the turn in which YIELD comes until NEWS, another JOIN, or the joiner's death, nothing that
+// will be the joiner's is looked up here, and nothing of which it is to have a copy is changed. A member whose copies are needed no more is
+// told END, behind all that it was sent.
+// Invariants: what the joiner was sent is what is here, or YIELD is refused and the joiner begins again; a change reaches the joiner
+// behind the copy that it changes; a helper that has yielded makes no copies for anybody else.
 
 import CFosWire
 import Glibc

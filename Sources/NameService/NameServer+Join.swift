@@ -1,16 +1,21 @@
-// A name server that takes its place in the ring again, with nothing, while the others serve.
+// A name server that takes its place in the ring again, with nothing, while the others serve ("the joiner").
 //
-// Protocol: it asks every member, in rising order of their numbers, for help (JOIN). A member helps one joiner at a time
-// (NameServer+Help), so at most one gets round: whoever has the member with the lowest number goes first. Two of them have names for it:
-// who serves its names now, and who will have it for a follower. When all have answered, it asks all to yield (YIELD): from then on
-// nobody serves or changes what will be the joiner's, until it says that it serves (NEWS). That turn, in which the last YIELD has been
-// answered and no death has been heard of, is the one in which it takes its place. Whatever goes wrong before makes it begin again, with
-// nothing and under another number, which JOIN, YIELD and what it is sent for them carry in the header's inode; whatever goes wrong
-// after, finds members that serve nothing of it until they hear from it, or of its death. JOIN says whom it believes to serve: who
-// believes so of more has not heard of a death yet, would not copy what was the dead one's, and waits for that news with its answer.
-// Invariants: two that join never have help of one member; members are asked in rising order, and one that has had help of a later one lets
-// go of all before it asks an earlier one, so no two wait for each other; a joiner that another one believes not to serve tells it (YIELD)
-// before it does; a name is at two members that serve, or at one and the joiner, before and after the turn.
+// Protocol, in steps:
+//   1 JOIN   it asks every member for help, in rising order of their numbers. A member helps one joiner at a time (NameServer+Help), so of
+//            several joiners at most one gets round: the one that has the member with the lowest number. Two members have names for it:
+//            the one that serves its names now, and the one whose follower it will be. Each answers when it has sent all of them.
+//   2 YIELD  it asks all to yield. From then on nobody serves or changes what will be the joiner's.
+//   3 turn   when the last one has yielded, and no death has been heard of since the beginning, it serves. This turn is the one moment
+//            at which the place changes hands.
+//   4 NEWS   it tells all that it serves.
+// What goes wrong before 3 makes it begin again, with nothing and under another number, which JOIN, YIELD and what it is sent for them
+// carry in the header's inode. What goes wrong after 3 finds members that serve nothing of the joiner's until they hear from it, or of
+// its death.
+// Deaths: JOIN says whom the joiner believes to serve. A member that believes so of more servers has not heard of a death yet. It would not
+// copy what was the dead one's, so it waits for the news of that death with its answer.
+// Invariants: no member helps two joiners at once. Members are asked in rising order, and a joiner that has had help of a later one lets go
+// of all before it asks an earlier one, so no two wait for each other. A joiner that another one believes not to serve tells it so
+// (YIELD) before it serves. A name is at two members that serve, or at one and the joiner, before and after the turn.
 
 import CFosWire
 import Glibc

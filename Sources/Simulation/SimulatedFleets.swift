@@ -115,12 +115,6 @@ public final class SimulatedFleets {
     private lazy var distances = DistanceMatrix(cores: host.topology.cores) { [topology = host.topology] in
         topology.distance(from: $0, to: $1)
     }
-
-    /// The live file server whose core is nearest to a core.
-    public func nearestFileServer(to core: Int) -> MailboxAddress? {
-        files.filter { host.server(at: $0) != nil }
-            .min { host.topology.distance(from: core, to: $0.core) < host.topology.distance(from: core, to: $1.core) }
-    }
 }
 
 /// For the release build (WireTypes.swift).

@@ -12,7 +12,6 @@ public struct MessageFaults: Sendable {
     /// Of 65,536 requests of clients, how many carry the epoch that the mailbox had once: a name cache gone stale.
     public var stalePer65536 = 0
     public init() {}
-    var areOff: Bool { delayedPer65536 == 0 && refusedPer65536 == 0 && stalePer65536 == 0 }
 }
 
 /// What a run counted. Times are sums over all messages.

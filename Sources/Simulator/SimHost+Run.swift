@@ -1,4 +1,8 @@
 // Events, and the turns of cores.
+//
+// Protocol: `step` takes the earliest event and runs it. A letter that arrives waits in its mailbox and wakes the core; a woken core
+// takes one letter a turn, responses before requests, servers of a core in turn, and is busy for as long as the request costs.
+// Invariant: every event, and every letter as it arrives, is mixed into the hash of the run.
 
 import CFosWire
 import Messaging

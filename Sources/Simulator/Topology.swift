@@ -37,7 +37,4 @@ public struct CoreTopology: Sendable {
         case .matrix(let cells): Int(cells[from * cores + to])
         }
     }
-
-    /// Columns of a mesh; nil if it is none.
-    public var meshWidth: Int? { if case .mesh(let width) = shape { width } else { nil } }
 }

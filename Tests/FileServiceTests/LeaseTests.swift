@@ -3,6 +3,7 @@
 import CFosWire
 import Glibc
 import LoopKernel
+import Messaging
 import Testing
 
 @testable import FileService

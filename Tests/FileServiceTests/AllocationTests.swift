@@ -1,0 +1,153 @@
+// No heap allocation on the paths of single requests: one file server, called as a core calls it, on a kernel that allocates nothing.
+//
+// Requests that change names are not among them: a build without optimisation makes an array for each empty option set (`[]`), which
+// those write, and the tests are such a build.
+
+import CAllocationCounter
+import CFosWire
+import Glibc
+import LoopKernel
+import Messaging
+import Testing
+
+@testable import FileService
+
+/// What a `QuietKernel` has: room for an answer, a client's bulk area, and the board's epochs.
+private final class QuietState {
+    let scratch = UnsafeMutableRawPointer.allocate(byteCount: Int(FOS_MESSAGE_BYTES), alignment: 64)
+    let bulk = UnsafeMutableRawPointer.allocate(byteCount: Int(FOS_BULK_BYTES), alignment: 64)
+    let letter = UnsafeMutablePointer<fos_letter>.allocate(capacity: 1)
+    var epochs: [UInt32] = Array(repeating: 0, count: Int(FOS_INODE_EPOCHS))
+    var random = SeededRandom(seed: 5)
+    var clock: UInt64 = 1
+    /// Of the last answer.
+    var status: Int32 = 0
+    var answers = 0
+    var inode: UInt64 = 0
+    init() { letter.initialize(to: fos_letter()) }
+    deinit {
+        scratch.deallocate()
+        bulk.deallocate()
+        letter.deallocate()
+    }
+}
+
+/// A kernel with one server and one client.
+private struct QuietKernel: Kernel {
+    unowned(unsafe) let state: QuietState
+    var now: Timestamp { Timestamp(seconds: 1_700_000_000, nanoseconds: UInt32(state.clock % 1_000_000_000)) }
+    var monotonic: UInt64 { state.clock }
+    func random() -> UInt64 { state.random.next() }
+    var mailbox: MailboxAddress { MailboxAddress(core: 0, index: 1) }
+    var core: Int { 0 }
+    func send(
+        _ message: UnsafePointer<fos_message>, to destination: MailboxAddress, expecting continuation: ContinuationID,
+        onBehalfOf envelope: UnsafePointer<fos_envelope>?
+    ) -> SendResult { .stale }
+    func forward(_ letter: UnsafePointer<fos_letter>, to destination: MailboxAddress) -> SendResult { .stale }
+    func scratch() -> UnsafeMutablePointer<fos_message> {
+        let message = state.scratch.assumingMemoryBound(to: fos_message.self)
+        message.initialize(to: fos_message())
+        return message
+    }
+    func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
+        state.status = message.pointee.status
+        state.answers += 1
+        if message.pointee.length >= 8 { state.inode = UnsafeRawPointer(message + 1).loadUnaligned(as: UInt64.self) }
+    }
+    func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
+        UnsafeMutableRawBufferPointer(start: state.bulk + Int(offset), count: Int(count))
+    }
+    func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> { UnsafeBufferPointer(start: nil, count: 0) }
+    func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32? { nil }
+    func generation(ofClient client: UInt32) -> UInt32 { 1 }
+    func noticeRoom(client: UInt32) -> Int { 0 }
+    func notify(client: UInt32, _ notice: UnsafePointer<fos_notice>) -> Bool { false }
+    var kernelCacheClient: UInt32? { nil }
+    func publish(slot: Int, owner: MailboxAddress) {}
+    func changed(inode: UInt64) { state.epochs[Int(fos_inode_epoch_index(inode))] &+= 1 }
+    func epoch(ofInode inode: UInt64) -> UInt32 { state.epochs[Int(fos_inode_epoch_index(inode))] }
+    func tickAgain() {}
+    func idleAgain() {}
+    func makeRegion(bytes: Int) -> SharedRegion? { nil }
+    func makeFrames(bytes: Int, huge: Bool, sharing: SharedRegion.Sharing) -> SharedRegion? { nil }
+    var hasHugeFrames: Bool { false }
+    func populate(_ region: SharedRegion, offset: Int, bytes: Int) {}
+    func discard(_ region: SharedRegion, offset: Int, bytes: Int) {}
+    func isAlone(_ region: SharedRegion) -> Bool { true }
+    func dropRegion(_ region: SharedRegion) {}
+    func handOut(_ region: SharedRegion, token: UInt64, to envelope: UnsafePointer<fos_envelope>) -> Bool { false }
+    func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {}
+}
+
+private final class ServerHolder {
+    var server: MemoryFileServer
+    init(_ kernel: QuietKernel) {
+        server = MemoryFileServer(
+            member: 0, members: [kernel.mailbox], credits: 4096, root: RootAttributes(uid: 0, gid: 0, mode: 0o755, born: kernel.now),
+            seed: 7, store: MemoryStore())
+    }
+}
+
+@Suite struct AllocationTests {
+    /// Puts a call into the letter that the server is handed.
+    private func post(_ call: LoopCall, _ state: QuietState) {
+        let request = Request(letter: state.letter)
+        request.envelope.pointee = fos_envelope()
+        request.envelope.pointee.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)
+        request.envelope.pointee.client = 1
+        request.envelope.pointee.client_generation = 1
+        request.message.pointee = fos_message()
+        request.message.pointee.operation = call.operation
+        request.message.pointee.inode = call.inode
+        request.message.pointee.length = UInt32(call.payload.count)
+        request.message.pointee.bulk_length = call.bulkLength
+        call.payload.withUnsafeBytes { if let base = $0.baseAddress { request.message.body.copyMemory(from: base, byteCount: $0.count) } }
+        call.bulk.withUnsafeBytes { if let base = $0.baseAddress { state.bulk.copyMemory(from: base, byteCount: $0.count) } }
+        state.clock += 1_000
+    }
+
+    @Test func requestsAllocateNothing() {
+        let state = QuietState()
+        let kernel = QuietKernel(state: state)
+        let host = ServerHolder(kernel)
+        func run(_ call: LoopCall) -> UInt64 {
+            post(call, state)
+            let before = allocation_count()
+            host.server.receive(Request(letter: state.letter), kernel)
+            return allocation_count() - before
+        }
+        _ = run(Files.make(FOS_OP_CREATE, 1, "f", mode: 0o644))
+        #expect(state.status == 0)
+        let f = state.inode
+        let rounds: [(name: String, calls: [LoopCall])] = [
+            ("GETATTR", [LoopCall(FOS_OP_GETATTR, inode: f)]), ("LOOKUP", [LoopCall(FOS_OP_LOOKUP, inode: 1, name: "f")]),
+            ("LOOKUP of a missing name", [LoopCall(FOS_OP_LOOKUP, inode: 1, name: "none")]),
+            ("WRITE", [Files.writeCall(f, 0, [UInt8](repeating: 1, count: 4096))]), ("READ", [Files.readCall(f, 0, 4096)]),
+            (
+                "OPEN and RELEASE",
+                [
+                    LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, reserved: 0)),
+                    LoopCall(FOS_OP_RELEASE, inode: f, fos_release_request(owner: 0, flags: 0, count: 1)),
+                ]
+            ), ("READDIR", [LoopCall(FOS_OP_READDIR, inode: 1, fos_readdir_request(cookie: 0, flags: 0, filled: 0), room: 4096)]),
+        ]
+        // The counter counts, on this thread as on any.
+        let here = allocation_count()
+        free(malloc(64))
+        #expect(allocation_count() > here)
+        for (name, calls) in rounds {
+            // Pages and tables are taken by the first ones.
+            for _ in 0..<8 { for call in calls { _ = run(call) } }
+            var made: UInt64 = 0
+            for _ in 0..<100 {
+                for call in calls {
+                    made += run(call)
+                    #expect(state.status == 0 || state.status == -ENOENT && name.contains("missing"), "\(name): \(state.status)")
+                }
+            }
+            #expect(made == 0, "\(name) makes \(made) allocations in 100 rounds")
+        }
+        #expect(state.answers > 0)
+    }
+}
