@@ -16,7 +16,7 @@ SCRATCH=${FOS_SCRATCH:-$ROOT/.build}
 export FOS=$SCRATCH/release/fos FOS_SCRATCH=$SCRATCH
 CHECK=(--scratch-path "$SCRATCH" --explicit-target-dependency-import-check error)
 # The suites that make sense for an ordinary user on a mount that root made with --allow-other.
-ORDINARY=(coreutils shell archives git build python sqlite find_editors special load)
+ORDINARY=(coreutils shell archives git build python sqlite find_editors special load stress)
 
 # The suites that are run a second time with several cores and with locks in the fleet.
 CORES=(coreutils special sqlite python load)

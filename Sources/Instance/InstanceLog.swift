@@ -1,7 +1,6 @@
 // What the log of an instance tells beyond errors, by level: at `info` what it consists of, where its cores go, and what it
 // was asked at the end; at `debug` its clients; at `trace` each request of the kernel (from the front end).
 
-import CFosWire
 import Logging
 import Microkernel
 
