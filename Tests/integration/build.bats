@@ -33,6 +33,26 @@ make 2>&1 | wc -l; ./build/prog; make clean; ls; rm log
 SH
 }
 
+@test "make -j2 of a real C project: Lua, from Debian's sources" {
+    need apt-get
+    local archive
+    archive=$("$ROOT/scripts/debian-source.sh" lua5.4 "$ROOT/.build/debian-sources") || skip "the source of Lua cannot be fetched"
+    [ -s "$archive" ]
+    ARCHIVE=$archive same <<'SH'
+tar -xf "$ARCHIVE"; cd lua-*; make -j2 linux > log 2>&1 || { tail log; exit 1; }; rm log; make -q -C src a && echo "nothing is left to do"
+cat > try.lua <<'LUA'
+local out = assert(io.open("out", "w"))
+for i = 1, 2000 do out:write(string.format("%d %s\n", i, ("x"):rep(i % 50))) end
+out:close(); local sum = 0
+for line in io.lines("out") do sum = sum + #line end
+print(sum, os.rename("out", "kept"), io.open("out"))
+LUA
+./src/lua try.lua; ./src/luac -o try.luac try.lua; ./src/lua try.luac; ./src/luac -l try.lua | head -n 3 | sed 's/ at 0x.*//'
+make -s INSTALL_TOP="$PWD/installed" install; installed/bin/lua -e 'print(_VERSION)'; touch src/lvm.c; make -j2 linux | grep -c -- -o
+make -s clean; find . -name '*.o' | wc -l
+SH
+}
+
 @test "gcc: precompiled header, ar, ld, strip, objcopy, debug information, temporary files on the mount" {
     same <<SH
 $project
