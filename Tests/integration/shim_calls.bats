@@ -222,6 +222,15 @@ PY
     [ "$(stat -c %a "$MOUNT/unpacked/archived/a" "$MOUNT/unpacked/archived/a/b")" = "$(printf '750\n701')" ]
 }
 
+@test "--strict ends a program whose call must go through the kernel, and says which" {
+    only_fos
+    echo text > "$MOUNT/strict"
+    run "$FOS" run --strict -- python3 -c 'import mmap, sys; f = open(sys.argv[1], "r+"); print(mmap.mmap(f.fileno(), 5)[0])' "$MOUNT/strict"
+    [ "$status" = 125 ] && [ "$output" = "fos: strict: system call 9 on a mount goes to the kernel: mmap" ]
+    run "$FOS" run --strict -- cat "$MOUNT/strict"
+    [ "$status" = 0 ] && [ "$output" = text ]
+}
+
 @test "the same without a cache" {
     only_fos
     mkdir "$LOCAL/uncached" "$MOUNT/uncached"
