@@ -59,7 +59,9 @@ struct FlushOrders: ~Copyable {
 extension FileServer {
     /// Whether the kernel may have pages that nobody else has seen: it was given some, or has not yet been heard to have
     /// given them back.
-    @inline(__always) func mayHoldPages(_ inode: InodePointer) -> Bool { !inode.pointee.leases.isDisjoint(with: [.pages, .leaving]) }
+    @inline(__always) func mayHoldPages(_ inode: InodePointer) -> Bool {
+        inode.pointee.leases.contains(.pages) || inode.pointee.leases.contains(.leaving)
+    }
 
     /// The kernel's dirty pages of these inodes are written back and dropped before the request goes on. `reading`: the one of
     /// them whose data is wanted, and nothing else. True: go on now. False: it runs again later, or was answered RETRY.

@@ -56,7 +56,8 @@ extension FileServer {
     /// Attributes of an inode have changed.
     @inline(__always) mutating func revokeAttributes<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         // Of what has just been told to go, others may not be told that it has gone.
-        if turn.isKernel || inode.pointee.leases.isDisjoint(with: [.attributes, .leaving]) { return }
+        if turn.isKernel { return }
+        guard inode.pointee.leases.contains(.attributes) || inode.pointee.leases.contains(.leaving) else { return }
         inode.pointee.leases.remove(.attributes)
         notify(FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.directoryNumber, kernel)
     }
