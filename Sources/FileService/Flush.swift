@@ -144,11 +144,8 @@ extension FileServer {
             guard let near = inodes.find(neighbour(distance, of: inode.pointee.number)), near.isRegular else { continue }
             let hasPages = near.pointee.leases.contains(.pages)
             guard hasPages || near.pointee.leases.contains(.attributes) && isAccessDue(near, now) else { continue }
-            var notice = fos_notice()
-            notice.kind = (hasPages ? FOS_NOTICE_INODE_PAGES : FOS_NOTICE_INODE_ATTRIBUTES).rawValue
-            notice.inode = near.pointee.number
-            notice.reply_to = kernel.mailbox.rawValue
-            guard kernel.notify(client: client, &notice) else { break }
+            let kind = hasPages ? FOS_NOTICE_INODE_PAGES : FOS_NOTICE_INODE_ATTRIBUTES
+            guard tell(client, kind, near.pointee.number, kernel) else { break }
             noteLeaving(near, order)
             leasesRevoked += 1
             told |= 1 << UInt64(distance)

@@ -71,11 +71,16 @@ extension FileServer {
     /// A write of the kernel's own took setuid away, which the answer of a write cannot tell it. Nobody waits for this.
     mutating func tellKernelOfMode<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
         guard turn.isKernel, let client = kernel.kernelCacheClient else { return }
+        _ = tell(client, FOS_NOTICE_INODE_ATTRIBUTES, inode.pointee.number, kernel)
+    }
+
+    /// Sends the front end a notice about an inode that is not acknowledged. False: there is no room for it.
+    func tell<K: Kernel>(_ client: UInt32, _ kind: fos_notice_kind, _ inode: UInt64, _ kernel: K) -> Bool {
         var notice = fos_notice()
-        notice.kind = FOS_NOTICE_INODE_ATTRIBUTES.rawValue
-        notice.inode = inode.pointee.number
+        notice.kind = kind.rawValue
+        notice.inode = inode
         notice.reply_to = kernel.mailbox.rawValue
-        _ = kernel.notify(client: client, &notice)
+        return kernel.notify(client: client, &notice)
     }
 
     /// Whether an inode is about to lose its last name while the kernel holds it. Only told so does the kernel let go of
