@@ -2,19 +2,10 @@
 # The fos command itself: what it prints, its exit status, and how a mount ends.
 load helper
 
-setup_file() {
-    [ "$FOS_TEST_MOUNT" = fos ] || return 0
-    BASE=$(mktemp -d "${FOS_TEST_TMP:-/tmp}/fos-test.XXXXXX")
-    export BASE LOG=
-}
-setup() {
-    only_fos
-    only_root
-    export MOUNT=$BASE/m$BATS_TEST_NUMBER
-    mkdir "$MOUNT"
-}
+setup_file() { make_base; }
+setup() { make_place; }
 teardown() { show_daemon_if_failed; end_mount "$MOUNT"; rmdir "$MOUNT" 2>/dev/null || true; }
-teardown_file() { [ -z "${BASE:-}" ] || rm -rf --one-file-system "$BASE"; }
+teardown_file() { remove_base; }
 
 fos() { timeout 60 "$FOS" "$@" 3>&- < /dev/null; }
 mount_here() { mount_fos "$MOUNT" "$@"; }

@@ -63,6 +63,20 @@ start_mount() {
     chmod 1777 "$MOUNT"
 }
 
+# For suites about mounts themselves, which make their own: a directory to make them in, one to mount on for each test, and the end.
+make_base() {
+    [ "$FOS_TEST_MOUNT" = fos ] || return 0
+    BASE=$(mktemp -d "${FOS_TEST_TMP:-/tmp}/fos-test.XXXXXX")
+    export BASE LOG=
+}
+make_place() {
+    only_fos
+    only_root
+    export MOUNT=$BASE/m$BATS_TEST_NUMBER
+    mkdir "$MOUNT"
+}
+remove_base() { [ -z "${BASE:-}" ] || rm -rf --one-file-system "$BASE"; }
+
 # Mounts fos on $1 with the options that follow. LOG is the daemon's own log, for a failing test to show.
 mount_fos() {
     local dir=$1 said status=0

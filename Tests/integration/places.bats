@@ -3,22 +3,13 @@
 # is detached while another takes its place, and the ways in which mount(8) asks for one.
 load helper
 
-setup_file() {
-    [ "$FOS_TEST_MOUNT" = fos ] || return 0
-    BASE=$(mktemp -d "${FOS_TEST_TMP:-/tmp}/fos-test.XXXXXX")
-    export BASE LOG=
-}
-setup() {
-    only_fos
-    only_root
-    export MOUNT=$BASE/m$BATS_TEST_NUMBER
-    mkdir "$MOUNT"
-}
+setup_file() { make_base; }
+setup() { make_place; }
 teardown() {
     show_daemon_if_failed
     [ -z "${BASE:-}" ] || findmnt -n -l -o TARGET | { grep -F "$BASE/" || true; } | sort -r | while read -r dir; do end_mount "$(printf %b "$dir")"; done
 }
-teardown_file() { [ -z "${BASE:-}" ] || rm -rf --one-file-system "$BASE"; }
+teardown_file() { remove_base; }
 
 fos() { timeout 60 "$FOS" "$@" 3>&- < /dev/null; }
 mount_here() { mount_fos "$MOUNT" "$@"; }

@@ -14,6 +14,14 @@ setup_file() {
     [ -z "$(FOS_VERBOSE=1 LD_PRELOAD=$LIBFOS true 2>&1)" ]
 }
 
+# $BASE/NAME.py prints the same of a new local directory and, by messages, of one on the mount; $BASE/expected has what it printed.
+says_the_same() {
+    mkdir "$LOCAL/$1" "$MOUNT/$1"
+    /usr/bin/python3 "$BASE/$1.py" "$LOCAL/$1" > "$BASE/expected"
+    "$FOS" run -- /usr/bin/python3 "$BASE/$1.py" "$MOUNT/$1" > "$BASE/printed"
+    diff -u "$BASE/expected" "$BASE/printed"
+}
+
 @test "the documentation shows the list of calls that the code has" {
     sed -n '/^| number /,/^$/p' "$ROOT/docs/shim-calls.md" | sed '/^$/d' > "$BASE/shown"
     "$ROOT/shim/build/calls_list" | diff -u "$BASE/shown" -
@@ -86,9 +94,7 @@ print(attempt(lambda: open('x', 'w')), flush=True)
 os.set_inheritable(later, True)
 os.execv(sys.executable, [sys.executable, '-c', code])
 PY
-    mkdir "$LOCAL/removed" "$MOUNT/removed"
-    python3 "$BASE/removed.py" "$LOCAL/removed" > "$BASE/expected"
-    "$FOS" run -- /usr/bin/python3 "$BASE/removed.py" "$MOUNT/removed" | diff -u "$BASE/expected" -
+    says_the_same removed
     [ "$(wc -l < "$BASE/expected")" = 11 ]
 }
 
@@ -117,9 +123,7 @@ for what, fd in opened.items():
     print(what, attempt(lambda: watcher.register(fd, select.EPOLLIN)), attempt(lambda: watcher.modify(fd, select.EPOLLOUT)), attempt(lambda: watcher.unregister(fd)))
 print(attempt(lambda: select.epoll.fromfd(opened['file']).register(opened['file'])), attempt(lambda: select.epoll.fromfd(opened['file']).register(opened['fifo'])))
 PY
-    mkdir "$LOCAL/epoll" "$MOUNT/epoll"
-    /usr/bin/python3 "$BASE/epoll.py" "$LOCAL/epoll" > "$BASE/expected"
-    "$FOS" run -- /usr/bin/python3 "$BASE/epoll.py" "$MOUNT/epoll" | diff -u "$BASE/expected" -
+    says_the_same epoll
     [ "$(grep -c EPERM "$BASE/expected")" = 4 ]
 }
 
@@ -205,10 +209,7 @@ os.wait()
 os.fchdir(name('d'))
 print(os.getcwd().endswith('/d'), sorted(os.listdir('.')))
 PY
-    mkdir "$LOCAL/names" "$MOUNT/names"
-    python3 "$BASE/names.py" "$LOCAL/names" > "$BASE/names.local"
-    "$FOS" run -- python3 "$BASE/names.py" "$MOUNT/names" > "$BASE/names.mount"
-    diff -u "$BASE/names.local" "$BASE/names.mount"
+    says_the_same names
 }
 
 @test "an archive's directories get their modes by message" {
