@@ -178,6 +178,7 @@ extension FileServer {
     /// An inode of zeros but for its number and times.
     mutating func makeInode<K: Kernel>(slot: Int, _ kernel: K) -> InodePointer? {
         guard let inode = inodes.create(slot: slot, &arena, &pool) else { return nil }
+        kernel.mayChange(inode: inode.pointee.number)
         let now = time(kernel)
         inode.pointee.accessed = now
         inode.pointee.modified = now

@@ -116,6 +116,7 @@ extension FileServer {
     }
 
     mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
+        if Self.changes(operation) { kernel.mayChange(inode: inode.pointee.number) }
         noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)
@@ -152,6 +153,16 @@ extension FileServer {
         case FOS_OP_MAP: map(inode, request, kernel)
         case FOS_OP_LOOKUP_OPEN: lookupOpen(inode, request, kernel)
         default: answer(-ENOSYS, kernel)
+        }
+    }
+
+    /// What changes the inode that it names, unless it is refused.
+    private static func changes(_ operation: fos_operation) -> Bool {
+        switch operation {
+        case FOS_OP_SETATTR, FOS_OP_SYMLINK, FOS_OP_MKNOD, FOS_OP_MKDIR, FOS_OP_UNLINK, FOS_OP_RMDIR, FOS_OP_RENAME, FOS_OP_LINK, FOS_OP_WRITE,
+            FOS_OP_SETXATTR, FOS_OP_REMOVEXATTR, FOS_OP_CREATE, FOS_OP_FALLOCATE, FOS_OP_COPY_RANGE:
+            true
+        default: false
         }
     }
 

@@ -17,6 +17,7 @@ extension FileServer {
         if dentry.pointee.kind == Mode.directoryKind { return answer(-EISDIR, kernel) }
         guard isHere(dentry.pointee.inode) else { return beginRemoval(directory, dentry, FOS_OP_PEER_UNLINK, kernel) }
         guard let inode = inodes.find(dentry.pointee.inode) else { return removeLost(directory, dentry, name, kernel) }
+        kernel.mayChange(inode: inode.pointee.number)
         guard turn.actor.mayRemove(from: directory.pointee.mode, directory.pointee.uid, entryOwner: inode.pointee.uid) else {
             return answer(-EPERM, kernel)
         }
@@ -42,6 +43,7 @@ extension FileServer {
         guard dentry.pointee.kind == Mode.directoryKind else { return answer(-ENOTDIR, kernel) }
         guard isHere(dentry.pointee.inode) else { return beginRemoval(directory, dentry, FOS_OP_PEER_REMOVE_DIRECTORY, kernel) }
         guard let inode = inodes.find(dentry.pointee.inode) else { return removeLost(directory, dentry, name, kernel) }
+        kernel.mayChange(inode: inode.pointee.number)
         guard turn.actor.mayRemove(from: directory.pointee.mode, directory.pointee.uid, entryOwner: inode.pointee.uid) else {
             return answer(-EPERM, kernel)
         }

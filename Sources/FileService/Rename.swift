@@ -98,6 +98,7 @@ extension FileServer {
             answer(-EIO, kernel)
             return true
         }
+        kernel.mayChange(inode: source)
         let parts = LocalRename(
             directory: directory, dentry: dentry, newDirectory: newDirectory, target: target, inode: inode, victim: victim, moves: moves)
         guard var refusal = refusalOfCycle(parts, names) else { return false }

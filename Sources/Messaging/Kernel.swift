@@ -134,6 +134,8 @@ public protocol Kernel {
     /// What that table says of a directory: the binary logarithm of its shards, 0 if it is whole.
     func shardBits(of directory: UInt64) -> Int
 
+    /// A request is likely to change the inode: what `changed` needs may be fetched meanwhile. A hint.
+    func mayChange(inode: UInt64)
     /// Tells every client that the inode has changed: moves its epoch on the board. After the change, before the answer.
     func changed(inode: UInt64)
     /// The inode's epoch on the board.
@@ -171,6 +173,7 @@ public protocol Kernel {
 }
 
 extension Kernel {
+    public func mayChange(inode: UInt64) {}
     /// A host without a board has no table, so no directory is sharded there.
     public func publish(directory: UInt64, shardBits: Int) -> Bool { false }
     public func shardBits(of directory: UInt64) -> Int { 0 }

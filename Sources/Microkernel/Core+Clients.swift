@@ -30,8 +30,11 @@ extension Core {
         guard destination.core == index,
             begin(record, before, sequence)
         else { return false }
-        // Asked for now, the reply's line is there when the server is done: a client that has just posted does not look yet.
-        fos_prefetch_to_write(fos_channel_reply(shared))
+        // Asked for now, these lines are there when they are needed. The reply's, and those of the attributes in it, are to be had from
+        // a client that does not look yet, having just posted.
+        fos_platform_prefetch(UnsafeRawPointer(fos_channel_request(shared)!) + MemoryLayout<fos_message>.size)
+        let reply = UnsafeRawPointer(fos_channel_reply(shared)!)
+        for line in 0..<3 { fos_prefetch_to_write(reply + line * Int(FOS_CACHE_LINE)) }
         watch(word, sequence, client: client, generation: generation, channel: channel)
         deliver(
             entry, client: client, generation: generation, channel: channel, sequence: sequence, shared: shared,

@@ -124,6 +124,8 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
     }
     public func shardBits(of directory: UInt64) -> Int { Int(fos_shard_bits(fos_board_sharded(state.pointee.fabric.board), directory)) }
 
+    public func mayChange(inode: UInt64) { fos_prefetch_to_write(fos_board_inode_epoch(state.pointee.fabric.board, inode)) }
+
     public func changed(inode: UInt64) {
         let word = fos_board_inode_epoch(state.pointee.fabric.board, inode)!
         // Two cores may own inodes that share a word. A core that is alone stores it: a locked instruction would wait until a

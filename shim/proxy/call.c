@@ -198,11 +198,19 @@ static void note_reply(struct fos_client *client, int channel) {
     times->answered = core->answered;
 }
 
+// Asks for the lines that a caller will look at: the attributes in the reply, and the epoch of the inode that it is about.
+static void fetch_what_follows(const struct fos_client *client, const struct fos_message *reply) {
+    __builtin_prefetch(reply + 1);
+    __builtin_prefetch(reply + 2);
+    __builtin_prefetch(&client->board->inode_epoch[fos_inode_epoch_index(reply->inode)]);
+}
+
 // Takes a reply that has come: 1 for the caller, 0 to be sent again, or -errno.
 static int settle(struct fos_client *client, int channel) {
     struct fos_channel_state *state = &client->state[channel];
     const struct fos_message *reply = &client->channel[channel].reply;
     int32_t status = reply->status;
+    fetch_what_follows(client, reply);
     if (client->timed) note_reply(client, channel);
     if (status == FOS_TRANSPORT_RETRY || status == FOS_TRANSPORT_FULL) {
         // A server has seen it and asks for it once more: what was given with it has been taken.

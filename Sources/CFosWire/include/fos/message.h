@@ -46,12 +46,14 @@ static inline const void *fos_payload_const(const struct fos_message *message) {
 
 // Writes a message, with its payload of `length` bytes, into a channel so that its `sequence` is the last word to change: who
 // sees the new sequence sees the whole message. `from` is private to the writer; its own length is not looked at.
+// The lines are sent on their way to the reader, who waits for them.
 static inline void fos_write_message(struct fos_message *to, const struct fos_message *from, uint32_t length, uint32_t sequence) {
     enum { BEFORE = offsetof(struct fos_message, sequence), AFTER = BEFORE + 4 };
     memcpy(to + 1, from + 1, length);
     memcpy(to, from, BEFORE);
     memcpy((uint8_t *)to + AFTER, (const uint8_t *)from + AFTER, sizeof *to - AFTER);
     fos_store_release_u32(&to->sequence, sequence);
+    for (uint32_t line = 0; line < sizeof *to + length; line += FOS_CACHE_LINE) fos_demote((const uint8_t *)to + line);
 }
 
 // Outcomes of sending that are not errors of the operation. The proxy handles all of them; programs never see one.
