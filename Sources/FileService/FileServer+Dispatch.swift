@@ -132,7 +132,7 @@ extension FileServer {
         case FOS_OP_LINK: link(inode, request, kernel)
         case FOS_OP_READ: read(inode, request, kernel)
         case FOS_OP_WRITE: write(inode, request, kernel)
-        case FOS_OP_FSYNC: answer(0, kernel)
+        case FOS_OP_FSYNC: synchronise(kernel)
         case FOS_OP_SETXATTR: setXattr(inode, request, kernel)
         case FOS_OP_GETXATTR: getXattr(inode, request, kernel)
         case FOS_OP_LISTXATTR: listXattrs(inode, request, kernel)
@@ -276,11 +276,11 @@ extension FileServer {
         askDoubts(kernel)
         if kernel.kernelCacheClient == nil { forgetAcknowledgements(kernel) }
         discarded.giveBack(Limits.discardedOfTick, &pool)
-        let isTrimmed = pool.trim() == 0
+        let hasUnneeded = pool.tick()
         askAgainForStock()
         returnExtents(kernel)
         // An idle core has no other reason to tick again.
-        if owedNotices.count > 0 || owing > 0 || owesTreeUnlock || !isTrimmed || !discarded.isEmpty { kernel.tickAgain() }
+        if owedNotices.count > 0 || owing > 0 || owesTreeUnlock || hasUnneeded || !discarded.isEmpty { kernel.tickAgain() }
     }
 }
 

@@ -109,7 +109,7 @@ extension FileServer {
     mutating func returnExtents<K: Kernel>(_ kernel: K) {
         guard let memory else { return }
         for _ in 0..<Limits.extentsOfTick {
-            guard let unused = pool.surplus(keeping: Limits.pagesKept) else { return }
+            guard let unused = pool.unneeded(keeping: Limits.pagesKept) else { return }
             let message = kernel.scratch()
             message.pointee.operation = UInt16(FOS_OP_MEMORY_FREE.rawValue)
             message.pointee.inode = unused.token

@@ -154,6 +154,16 @@ extension FileServer {
         return hasPages(missingPages(inode, from: offset / pageBytes, to: (offset + count - 1) / pageBytes + 1), kernel)
     }
 
+    // MARK: FSYNC
+
+    /// What is answered is with the store already, which keeps what it is told; and without one there is nothing to wait for, now or
+    /// ever.
+    mutating func synchronise<K: Kernel>(_ kernel: K) {
+        let message = kernel.scratch()
+        if !Store.outlivesServer { message.pointee.flags = UInt16(FOS_REPLY_NOTHING_TO_SYNC.rawValue) }
+        deliver(message, kernel)
+    }
+
     // MARK: LSEEK
 
     /// SEEK_DATA and SEEK_HOLE, by pages. -ENXIO: at or beyond the end, or no data follows.

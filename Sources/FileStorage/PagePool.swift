@@ -22,7 +22,9 @@ public struct PagePool: ~Copyable {
     /// The last failed allocation lacked memory, which its owner can ask for; false again when some has come (`adopt`).
     public private(set) var lacksMemory = false
     /// Pages that are free in regions and in the magazine.
-    public private(set) var freePages = 0
+    public private(set) var freePages = 0 {
+        didSet { if freePages < leastFree { leastFree = freePages } }
+    }
     /// It takes its memory from Linux itself. Otherwise the first region only: its owner is made before it can ask anybody.
     private let growsByItself: Bool
 
@@ -34,7 +36,21 @@ public struct PagePool: ~Copyable {
     /// The region of its own of a pool that has its memory from a fleet; 0: it is given up.
     private var first: UInt = 0
     /// Free pages, in the magazine and in regions, that may hold memory from Linux.
-    private var idle = 0
+    private var idle = 0 {
+        didSet { if idle < leastIdle { leastIdle = idle } }
+    }
+
+    // What nobody has needed for a while (`tick`).
+    private var ticks = 0
+    private var leastIdle = 0
+    private var leastFree = 0
+    private var idleAtTick = 0
+    private var isAtRest = true
+    /// Idle pages that are to go back to Linux, and free ones that are to go back to the memory fleet.
+    private var unneededIdle = 0
+    private var unneededFree = 0
+    /// Ticks after which what lay idle all the time counts as not needed: a second on a core that has work.
+    public static var ticksOfNeed: Int { 100 }
 
     private static var magazineCapacity: Int { 64 }
     private let magazine: UnsafeMutablePointer<UnsafeMutableRawPointer>
@@ -77,7 +93,14 @@ public struct PagePool: ~Copyable {
         add(Region(zeros: UInt(bitPattern: extent), token: token, offset: offset))
     }
 
-    /// An extent of which nothing is in use, if so many pages are free without it; it is still the pool's.
+    /// An extent of which nothing is in use, and that was not needed for a while, if so many pages are free without it; it is still
+    /// the pool's.
+    public mutating func unneeded(keeping pages: Int) -> (extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64)? {
+        guard unneededFree >= Region.usablePages else { return nil }
+        return surplus(keeping: pages)
+    }
+
+    /// The same, needed or not.
     public mutating func surplus(keeping pages: Int) -> (extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64)? {
         guard freePages - Region.usablePages >= pages else { return nil }
         var address = lists[Region.maximumOrder + 1]
@@ -96,6 +119,7 @@ public struct PagePool: ~Copyable {
         precondition(region.freePages == Region.usablePages, "an extent leaves with pages in use")
         idle -= region.touchedPages
         remove(region)
+        unneededFree = max(0, unneededFree - Region.usablePages)
     }
 
     private mutating func add(_ region: Region) {
@@ -198,6 +222,30 @@ public struct PagePool: ~Copyable {
         }
         credits += cost
         used -= cost
+    }
+
+    /// Housekeeping, about every 10 ms on a core with work. Gives back what has lain idle since the last `ticksOfNeed` began, beyond
+    /// `reserve`, and not what was used meanwhile: a program that makes and removes the same files again and again would pay more
+    /// for having its memory anew than for the files. `limit` as in `trim`. False: nothing is to be given back until something is
+    /// used again.
+    public mutating func tick(reserve: Int = 2048, limit: Int = 8192) -> Bool {
+        if idle != idleAtTick { isAtRest = false }
+        ticks += 1
+        if ticks >= PagePool.ticksOfNeed {
+            ticks = 0
+            isAtRest = leastIdle == idle
+            unneededIdle = leastIdle
+            unneededFree = leastFree
+            leastIdle = idle
+            leastFree = freePages
+        }
+        var given = 0
+        if unneededIdle > 0, idle > reserve {
+            given = trim(reserve: max(reserve, idle - unneededIdle), limit: limit)
+            unneededIdle = given == 0 ? 0 : max(0, unneededIdle - given)
+        }
+        idleAtTick = idle
+        return given > 0 || !isAtRest && max(idle, freePages) > reserve
     }
 
     /// Gives free memory back to Linux when more than `reserve` pages of it lie idle. Cheap when there is not; meant

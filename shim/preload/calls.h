@@ -102,6 +102,7 @@ struct fos_mount {
     uint32_t device_major, device_minor;
     uint32_t listed;       // paths may lead to it: in the mount table, and nothing mounted inside
     uint32_t uid;
+    uint32_t syncs_nothing;  // tag of the connection whose servers have nothing to sync (FOS_REPLY_NOTHING_TO_SYNC); 0: not known
     char name[FOS_SERVICE_NAME_BYTES_MAX + 1];
     char path[FOS_PATH_BYTES];
     struct fos_client client;
@@ -179,6 +180,8 @@ static inline void fos_put_fixed(struct fos_message *request, const void *fixed,
 void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount);
 // The same two, to the best member of a symbolic name instead of the inode's owner; NULL: the owner.
 int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char *name);
+// 0, or -ENOTCONN if the daemon has gone: without a message, by one system call.
+int fos_check_alive(struct fos_mount *mount);
 void fos_post_to(struct fos_context *context, struct fos_mount *mount, const char *name);
 // Gives one reference of an inode back to its server, with what it was opened for: what that granted ends. Nobody waits for
 // the answer.

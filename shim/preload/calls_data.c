@@ -519,9 +519,14 @@ static long sync_file(struct fos_call *call, int data_only) {
     struct fos_use use;
     long result = fos_begin(call, call->arguments[0], &use);
     if (result != 0) return result;
+    uint32_t tag = fos_connection_tag(use.mount);
+    // What was written is with its server. Whether that still lives is what a program wants to know.
+    if (use.mount->syncs_nothing == tag) return fos_end(&use, fos_check_alive(use.mount));
     struct fos_message *request = fos_build(use.context, use.mount, FOS_OP_FSYNC, use.file->inode);
     request->flags = (uint16_t)data_only;
-    return fos_end(&use, fos_send(use.context, use.mount));
+    result = fos_send(use.context, use.mount);
+    if (result == 0 && (fos_answer(use.context, use.mount)->flags & FOS_REPLY_NOTHING_TO_SYNC) != 0) use.mount->syncs_nothing = tag;
+    return fos_end(&use, result);
 }
 long fos_fsync(struct fos_call *call) { return sync_file(call, 0); }
 long fos_fdatasync(struct fos_call *call) { return sync_file(call, 1); }

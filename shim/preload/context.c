@@ -162,6 +162,8 @@ static int lost(struct fos_mount *mount) {
     return -ENOTCONN;
 }
 
+int fos_check_alive(struct fos_mount *mount) { return fos_client_alive(&mount->client) ? 0 : lost(mount); }
+
 int fos_send(struct fos_context *context, struct fos_mount *mount) { return fos_send_to(context, mount, NULL); }
 
 int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char *name) {

@@ -70,6 +70,8 @@ enum fos_reply_flag {
     FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_page_place)
     FOS_REPLY_LOOK_AGAIN = 8,  // what the kernel decides by changed (owner and mode, the size of a file that it may have mapped)
                                // of an inode that it holds: see that it asks again (stat it)
+    FOS_REPLY_NOTHING_TO_SYNC = 32,  // FSYNC: no server of this instance has anything that outlives it, so no FSYNC of any file
+                                     // does anything, and none needs to be sent while the instance lives
 };
 
 // LOOKUP: payload = name. Reply: fos_attributes. From the kernel-cache client it also takes one kernel reference,
@@ -154,7 +156,7 @@ struct fos_statfs_reply {
     uint32_t name_max, block_bytes;
 };
 
-// FSYNC: payload none; message.flags 1 = data only. Empty reply.
+// FSYNC: payload none; message.flags 1 = data only. Empty reply; see FOS_REPLY_NOTHING_TO_SYNC.
 
 struct fos_xattr_request {  // SETXATTR (value in bulk), GETXATTR, REMOVEXATTR; name follows
     uint32_t flags;         // XATTR_CREATE 1, XATTR_REPLACE 2
