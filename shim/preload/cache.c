@@ -145,7 +145,7 @@ static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *f
 // ---- attributes -----------------------------------------------------------------------------------------------------
 
 // The slot about an inode; NULL: there is none.
-static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
         if (number < 0) break;
@@ -236,7 +236,7 @@ static uint64_t hash_with(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
     return hash ^ hash >> 32;
 }
-static uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
+FOS_WITH_EACH_CALL uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
     uint64_t hash = mix(directory) + length;
     for (uint32_t at = 0; at + 8 < length; at += 8) hash = hash_with(hash, fos_word_at(name + at));
     return places_of(places.entries, mix(hash_with(hash, fos_last_bytes(name, length))), PLACE_BITS);
@@ -246,7 +246,7 @@ static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t dire
     return slot->owner == owner && slot->directory == directory && slot->length == length && fos_is_same_text(slot->name, name, length);
 }
 // The slot about a name; NULL: there is none.
-static struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
         if (number < 0) break;
@@ -266,7 +266,7 @@ static int may_search(struct fos_mount *mount, uint64_t directory) {
 }
 
 // 1: known, `child` is its inode or 0.
-static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return 0;
     uint32_t owner = fos_connection_tag(mount);
     struct entry_slot *slot = entry_about(owner, directory, name, length, entry_places_of(directory, name, length));
@@ -276,6 +276,10 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
     uint64_t epoch = slot->epoch;
     *child = slot->child;
     return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
+}
+
+__attribute__((noinline)) static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+    return find_entry(mount, directory, name, length, child);
 }
 
 int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
@@ -437,24 +441,10 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
 
 // ---- look-ups -------------------------------------------------------------------------------------------------------
 
-long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
-                      struct fos_attributes *attributes) {
+// Asks for an entry that is not known, or whose attributes are not.
+__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name,
+                                                    uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
-    if (cached_entry(mount, directory, name, length, &child)) {
-        int hit = child == 0 || kept_attributes(mount, child, attributes);
-        // Whoever wants more of a sharded directory than the walk does, asks for it.
-        if (hit && child != 0 && (attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
-        count(hit);
-        if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
-        if (directory == listed_directory && attributes_wanted != 0) attributes_wanted = ATTRIBUTES_WANTED;
-        if (hit) {
-            fos_expect_request(&mount->client, (int)context->index);
-            return child == 0 ? -ENOENT : 0;
-        }
-    } else {
-        count(0);
-        if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;
-    }
     int dots = is_dots(name, length);
     if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) &&
         child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
@@ -470,6 +460,20 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         if (fos_load_relaxed_u64(&ahead.directory) == directory) __atomic_fetch_add(&ahead.found, 1, __ATOMIC_RELAXED);
     }
     return status;
+}
+
+long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
+                      struct fos_attributes *attributes) {
+    uint64_t child;
+    int is_known = find_entry(mount, directory, name, length, &child), hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
+    count(hit);
+    if (is_known && fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+    if (directory == listed_directory && (!is_known || attributes_wanted != 0)) attributes_wanted = ATTRIBUTES_WANTED;
+    if (!hit) return ask_for_entry(context, mount, directory, name, length, attributes);
+    if (child == 0) return -ENOENT;
+    // Whoever wants more of a sharded directory than the walk does, asks for it.
+    if ((attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
+    return 0;
 }
 
 // ---- listings -------------------------------------------------------------------------------------------------------

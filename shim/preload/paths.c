@@ -253,6 +253,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
         // Whether it is there or not (open(2), path_resolution(7)).
         if (last && !up && *rest != 0 && (flags & FOS_WALK_CREATE) != 0) return -EISDIR;
         long found = fos_lookup_entry(context, mount, at.directory, name, (uint32_t)length, &place->attributes);
+        if (last) fos_expect_request(&mount->client, (int)context->index);
         if (found == -ENOENT && last && (flags & FOS_WALK_CREATE) != 0) {
             stop_at(place, &at, name, (uint32_t)length, *rest != 0);
             return 0;

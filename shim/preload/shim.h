@@ -22,6 +22,9 @@
 
 #pragma GCC visibility push(hidden)
 
+// A part of what every call does: worth its copies in each place that uses it.
+#define FOS_WITH_EACH_CALL static inline __attribute__((always_inline))
+
 // For tables of more than some kilobytes. They lie behind everything else, the largest last, so that the small variables share
 // two pages: each page that a program touches for the first time costs it 2 us, and each 2 MiB of addresses 3 us more.
 #define FOS_LARGE __attribute__((section(".bss.large")))
