@@ -5,11 +5,12 @@
 // for the sizes that matter (pages), and start slowly, so short copies go by words.
 #include <stddef.h>
 #include <stdint.h>
+#include "words.h"
 
 #define OWN __attribute__((visibility("hidden")))
 
-typedef uint64_t __attribute__((may_alias, aligned(1))) word;
-typedef uint32_t __attribute__((may_alias, aligned(1))) half;
+typedef fos_word word;
+typedef fos_half half;
 
 OWN void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
     uint8_t *target = to;
@@ -84,19 +85,23 @@ OWN int memcmp(const void *one, const void *other, size_t bytes) {
 }
 
 OWN void *memchr(const void *text, int value, size_t bytes) {
-    for (const uint8_t *at = text; bytes > 0; bytes--, at++) {
-        if (*at == (uint8_t)value) return (void *)(uintptr_t)at;
+    const char *start = text;
+    const word *at = (const word *)fos_aligned(start);
+    uint64_t all = fos_each_byte((uint8_t)value);
+    size_t within = (uintptr_t)start & 7;
+    if (bytes == 0) return NULL;
+    uint64_t found = fos_zero_bytes((*at ^ all) | fos_bits_before(start));
+    // How far the word that comes next is from the start.
+    for (size_t passed = 8 - within; found == 0; passed += 8) {
+        if (passed >= bytes) return NULL;
+        found = fos_zero_bytes(*++at ^ all);
     }
-    return NULL;
+    size_t where = (size_t)((const char *)at - start) + fos_first_byte(found);
+    return where < bytes ? (void *)(uintptr_t)(start + where) : NULL;
 }
 
 OWN size_t strlen(const char *text) {
-    const char *at = text;
-    while (*at != 0) {
-        at++;
-        __asm__ __volatile__("" : : : "memory");
-    }
-    return (size_t)(at - text);
+    return fos_length_until(text, 0);
 }
 
 OWN char *strchr(const char *text, int value) {
@@ -106,7 +111,13 @@ OWN char *strchr(const char *text, int value) {
     }
 }
 
+// 1: a word that begins here is all in one page, where there may be nothing behind the text.
+static int lies_in_page(const char *text) { return ((uintptr_t)text & 4095) <= 4096 - 8; }
+
 OWN int strncmp(const char *one, const char *other, size_t bytes) {
+    while (bytes >= 8 && lies_in_page(one) && lies_in_page(other) && fos_word_at(one) == fos_word_at(other) && fos_zero_bytes(fos_word_at(one)) == 0) {
+        bytes -= 8, one += 8, other += 8;
+    }
     for (; bytes > 0; bytes--, one++, other++) {
         if (*one != *other) return (uint8_t)*one < (uint8_t)*other ? -1 : 1;
         if (*one == 0) return 0;

@@ -13,6 +13,7 @@
 // Nothing of an older connection is used: generations differ.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "words.h"
 
 enum {
     SLOT_BITS = 13, SLOTS = 1 << SLOT_BITS,           // attributes, and entries
@@ -107,8 +108,8 @@ static int end_read(const uint32_t *sequence, uint32_t before) {
 // `fresh`: the slot was never used. Then its memory is not read before it is written, which would be two faults.
 static int begin_write(uint32_t *sequence, int fresh) {
     uint32_t before = fresh ? 0 : fos_load_relaxed_u32(sequence);
-    if ((before & 1) != 0 || !fos_compare_exchange_u32(sequence, before, before + 1)) return 0;
-    fos_fence();
+    if ((before & 1) != 0 || !fos_own_compare_exchange_u32(sequence, before, before + 1)) return 0;
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     return 1;
 }
 static void end_write(uint32_t *sequence) { fos_store_release_u32(sequence, fos_load_relaxed_u32(sequence) + 1); }
@@ -124,16 +125,17 @@ static int ways_to_look_at(const uint16_t *ways) { return are_used(ways) ? WAYS 
 // The number of the slot that a place leads to, or -1.
 static int slot_at(const uint16_t *ways, int way) { return (int)__atomic_load_n(&ways[way], __ATOMIC_RELAXED) - 1; }
 
-// A slot for something new, whose places these are: it takes the place that is free, or whose slot is older. `fresh`: see
-// begin_write.
+// A slot for something new, whose places these are: it takes the first place that is free, or the one whose slot is oldest. So a
+// place that is free ends a search: there is nothing behind it. `fresh`: see begin_write.
 static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *fresh) {
-    uint32_t count = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED), number = count % slots, oldest = 0;
+    uint32_t count = fos_own_fetch_add_u32(next, 1), number = count % slots, oldest = 0;
     *fresh = count < slots;
     int chosen = 0;
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int there = slot_at(ways, way);
         uint32_t age = there < 0 ? slots : (number - (uint32_t)there) % slots;
-        if (age >= oldest) oldest = age, chosen = way;
+        if (age > oldest) oldest = age, chosen = way;
+        if (there < 0) break;
     }
     __atomic_store_n(&ways[chosen], (uint16_t)(number + 1), __ATOMIC_RELAXED);
     if (!are_used(ways)) __atomic_fetch_or(&places_used, page_of_place(ways), __ATOMIC_RELAXED);
@@ -143,11 +145,12 @@ static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *f
 // ---- attributes -----------------------------------------------------------------------------------------------------
 
 // The slot about an inode; NULL: there is none.
-static struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        struct attribute_slot *slot = number >= 0 ? &attribute_slots[number] : NULL;
-        if (slot != NULL && slot->attributes.inode == inode && slot->owner == owner) return slot;
+        if (number < 0) break;
+        struct attribute_slot *slot = &attribute_slots[number];
+        if (slot->attributes.inode == inode && slot->owner == owner) return slot;
     }
     return NULL;
 }
@@ -200,7 +203,7 @@ void fos_take_told(const struct fos_mount *mount, const struct fos_message *repl
     if (told(reply, before, &attributes)) fos_keep_attributes(mount, &attributes);
 }
 
-static void count(int hit) { fos_tally_add(hit ? &fos_tally->cache_hits : &fos_tally->cache_misses, 1); }
+static void count(int hit) { fos_count(hit ? &fos_tally->cache_hits : &fos_tally->cache_misses, 1); }
 
 long fos_get_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_attributes *attributes) {
     int hit = fos_cached_attributes(mount, inode, attributes);
@@ -229,27 +232,25 @@ int fos_may(uint32_t wanted, const struct fos_attributes *attributes) {
 
 // ---- entries --------------------------------------------------------------------------------------------------------
 
-static uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
+static uint64_t hash_with(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ hash >> 32;
+}
+FOS_WITH_EACH_CALL uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
     uint64_t hash = mix(directory) + length;
-    uint32_t at = 0;
-    for (; at + 8 <= length; at += 8) {
-        uint64_t word;
-        __builtin_memcpy(&word, name + at, 8);
-        hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
-        hash ^= hash >> 32;
-    }
-    for (; at < length; at++) hash = (hash ^ (uint8_t)name[at]) * UINT64_C(0x100000001b3);
-    return places_of(places.entries, mix(hash), PLACE_BITS);
+    for (uint32_t at = 0; at + 8 < length; at += 8) hash = hash_with(hash, fos_word_at(name + at));
+    return places_of(places.entries, mix(hash_with(hash, fos_last_bytes(name, length))), PLACE_BITS);
 }
 
 static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t directory, const char *name, uint32_t length) {
-    return slot->owner == owner && slot->directory == directory && slot->length == length && memcmp(slot->name, name, length) == 0;
+    return slot->owner == owner && slot->directory == directory && slot->length == length && fos_is_same_text(slot->name, name, length);
 }
 // The slot about a name; NULL: there is none.
-static struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number >= 0 && is_about(&entry_slots[number], owner, directory, name, length)) return &entry_slots[number];
+        if (number < 0) break;
+        if (is_about(&entry_slots[number], owner, directory, name, length)) return &entry_slots[number];
     }
     return NULL;
 }
@@ -265,7 +266,7 @@ static int may_search(struct fos_mount *mount, uint64_t directory) {
 }
 
 // 1: known, `child` is its inode or 0.
-static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return 0;
     uint32_t owner = fos_connection_tag(mount);
     struct entry_slot *slot = entry_about(owner, directory, name, length, entry_places_of(directory, name, length));
@@ -275,6 +276,10 @@ static int cached_entry(struct fos_mount *mount, uint64_t directory, const char 
     uint64_t epoch = slot->epoch;
     *child = slot->child;
     return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
+}
+
+__attribute__((noinline)) static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+    return find_entry(mount, directory, name, length, child);
 }
 
 int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
@@ -436,24 +441,10 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
 
 // ---- look-ups -------------------------------------------------------------------------------------------------------
 
-long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
-                      struct fos_attributes *attributes) {
+// Asks for an entry that is not known, or whose attributes are not.
+__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name,
+                                                    uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
-    if (cached_entry(mount, directory, name, length, &child)) {
-        int hit = child == 0 || kept_attributes(mount, child, attributes);
-        // Whoever wants more of a sharded directory than the walk does, asks for it.
-        if (hit && child != 0 && (attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
-        count(hit);
-        if (fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
-        if (directory == listed_directory && attributes_wanted != 0) attributes_wanted = ATTRIBUTES_WANTED;
-        if (hit) {
-            fos_expect_request(&mount->client, (int)context->index);
-            return child == 0 ? -ENOENT : 0;
-        }
-    } else {
-        count(0);
-        if (directory == listed_directory) attributes_wanted = ATTRIBUTES_WANTED;
-    }
     int dots = is_dots(name, length);
     if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) &&
         child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
@@ -469,6 +460,20 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
         if (fos_load_relaxed_u64(&ahead.directory) == directory) __atomic_fetch_add(&ahead.found, 1, __ATOMIC_RELAXED);
     }
     return status;
+}
+
+long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
+                      struct fos_attributes *attributes) {
+    uint64_t child;
+    int is_known = find_entry(mount, directory, name, length, &child), hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
+    count(hit);
+    if (is_known && fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+    if (directory == listed_directory && (!is_known || attributes_wanted != 0)) attributes_wanted = ATTRIBUTES_WANTED;
+    if (!hit) return ask_for_entry(context, mount, directory, name, length, attributes);
+    if (child == 0) return -ENOENT;
+    // Whoever wants more of a sharded directory than the walk does, asks for it.
+    if ((attributes->flags & FOS_ATTRIBUTES_SHARDED) != 0) attributes->flags |= FOS_ATTRIBUTES_INEXACT;
+    return 0;
 }
 
 // ---- listings -------------------------------------------------------------------------------------------------------
@@ -510,8 +515,9 @@ static uint64_t page_hash(uint64_t inode, uint64_t index) { return mix(inode + i
 static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number < 0 || page_slots[number].inode != inode || page_slots[number].index != index) continue;
-        if (page_slots[number].owner == owner) return number;
+        if (number < 0) break;
+        const struct page_slot *slot = &page_slots[number];
+        if (slot->inode == inode && slot->index == index && slot->owner == owner) return number;
     }
     return -1;
 }

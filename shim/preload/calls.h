@@ -5,6 +5,8 @@
 // the mount, where the kernel does it (counted as a bypass).
 //
 //   context.c      who may use which channel: a call takes a context, uses it, and gives it back
+//   alone.h        atomic changes that need no lock while the process has one thread
+//   words.h        texts a word at a time
 //   mounts.c       which mounts there are, connections to them, identity, standing aside; mounts.h lists the files beside it
 //   descriptors.c  numbers of the program -> open file descriptions of ours
 //   paths.c        from a path to a directory's inode and a name
@@ -32,6 +34,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include <fos_proxy.h>
+#include "alone.h"
 #include "shim.h"
 
 #pragma GCC visibility push(hidden)

@@ -129,7 +129,7 @@ static uint64_t read_kept(struct fos_use *use, struct pieces *pieces, uint64_t o
             break;
         }
     }
-    if (done > 0) fos_tally_add(&fos_tally->cache_hits, 1);
+    if (done > 0) fos_count(&fos_tally->cache_hits, 1);
     return done;
 }
 
@@ -201,7 +201,7 @@ static int is_known_end(struct fos_use *use, uint64_t offset) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (now.tv_sec - known.accessed.seconds >= 86400) return 0;
-    fos_tally_add(&fos_tally->cache_hits, 1);
+    fos_count(&fos_tally->cache_hits, 1);
     return 1;
 }
 
@@ -218,7 +218,7 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
             if (more < 0 && done == 0) return more;
             if (more > 0) done += (uint64_t)more;
         }
-        fos_tally_add(&fos_tally->bytes_read, done);
+        fos_count(&fos_tally->bytes_read, done);
         return (long)done;
     }
     while (done < pieces->total) {
@@ -236,7 +236,7 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
         fos_used_by_message(use->context, use->mount, use->file, size, got, 0);
         if (got < now) break;
     }
-    fos_tally_add(&fos_tally->bytes_read, done);
+    fos_count(&fos_tally->bytes_read, done);
     return (long)done;
 }
 
@@ -272,7 +272,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         if (got < now) break;
         *pieces = here;
     }
-    fos_tally_add(&fos_tally->bytes_written, done);
+    fos_count(&fos_tally->bytes_written, done);
     return (long)done;
 }
 

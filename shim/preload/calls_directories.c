@@ -76,7 +76,7 @@ static long list(struct fos_use *use, uint8_t *to, size_t room, int old) {
     if (!plus && fos_kept_listing(use->mount, file->inode, (uint64_t)offset, &listing)) {
         long used = show(use, to, room, old, &listing, 1);
         if (fos_listing_stands(&listing)) {
-            fos_tally_add(&fos_tally->cache_hits, 1);
+            fos_count(&fos_tally->cache_hits, 1);
             return used;
         }
         file->offset = offset;

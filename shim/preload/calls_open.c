@@ -180,7 +180,12 @@ static long open_numbered(struct opening *open) {
 }
 
 static long open_file(struct fos_call *call, long directory, const char *path, int flags, uint32_t mode) {
-    struct opening open = {.directory = directory, .path = path, .flags = flags, .mode = mode};
+    struct opening open;  // but for the place, which the walk fills: half a kilobyte
+    open.directory = directory;
+    open.path = path;
+    open.flags = flags;
+    open.mode = mode;
+    open.resized = 0;
     // Combinations that make no sense, or that the kernel refuses in its own ways.
     int odd = ((flags & kernels_flags) != 0 && flags != path_flags) || (flags & O_ACCMODE) == O_ACCMODE || (flags & (O_CREAT | O_DIRECTORY)) == (O_CREAT | O_DIRECTORY);
     open.context = fos_enter(call->number);
@@ -218,8 +223,8 @@ long fos_openat2(struct fos_call *call) {
 
 long fos_close(struct fos_call *call) {
     int fd = (int)call->arguments[0];
-    if (fos_hidden_descriptor(fd)) return -EBADF;
     if (!fos_ours(fd)) {
+        if (fos_hidden_descriptor(fd)) return -EBADF;
         if (__builtin_expect(fos_handed_count != 0, 0)) fos_handed_forget(fd);
         return FOS_PASS;
     }

@@ -25,7 +25,7 @@ static uint32_t myself(void) {
 }
 
 static int take(struct fos_context *context, uint32_t before, uint32_t owner, uintptr_t stack, long number) {
-    if (!__atomic_compare_exchange_n(&context->owner, &before, owner, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 0;
+    if (!fos_own_compare_exchange_u32(&context->owner, before, owner)) return 0;
     context->stack = stack;
     context->number = number;
     return 1;
@@ -65,12 +65,11 @@ static void sweep(uint32_t owner, uintptr_t stack) {
     nested = live;
 }
 
-struct fos_context *fos_enter(long number) {
-    uint32_t owner = myself();
-    uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
-    if (__builtin_expect(nested, 0)) sweep(owner, stack);
+// The context that this thread had last is not free, or may not be the only one it has.
+__attribute__((noinline)) static struct fos_context *enter_elsewhere(uint32_t owner, uintptr_t stack, long number) {
+    if (nested) sweep(owner, stack);
     struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
-    if (__builtin_expect(take(context, 0, owner, stack, number), 1)) return context;
+    if (take(context, 0, owner, stack, number)) return context;
     if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner && abandoned(context, stack)) {
         context->stack = stack;
         context->number = number;
@@ -89,6 +88,14 @@ struct fos_context *fos_enter(long number) {
         fos_sleep(100000);
     }
     return NULL;
+}
+
+struct fos_context *fos_enter(long number) {
+    uint32_t owner = myself();
+    uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
+    struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
+    if (__builtin_expect(nested == 0 && take(context, 0, owner, stack, number), 1)) return context;
+    return enter_elsewhere(owner, stack, number);
 }
 
 void fos_leave(struct fos_context *context) { __atomic_store_n(&context->owner, 0, __ATOMIC_RELEASE); }
@@ -174,8 +181,8 @@ int fos_send_to(struct fos_context *context, struct fos_mount *mount, const char
         context->posted |= 1u << mount->index;
         result = name == NULL ? fos_call(&mount->client, (int)context->index) : fos_call_name(&mount->client, (int)context->index, name);
         context->posted &= ~(1u << mount->index);
-        fos_tally_add(&fos_tally->messages, 1);
-        if (start != 0) fos_tally_add(&fos_tally->time_messages, fos_clock() - start);
+        fos_count(&fos_tally->messages, 1);
+        if (start != 0) fos_count(&fos_tally->time_messages, fos_clock() - start);
         if (fos_options.tracing) {
             const struct fos_message *sent = fos_draft(&mount->client, (int)context->index);
             fos_trace_message(&mount->client, (int)context->index, sent->operation, sent->inode, result);
@@ -203,7 +210,7 @@ void fos_send_and_forget(struct fos_context *context, struct fos_mount *mount) {
 void fos_post_to(struct fos_context *context, struct fos_mount *mount, const char *name) {
     int channel = (int)context->index;
     int result = name == NULL ? fos_post_owner(&mount->client, channel) : fos_post_name(&mount->client, channel, name);
-    fos_tally_add(&fos_tally->messages, 1);
+    fos_count(&fos_tally->messages, 1);
     if (result == 0) context->posted |= 1u << mount->index;
     else if (result == -ENOTCONN) lost(mount);
 }

@@ -26,10 +26,11 @@ struct fos_file *fos_file_new(void) {
     while ((uint32_t)head != 0) {
         struct fos_file *first = &files[(uint32_t)head - 1];
         uint64_t next = (head >> 32 << 32) + (UINT64_C(1) << 32) + __atomic_load_n(&first->next_free, __ATOMIC_RELAXED);
-        if (__atomic_compare_exchange_n(&free_files, &head, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        if (fos_own_compare_exchange_u64(&free_files, head, next)) {
             file = first;
             break;
         }
+        head = __atomic_load_n(&free_files, __ATOMIC_ACQUIRE);
     }
     if (file == NULL) {
         uint32_t index = __atomic_load_n(&never_used, __ATOMIC_RELAXED);
@@ -55,11 +56,12 @@ struct fos_file *fos_file_new(void) {
 void fos_file_delete(struct fos_file *file) {
     __atomic_store_n(&file->references, 0, __ATOMIC_RELEASE);
     uint32_t index = (uint32_t)(file - files) + 1;
-    uint64_t head = __atomic_load_n(&free_files, __ATOMIC_ACQUIRE), next;
+    uint64_t head, next;
     do {
+        head = __atomic_load_n(&free_files, __ATOMIC_ACQUIRE);
         __atomic_store_n(&file->next_free, (uint32_t)head, __ATOMIC_RELAXED);
         next = (head >> 32 << 32) + (UINT64_C(1) << 32) + index;
-    } while (!__atomic_compare_exchange_n(&free_files, &head, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    } while (!fos_own_compare_exchange_u64(&free_files, head, next));
 }
 
 struct fos_file *fos_file_get(long fd) {
@@ -69,7 +71,7 @@ struct fos_file *fos_file_get(long fd) {
         if (entry == 0) return NULL;
         struct fos_file *file = &files[entry - 1];
         uint32_t count = __atomic_load_n(&file->references, __ATOMIC_RELAXED);
-        if (count == 0 || !__atomic_compare_exchange_n(&file->references, &count, count + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+        if (count == 0 || !fos_own_compare_exchange_u32(&file->references, count, count + 1)) continue;
         if (__builtin_expect(__atomic_load_n(&fos_table[(uint32_t)fd], __ATOMIC_ACQUIRE) == entry, 1)) return file;
         fos_file_put(NULL, file);
     }
@@ -111,7 +113,7 @@ static void release(struct fos_context *context, struct fos_file *file) {
 }
 
 void fos_file_put(struct fos_context *context, struct fos_file *file) {
-    if (__atomic_sub_fetch(&file->references, 1, __ATOMIC_ACQ_REL) != 0) return;
+    if (fos_own_fetch_add_u32(&file->references, UINT32_MAX) != 1) return;
     fos_unmap(file);
     release(context, file);
     fos_file_delete(file);
@@ -144,11 +146,11 @@ void fos_number_publish(int fd, struct fos_file *file) {
 void fos_table_set(struct fos_context *context, int fd, struct fos_file *file) {
     uint32_t entry = 0;
     if (file != NULL) {
-        __atomic_add_fetch(&file->references, 1, __ATOMIC_ACQ_REL);
+        fos_own_fetch_add_u32(&file->references, 1);
         entry = (uint32_t)(file - files) + 1;
         note_highest(fd);
     }
-    uint32_t before = __atomic_exchange_n(&fos_table[fd], entry, __ATOMIC_ACQ_REL);
+    uint32_t before = fos_own_exchange_u32(&fos_table[fd], entry);
     if (before != 0) fos_file_put(context, &files[before - 1]);
 }
 
@@ -201,20 +203,20 @@ void fos_files_after_fork(void) {
 // is free again, or whose thread has ended, does not come back.
 void fos_file_lock(struct fos_context *context, struct fos_file *file) {
     for (uint32_t attempt = 0;; attempt++) {
-        uint32_t holder = 0;
-        if (__atomic_compare_exchange_n(&file->lock, &holder, context->index + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
+        if (fos_own_compare_exchange_u32(&file->lock, 0, context->index + 1)) return;
+        uint32_t holder = fos_load_relaxed_u32(&file->lock);
+        if (holder == 0) continue;
         if (fos_context_is_mine(holder - 1) || attempt > 200000) return;
         if (attempt < 100) {
             fos_spin_pause();
         } else {
             int is_left = fos_context_is_left(holder - 1);
             fos_sleep(50000);
-            if (is_left && __atomic_compare_exchange_n(&file->lock, &holder, context->index + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return;
+            if (is_left && fos_own_compare_exchange_u32(&file->lock, holder, context->index + 1)) return;
         }
     }
 }
 
 void fos_file_unlock(struct fos_context *context, struct fos_file *file) {
-    uint32_t holder = context->index + 1;
-    __atomic_compare_exchange_n(&file->lock, &holder, 0, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+    fos_own_compare_exchange_u32(&file->lock, context->index + 1, 0);
 }

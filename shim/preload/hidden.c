@@ -13,9 +13,15 @@ enum {
     KEPT = NEUTRAL + 1, HIDDEN_MAX = KEPT + FOS_OF_CONNECTION,
 };
 static int hidden[HIDDEN_MAX] = {[0 ... HIDDEN_MAX - 1] = -1};
+static int lowest = INT_MAX;  // none of them was ever below: programs close lower numbers all the time
+
+static void note(int place, int fd) {
+    hidden[place] = fd;
+    if (fd >= 0 && fd < lowest) lowest = fd;
+}
 
 int fos_hidden_descriptor(int fd) {
-    if (fd < 0) return 0;
+    if (fd < lowest) return 0;
     for (int i = 0; i < HIDDEN_MAX; i++) {
         if (hidden[i] == fd) return 1;
     }
@@ -49,7 +55,7 @@ static int hide(int place, int fd, long least) {
         fos_raw(SYS_close, fd);
         fd = (int)moved;
     }
-    hidden[place] = fd;
+    note(place, fd);
     return fd;
 }
 
@@ -61,7 +67,7 @@ void fos_hide_connection(struct fos_mount *mount) {
     }
 }
 void fos_note_hidden(struct fos_mount *mount) {
-    for (int which = 0; which < FOS_OF_CONNECTION; which++) hidden[(int)mount->index * FOS_OF_CONNECTION + which] = *fos_client_descriptor(mount, which);
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) note((int)mount->index * FOS_OF_CONNECTION + which, *fos_client_descriptor(mount, which));
 }
 int fos_connection_is_open(const struct fos_mount *mount) { return hidden[mount->index * FOS_OF_CONNECTION] >= 0; }
 void fos_close_connection(struct fos_mount *mount) {
@@ -73,7 +79,7 @@ void fos_close_connection(struct fos_mount *mount) {
 }
 
 void fos_hide_kept(const int *descriptors) {
-    for (int which = 0; which < FOS_OF_CONNECTION; which++) hidden[KEPT + which] = descriptors[which];
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) note(KEPT + which, descriptors[which]);
 }
 void fos_unhide_kept(int *descriptors) {
     for (int which = 0; which < FOS_OF_CONNECTION; which++) {
@@ -97,7 +103,7 @@ long fos_move_hidden_descriptor(int fd) {
         long moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
         if (moved < 0) moved = fos_raw(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
         if (moved < 0) return moved;
-        hidden[i] = (int)moved;
+        note(i, (int)moved);
         if (i < MEMORY) *fos_client_descriptor(&fos_mounts[i / FOS_OF_CONNECTION], i % FOS_OF_CONNECTION) = (int)moved;
         return 0;  // the program's own dup2 closes the old number
     }

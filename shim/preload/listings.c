@@ -21,8 +21,8 @@ static uint8_t kept_records[MOST_BYTES] FOS_LARGE;
 void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const uint8_t *records, size_t bytes) {
     if (!fos_cache_enabled() || bytes > MOST_BYTES) return;
     uint32_t before = fos_load_relaxed_u32(&kept.sequence);
-    if ((before & 1) != 0 || !fos_compare_exchange_u32(&kept.sequence, before, before + 1)) return;
-    fos_fence();
+    if ((before & 1) != 0 || !fos_own_compare_exchange_u32(&kept.sequence, before, before + 1)) return;
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     kept.owner = fos_connection_tag(mount);
     kept.directory = directory;
     kept.epoch = epoch;

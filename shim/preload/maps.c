@@ -16,33 +16,31 @@ enum {
     REGION_COSTS = 1048576, MESSAGE_COSTS = 4096,
 };
 
+static const uint32_t SEIZED = UINT32_MAX;
 struct region {
-    int32_t users;      // calls that use it now; -1: being made or unmapped
+    uint32_t users;     // calls that use it now; SEIZED: being made or unmapped
     uint32_t owner;     // mount and generation
     uint64_t inode;     // 0: free
-    uint64_t used;      // tick of the last use
+    uint32_t used;      // tick of the last use
     struct fos_mapping mapping;
 };
 static struct region regions[REGIONS] FOS_LARGE;
-static uint64_t ticks;
+static uint32_t ticks;
 static uint32_t asking;
 
-int fos_packets_claim(void) { return fos_compare_exchange_u32(&asking, 0, 1); }
+int fos_packets_claim(void) { return fos_own_compare_exchange_u32(&asking, 0, 1); }
 void fos_packets_release(void) { fos_store_release_u32(&asking, 0); }
 
 static int hold(struct region *region) {
-    int32_t users = __atomic_load_n(&region->users, __ATOMIC_RELAXED);
-    while (users >= 0) {
-        if (__atomic_compare_exchange_n(&region->users, &users, users + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) return 1;
+    for (;;) {
+        uint32_t users = fos_load_relaxed_u32(&region->users);
+        if (users == SEIZED) return 0;
+        if (fos_own_compare_exchange_u32(&region->users, users, users + 1)) return 1;
     }
-    return 0;
 }
-static void let_go(struct region *region) { __atomic_sub_fetch(&region->users, 1, __ATOMIC_RELEASE); }
+static void let_go(struct region *region) { fos_own_fetch_add_u32(&region->users, UINT32_MAX); }
 // 1: nobody uses it, and nobody will until it is handed back.
-static int seize(struct region *region) {
-    int32_t none = 0;
-    return __atomic_compare_exchange_n(&region->users, &none, -1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
+static int seize(struct region *region) { return fos_own_compare_exchange_u32(&region->users, 0, SEIZED); }
 static void hand_back(struct region *region) { __atomic_store_n(&region->users, 0, __ATOMIC_RELEASE); }
 
 static void drop(struct region *region) {
@@ -65,7 +63,7 @@ static struct region *region_of(const struct fos_mount *mount, struct fos_file *
     struct region *region = &regions[place - 1];
     if (!hold(region)) return NULL;
     if (region->inode == file->inode && region->owner == fos_connection_tag(mount)) {
-        region->used = __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
+        region->used = fos_own_fetch_add_u32(&ticks, 1);
         return region;
     }
     file->region = 0;
@@ -81,7 +79,7 @@ static long finish(struct region *region, struct fos_file *file, long result) {
         file->region = 0;
         drop(region);
     }
-    if (result >= 0) fos_tally_add(&fos_tally->mapped_reads, 1);
+    if (result >= 0) fos_count(&fos_tally->mapped_reads, 1);
     return result < 0 ? -1 : result;
 }
 
@@ -103,7 +101,7 @@ static struct region *take_place(void) {
     for (int i = 0; i < REGIONS; i++) {
         struct region *region = &regions[i];
         if (__atomic_load_n(&region->users, __ATOMIC_RELAXED) != 0) continue;
-        if (oldest == NULL || region->inode == 0 || (oldest->inode != 0 && region->used < oldest->used)) oldest = region;
+        if (oldest == NULL || region->inode == 0 || (oldest->inode != 0 && (int32_t)(region->used - oldest->used) < 0)) oldest = region;
         if (oldest->inode == 0) break;
     }
     if (oldest == NULL || !seize(oldest)) return NULL;

@@ -228,7 +228,7 @@ static struct fos_mount *connected(struct fos_mount *mount) {
 static int is_system_path(const char *path) {
     static const char *const prefixes[] = {"/usr/", "/lib", "/etc/", "/proc/", "/sys/", "/bin/", "/sbin/", "/dev/"};
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
-        if (strncmp(path, prefixes[i], strlen(prefixes[i])) == 0) return strncmp(path, "/dev/shm/", 9) != 0;
+        if (path[1] == prefixes[i][1] && strncmp(path, prefixes[i], strlen(prefixes[i])) == 0) return strncmp(path, "/dev/shm/", 9) != 0;
     }
     return 0;
 }

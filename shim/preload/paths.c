@@ -6,6 +6,7 @@
 // Invariant: FOS_PASS is returned only after a directory argument of ours has become the kernel's.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "words.h"
 
 enum { BYTES_LIMIT = FOS_PATH_BYTES };
 
@@ -232,8 +233,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
         while (*rest == '/') rest++;
         if (*rest == 0) break;
         const char *name = rest;
-        size_t length = 0;
-        while (name[length] != 0 && name[length] != '/') length++;
+        size_t length = fos_length_until(name, '/');
         if (length > FOS_NAME_BYTES_MAX) return -ENAMETOOLONG;
         rest = name + length;
         const char *next = rest;
@@ -253,6 +253,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
         // Whether it is there or not (open(2), path_resolution(7)).
         if (last && !up && *rest != 0 && (flags & FOS_WALK_CREATE) != 0) return -EISDIR;
         long found = fos_lookup_entry(context, mount, at.directory, name, (uint32_t)length, &place->attributes);
+        if (last) fos_expect_request(&mount->client, (int)context->index);
         if (found == -ENOENT && last && (flags & FOS_WALK_CREATE) != 0) {
             stop_at(place, &at, name, (uint32_t)length, *rest != 0);
             return 0;

@@ -12,6 +12,7 @@
 //                                    new program where this one's connection is, and which mounts are fos
 //   chroot, unshare, setns, seccomp, CLONE_FILES without CLONE_THREAD ...   the shim gives up for this process
 // Invariant: the state is the thread's own (initial-exec TLS), so threads that fork at once do not meet.
+#include "alone.h"
 #include "shim.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@ static __thread struct {
 } pending __attribute__((tls_model("initial-exec")));
 
 static uint32_t given_up;
+uint32_t fos_several_threads;
 
 void fos_process_hooks(uint8_t *hooks) {
     static const uint16_t numbers[] = {
@@ -80,6 +82,7 @@ struct clone_wish {
 
 static long handle_clone(struct fos_call *call, struct clone_wish wish) {
     if (wish.flags & CLONE_THREAD) {
+        fos_store_relaxed_u32(&fos_several_threads, 1);
         // A thread with a descriptor table or a working directory of its own is more than one table can describe.
         if (!(wish.flags & CLONE_FILES) || !(wish.flags & CLONE_FS)) fos_give_up();
         return FOS_PASS;

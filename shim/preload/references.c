@@ -7,12 +7,13 @@
 // is removed meanwhile, its memory waits for the reference. It is given back when others need the place, when this process
 // removes something, before an exec, and with the connection. One that others need the place of, and that of a small file that was
 // written, cost no message of their own: the next request to the same server takes it along (`given` in fos/message.h).
+// An inode has its places in one set, so that an open looks at few of them.
 // Invariant: a place changes hands with one compare-and-swap of its state, so threads and signal handlers do not wait for
 // each other; who finds a place taken does without.
 #define _GNU_SOURCE
 #include "calls.h"
 
-enum { REFERENCES = 32, LARGEST_BYTES = 65536 };
+enum { SET_BITS = 4, WAYS = 4, REFERENCES = WAYS << SET_BITS, LARGEST_BYTES = 65536 };
 enum { FREE = 0, KEPT = 1, TAKEN = 2 };
 
 static struct {
@@ -22,7 +23,7 @@ static struct {
     uint32_t epoch;   // of the inode when it was kept
     uint32_t reserved;
 } references[REFERENCES];
-static uint32_t kept, next;  // how many places are not free; the place that is used next
+static uint32_t kept, next;  // how many places are not free; which of a set is used next if none is
 static struct {
     uint32_t state;  // as of a place
     uint32_t owner;
@@ -31,10 +32,14 @@ static struct {
     uint32_t reserved;
 } given;  // what the next request takes along
 
+// The first place of an inode's set.
+static uint32_t set_of(uint64_t inode) { return (uint32_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> (64 - SET_BITS)) * WAYS; }
+static int is_about(uint32_t place, uint64_t inode, uint32_t owner) { return references[place].inode == inode && references[place].owner == owner; }
+
 // 1: the place is this call's until `leave`.
-static int seize(uint32_t place) { return fos_compare_exchange_u32(&references[place].state, KEPT, TAKEN); }
+static int seize(uint32_t place) { return fos_own_compare_exchange_u32(&references[place].state, KEPT, TAKEN); }
 static void leave(uint32_t place, uint32_t state) {
-    if (state == FREE) __atomic_sub_fetch(&kept, 1, __ATOMIC_RELAXED);
+    if (state == FREE) fos_own_fetch_add_u32(&kept, UINT32_MAX);
     fos_store_release_u32(&references[place].state, state);
 }
 
@@ -53,7 +58,7 @@ static void give_back(struct fos_context *context, uint32_t place) {
 
 // 1: the next request takes it along.
 static int note_given(uint32_t owner, uint64_t inode, uint32_t open_flags) {
-    if (!fos_compare_exchange_u32(&given.state, FREE, TAKEN)) return 0;
+    if (!fos_own_compare_exchange_u32(&given.state, FREE, TAKEN)) return 0;
     given.owner = owner;
     given.inode = inode;
     given.open_flags = open_flags;
@@ -73,7 +78,7 @@ int fos_reference_give(const struct fos_mount *mount, uint64_t inode, uint32_t o
 
 uint64_t fos_reference_given(const struct fos_mount *mount, uint64_t inode, uint32_t *open_flags) {
     if (__builtin_expect(fos_load_relaxed_u32(&given.state) != KEPT, 1)) return 0;
-    if (!fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) return 0;
+    if (!fos_own_compare_exchange_u32(&given.state, KEPT, TAKEN)) return 0;
     uint64_t taken = given.inode;
     *open_flags = given.open_flags;
     int is_its = given.owner == fos_connection_tag(mount);
@@ -88,10 +93,14 @@ int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uin
     struct fos_attributes attributes;
     if ((open_flags & (O_ACCMODE | O_PATH)) != O_RDONLY || !fos_cached_attributes(mount, inode, &attributes)) return 0;
     if (attributes.links == 0 || ((attributes.mode & S_IFMT) != S_IFDIR && attributes.size > LARGEST_BYTES)) return 0;
-    uint32_t place = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % REFERENCES;
-    if (seize(place)) give_along(context, place);
-    if (!fos_compare_exchange_u32(&references[place].state, FREE, TAKEN)) return 0;
-    __atomic_add_fetch(&kept, 1, __ATOMIC_RELAXED);
+    uint32_t place = set_of(inode), end = place + WAYS;
+    while (place < end && fos_load_relaxed_u32(&references[place].state) != FREE) place++;
+    if (place == end) {
+        place = end - 1 - fos_own_fetch_add_u32(&next, 1) % WAYS;
+        if (seize(place)) give_along(context, place);
+    }
+    if (!fos_own_compare_exchange_u32(&references[place].state, FREE, TAKEN)) return 0;
+    fos_own_fetch_add_u32(&kept, 1);
     references[place].owner = fos_connection_tag(mount);
     references[place].inode = inode;
     references[place].epoch = attributes.epoch;
@@ -101,10 +110,11 @@ int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uin
 
 int fos_reference_take(const struct fos_mount *mount, uint64_t inode) {
     if (fos_load_relaxed_u32(&kept) == 0) return 0;
-    for (uint32_t place = 0; place < REFERENCES; place++) {
-        if (references[place].inode != inode || references[place].owner != fos_connection_tag(mount) || !seize(place)) continue;
+    uint32_t owner = fos_connection_tag(mount);
+    for (uint32_t place = set_of(inode), end = place + WAYS; place < end; place++) {
+        if (!is_about(place, inode, owner) || !seize(place)) continue;
         // It may have become another one before it was seized.
-        int is_it = references[place].inode == inode && references[place].owner == fos_connection_tag(mount);
+        int is_it = is_about(place, inode, owner);
         leave(place, is_it ? FREE : KEPT);
         if (is_it) return 1;
     }
@@ -112,7 +122,7 @@ int fos_reference_take(const struct fos_mount *mount, uint64_t inode) {
 }
 
 void fos_references_settle(struct fos_context *context, int all) {
-    if (all && fos_compare_exchange_u32(&given.state, KEPT, TAKEN)) {
+    if (all && fos_own_compare_exchange_u32(&given.state, KEPT, TAKEN)) {
         uint32_t owner = given.owner;
         uint64_t inode = given.inode;
         uint32_t open_flags = given.open_flags;
@@ -121,8 +131,8 @@ void fos_references_settle(struct fos_context *context, int all) {
     }
     if (fos_load_relaxed_u32(&kept) == 0) return;
     for (uint32_t place = 0; place < REFERENCES; place++) {
-        const struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
         if (fos_load_relaxed_u32(&references[place].state) != KEPT) continue;
+        const struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
         int stands = !all && mount->state == FOS_MOUNT_CONNECTED && fos_epoch_stands(mount, references[place].inode, references[place].epoch);
         if (!stands && seize(place)) give_back(context, place);
     }

@@ -22,6 +22,9 @@
 
 #pragma GCC visibility push(hidden)
 
+// A part of what every call does: worth its copies in each place that uses it.
+#define FOS_WITH_EACH_CALL static inline __attribute__((always_inline))
+
 // For tables of more than some kilobytes. They lie behind everything else, the largest last, so that the small variables share
 // two pages: each page that a program touches for the first time costs it 2 us, and each 2 MiB of addresses 3 us more.
 #define FOS_LARGE __attribute__((section(".bss.large")))
@@ -56,6 +59,10 @@ enum { FOS_STRICT_STATUS = 125 };  // exit status of a program that FOS_STRICT e
 
 // Never NULL: a private one while nobody asked for figures. See fos/tally.h.
 extern struct fos_tally *fos_tally;
+// For what happens with every call: while nobody asks for figures, that costs one look.
+static inline void fos_count(uint64_t *counter, uint64_t amount) {
+    if (__builtin_expect(fos_options.counting, 0)) fos_tally_add(counter, amount);
+}
 
 // ---- What the calls side provides ------------------------------------------------------------------------------------
 
