@@ -40,18 +40,19 @@ extension FileServer {
         guard hasPages(inode, at: copy.offset, count, kernel) else { return }
         let done = copyPages(source, copy.source_offset, inode, copy.offset, count)
         guard done > 0 else { return answer(-ENOSPC, kernel) }
-        markAccessed(source, kernel)
+        let isMarked = markAccessed(source, kernel)
         copied(inode, copy.offset, done, kernel)
-        answerCopy(done, kernel)
+        answerCopy(done, telling: isMarked ? source : nil, kernel)
     }
 
     private func bytesLeft(of source: InodePointer, from offset: UInt64) -> UInt64 {
         offset < source.pointee.size ? source.pointee.size - offset : 0
     }
 
-    private mutating func answerCopy<K: Kernel>(_ bytes: UInt64, _ kernel: K) {
+    private mutating func answerCopy<K: Kernel>(_ bytes: UInt64, telling source: InodePointer? = nil, _ kernel: K) {
         let message = kernel.scratch()
         message.setBody(fos_copy_reply(bytes: bytes))
+        if let source { add(attributesOf: source, to: message, kernel) }
         deliver(message, kernel)
     }
 

@@ -61,6 +61,10 @@ extension FileServer {
         message.pointee.operation = request.operation
         message.pointee.inode = request.message.pointee.inode
         message.pointee.epoch = kernel.epoch(ofInode: message.pointee.inode)
+        if let before = turn.before, !turn.isKernel {
+            message.pointee.pid = before
+            message.pointee.flags |= UInt16(FOS_REPLY_CHANGED_FROM.rawValue)
+        }
         if turn.looksAgain { message.pointee.flags |= UInt16(FOS_REPLY_LOOK_AGAIN.rawValue) }
         guard turn.isCoordinator, turn.cookie != 0 else { return kernel.reply(to: request.envelope, message) }
         let id = ContinuationID(rawValue: UInt32(truncatingIfNeeded: turn.cookie))

@@ -27,6 +27,8 @@ struct Turn {
     var looksAgain = false
     /// When it is: see `time`.
     var time: Timestamp?
+    /// The epoch of the request's inode before this turn changes it; nil if others may change it before the answer tells another one.
+    var before: UInt32?
 }
 
 extension FileServer {
@@ -116,7 +118,11 @@ extension FileServer {
     }
 
     mutating func serve<K: Kernel>(_ operation: fos_operation, _ inode: InodePointer, _ request: Request, _ kernel: K) {
-        if Self.changes(operation) { kernel.mayChange(inode: inode.pointee.number) }
+        if Self.changes(operation) {
+            kernel.mayChange(inode: inode.pointee.number)
+            let flags = inode.pointee.flags
+            if !flags.contains(.shard), !flags.contains(.sharded) { turn.before = kernel.epoch(ofInode: inode.pointee.number) }
+        }
         noteOperation(inode, operation, kernel)
         switch operation {
         case FOS_OP_LOOKUP: lookup(inode, request, kernel)

@@ -472,6 +472,79 @@ PY
     "$FOS" run -- /usr/bin/python3 "$BASE/reopen.py" "$MOUNT/reopened" "${FOS_TEST_SEED:-$RANDOM}" changes
 }
 
+@test "names beside those that a program changes itself stay known, and what others do to them is seen" {
+    only_fos
+    cat > "$BASE/beside.py" <<'PY'
+# In one directory: changes of one's own, and looks at all the others. With workers, these change names in between, by message and
+# through the mount; what each has done is seen at the next look, and so it is by another thread.
+import os, random, subprocess, sys, threading
+directory, seed, rounds, kinds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+print('seed', seed)
+random.seed(seed)
+os.chdir(directory)
+worker = """import os, sys
+for line in sys.stdin:
+    what, *names = line.split()
+    if what == 'make': os.close(os.open(names[0], os.O_CREAT | os.O_WRONLY))
+    elif what == 'remove': os.unlink(names[0])
+    else: os.rename(*names)
+    print('done', flush=True)"""
+workers = []
+for kind in kinds:
+    environment = {name: value for name, value in os.environ.items() if name != 'LD_PRELOAD' or kind == 'message'}
+    workers.append(subprocess.Popen(['/usr/bin/python3', '-c', worker], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+names = [f'name{i}' for i in range(30)]
+there = set()
+def change(do):
+    what = random.choice(('make', 'remove', 'rename'))
+    present, absent = sorted(there), [name for name in names if name not in there]
+    if what == 'make' and absent:
+        name = random.choice(absent)
+        do('make', name)
+        there.add(name)
+    elif what == 'remove' and present:
+        name = random.choice(present)
+        do('remove', name)
+        there.remove(name)
+    elif what == 'rename' and present:
+        old, new = random.choice(present), random.choice([name for name in names])
+        if old == new: return
+        do('rename', old, new)
+        there.remove(old)
+        there.add(new)
+def myself(what, *named):
+    if what == 'make': os.close(os.open(named[0], os.O_CREAT | os.O_WRONLY))
+    elif what == 'remove': os.unlink(named[0])
+    else: os.rename(*named)
+def by(process):
+    def tell(what, *named):
+        process.stdin.write(' '.join((what, *named)) + '\n')
+        process.stdin.flush()
+        assert process.stdout.readline() == 'done\n'
+    return tell
+def look(round):
+    for name in names: assert os.access(name, os.F_OK) == (name in there), (seed, round, name, name in there)
+def in_thread(what, *named):
+    thread = threading.Thread(target=myself, args=(what, *named))
+    thread.start()
+    thread.join()
+for round in range(rounds):
+    change(myself)
+    if workers and random.random() < 0.3: change(by(random.choice(workers)))
+    if workers and random.random() < 0.1: change(in_thread)
+    look(round)
+for process in workers:
+    process.stdin.close()
+    process.wait()
+PY
+    mkdir "$MOUNT/beside" "$MOUNT/beside2"
+    chmod 1777 "$MOUNT/beside2"
+    "$FOS" run --stats -- /usr/bin/python3 "$BASE/beside.py" "$MOUNT/beside" 1 1000 > "$BASE/figures" 2>&1 || { cat "$BASE/figures"; return 1; }
+    # A change of its own and 30 looks a round.
+    awk '/^messages/ { gsub(",", "", $2); if ($2 > 2000) exit 1; found = 1 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
+    "$FOS" run -- /usr/bin/python3 "$BASE/beside.py" "$MOUNT/beside2" "${FOS_TEST_SEED:-$RANDOM}" 2000 message mount
+}
+
 @test "a program that is executed goes on with the connection of the one before" {
     only_fos
     mkdir "$MOUNT/exec"

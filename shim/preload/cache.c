@@ -62,40 +62,21 @@ static_assert(sizeof places <= 32 * FOS_PAGE_BYTES, "a bit for each page");
 // The next slot to be used.
 static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
-// Of looking ahead: names found before the first listing, room of a listing, entries that cost as much as a look-up, how long
-// a thread waits for another one's listings, and how often in vain.
-enum { AHEAD_AFTER = 6, AHEAD_LEAST_BYTES = 16384, AHEAD_MOST_BYTES = 262144, ENTRIES_A_LOOKUP = 32 };
-enum { PATIENCE_NS = 5000000, IN_VAIN_MOST = 3 };
-static struct {
-    uint32_t busy;        // 1 while a thread is at it
-    uint32_t owner;
-    uint64_t directory;
-    uint32_t epoch;       // of the directory: with another one its entries are not known any more
-    uint64_t cookie;      // where the next listing begins
-    uint32_t found, due;  // names found by message; when the next listing comes
-    uint32_t kept, used;  // entries that listings brought, and names that were looked up since the last one without a message
-    uint32_t bytes;       // its room; 0: there is nothing more to fetch
-    uint32_t listings;    // those that came, and ends of being busy; a futex
-    uint32_t waiting;     // threads that sleep on it
-    uint32_t in_vain;     // waits in a row that ended with nothing: whoever is busy may never come back (a handler that jumped away)
-} ahead;
 static uint64_t listed_directory;   // the last one that was listed
 enum { ATTRIBUTES_WANTED = 16 };
 static uint32_t attributes_wanted;  // listings to come that had better bring them: names of the last ones were looked up
 
 void fos_cache_start(int on) { enabled = on; }
-void fos_cache_after_fork(void) { ahead.busy = ahead.waiting = 0; }
+void fos_cache_after_fork(void) {
+    fos_ahead_after_fork();
+    fos_changes_after_fork();
+}
 int fos_cache_enabled(void) { return enabled; }
 
 static uint32_t epoch_now(const struct fos_mount *mount, uint64_t inode) { return fos_inode_epoch(mount->client.board, inode); }
 
 static uint64_t entry_epoch(const struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
     return fos_entry_epoch(mount->client.board, directory, name, length);
-}
-
-// The epoch of a whole directory speaks for its entries; that of a sharded one does not.
-static int is_sharded(const struct fos_mount *mount, uint64_t directory) {
-    return fos_shard_bits(&mount->client.board->sharded, directory) != 0;
 }
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
@@ -265,6 +246,15 @@ static int may_search(struct fos_mount *mount, uint64_t directory) {
     return fos_identity.group_count >= 0 && kept_attributes(mount, directory, &attributes) && fos_may(1, &attributes);
 }
 
+// The epoch of a name in a directory that is not sharded.
+static uint64_t whole_epoch(uint64_t directory, uint32_t epoch) { return (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch; }
+static int is_of_whole(uint64_t directory, uint64_t epoch) { return epoch >> 32 == fos_inode_epoch_index(directory); }
+
+// 1: from the one epoch of a name to the other, its directory has changed by this process's doing alone, and other names in it.
+__attribute__((noinline)) static int is_own_change(uint32_t owner, uint64_t directory, uint64_t known, uint64_t now) {
+    return is_of_whole(directory, known) && is_of_whole(directory, now) && fos_changes_cover(owner, directory, (uint32_t)known, (uint32_t)now);
+}
+
 // 1: known, `child` is its inode or 0.
 FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
     if (!enabled || length > ENTRY_NAME_BYTES) return 0;
@@ -275,27 +265,28 @@ FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, c
     if (!is_about(slot, owner, directory, name, length)) return 0;
     uint64_t epoch = slot->epoch;
     *child = slot->child;
-    return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
+    if (!end_read(&slot->sequence, sequence)) return 0;
+    uint64_t now = entry_epoch(mount, directory, name, length);
+    return (now == epoch || is_own_change(owner, directory, epoch, now)) && may_search(mount, directory);
 }
 
-__attribute__((noinline)) static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+int fos_known_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
     return find_entry(mount, directory, name, length, child);
 }
 
 int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
     uint64_t child;
-    return cached_entry(mount, directory, name, length, &child) && child != 0;
+    return fos_known_entry(mount, directory, name, length, &child) && child != 0;
 }
 
-static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length,
-                       uint64_t child) {
-    if (!enabled || length > ENTRY_NAME_BYTES) return;
-    uint32_t owner = fos_connection_tag(mount);
+// Between fos_changes_begin and its end. 0: what is kept of the name may be another thing.
+static int write_entry(uint32_t owner, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
+    if (length > ENTRY_NAME_BYTES) return 1;
     uint16_t *ways = entry_places_of(directory, name, length);
     struct entry_slot *slot = entry_about(owner, directory, name, length, ways);
     int fresh = 0;
     if (slot == NULL) slot = &entry_slots[take_slot(ways, &next_entry, SLOTS, &fresh)];
-    if (!begin_write(&slot->sequence, fresh)) return;
+    if (!begin_write(&slot->sequence, fresh)) return 0;
     slot->owner = owner;
     slot->directory = directory;
     slot->child = child;
@@ -303,13 +294,43 @@ static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64
     slot->length = length;
     memcpy(slot->name, name, length);
     end_write(&slot->sequence);
+    return 1;
+}
+
+static void keep_entry(const struct fos_mount *mount, uint64_t directory, uint64_t epoch, const char *name, uint32_t length,
+                       uint64_t child) {
+    if (!enabled || !fos_changes_begin()) return;
+    uint32_t owner = fos_connection_tag(mount);
+    int is_passed = is_of_whole(directory, epoch) && fos_changes_passed(owner, directory, (uint32_t)epoch);
+    if (!is_passed) write_entry(owner, directory, epoch, name, length, child);
+    fos_changes_end();
 }
 
 // The same with the epoch of a directory, which speaks for its entries as long as it is not sharded.
 static void keep_entry_of_whole(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const char *name, uint32_t length,
                                 uint64_t child) {
-    if (is_sharded(mount, directory)) return;
-    keep_entry(mount, directory, (uint64_t)fos_inode_epoch_index(directory) << 32 | epoch, name, length, child);
+    if (fos_is_sharded(mount, directory)) return;
+    keep_entry(mount, directory, whole_epoch(directory, epoch), name, length, child);
+}
+
+// What a change of this process's has made of a name in a directory; and of a second one, unless it is NULL.
+struct made_entry {
+    const struct fos_place *place;
+    uint64_t child;  // 0: it is gone
+};
+static void keep_change(const struct fos_mount *mount, const struct fos_message *reply, uint64_t directory, uint32_t epoch,
+                        struct made_entry made, struct made_entry gone) {
+    if (!enabled || fos_is_sharded(mount, directory) || !fos_changes_begin()) return;
+    uint32_t owner = fos_connection_tag(mount);
+    if (!fos_changes_passed(owner, directory, epoch)) {
+        uint64_t now = whole_epoch(directory, epoch);
+        // So it was when the owner read this epoch of the directory, after the change.
+        int written = write_entry(owner, directory, now, made.place->name, made.place->name_length, made.child);
+        if (gone.place != NULL) written &= write_entry(owner, directory, now, gone.place->name, gone.place->name_length, gone.child);
+        int follows = (reply->flags & FOS_REPLY_CHANGED_FROM) != 0 && reply->inode == directory;
+        if (written && follows) fos_changes_add(owner, directory, reply->pid, epoch);
+    }
+    fos_changes_end();
 }
 
 void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place) {
@@ -322,8 +343,7 @@ void fos_take_change(const struct fos_mount *mount, const struct fos_message *re
     }
     if (!told(reply, removes ? 0 : sizeof made, &directory) || directory.inode != place->parent) return;
     fos_keep_attributes(mount, &directory);
-    // So it was when the owner read this epoch of the directory, after the change.
-    keep_entry_of_whole(mount, place->parent, directory.epoch, place->name, place->name_length, removes ? 0 : made.inode);
+    keep_change(mount, reply, place->parent, directory.epoch, (struct made_entry){place, removes ? 0 : made.inode}, (struct made_entry){NULL, 0});
 }
 
 void fos_take_rename(const struct fos_mount *mount, const struct fos_message *reply, const struct fos_place *source, const struct fos_place *target) {
@@ -331,112 +351,12 @@ void fos_take_rename(const struct fos_mount *mount, const struct fos_message *re
     if (!told(reply, 0, &moved) || !told(reply, offsetof(struct fos_renamed, to), &to) || to.inode != target->parent) return;
     fos_keep_attributes(mount, &moved);
     fos_keep_attributes(mount, &to);
-    keep_entry_of_whole(mount, target->parent, to.epoch, target->name, target->name_length, moved.inode);
-    if (source->parent == target->parent) from = to;
-    else if (!told(reply, offsetof(struct fos_renamed, from), &from) || from.inode != source->parent) return;
-    else fos_keep_attributes(mount, &from);
-    keep_entry_of_whole(mount, source->parent, from.epoch, source->name, source->name_length, 0);
-}
-
-// ---- looking ahead --------------------------------------------------------------------------------------------------
-
-// Who asks for one name of a directory after the other (git status, ls -l) is soon better served by a listing with
-// attributes. The first comes after a few names that were found by message, each further one, twice as long, after as many
-// as make it worth while; or, if what was brought is being used, at once, until the name that is wanted has come. So several
-// threads that go through a directory from different names on find them all with a few listings.
-
-// Fetches the next part of the listing. How many entries are kept.
-static uint32_t fetch_ahead(struct fos_context *context, struct fos_mount *mount) {
-    struct fos_message *request = fos_build(context, mount, FOS_OP_READDIR, ahead.directory);
-    struct fos_readdir_request from = {.cookie = ahead.cookie, .flags = FOS_READDIR_PLUS | FOS_READDIR_AHEAD | FOS_READDIR_SHORT};
-    fos_put_fixed(request, &from, sizeof from);
-    request->bulk_offset = 0;
-    request->bulk_length = ahead.bytes;
-    if (fos_send(context, mount) < 0) return 0;
-    const struct fos_message *reply = fos_answer(context, mount);
-    const uint8_t *records = fos_bulk_of(context, mount);
-    size_t bytes = reply->bulk_length, at = 0;
-    uint32_t kept = 0, epoch = reply->epoch;
-    while (at < bytes) {
-        struct fos_directory_entry record;
-        const char *name = fos_listed(records + at, bytes - at, &record);
-        if (name == NULL) return 0;
-        if (record.has_attributes == 1 && (record.attributes.flags & FOS_ATTRIBUTES_VOLATILE) == 0) {
-            fos_keep_listed(mount, ahead.directory, epoch, &record, name);
-            kept++;
-        }
-        ahead.cookie = record.next;
-        at += record.record_length;
-    }
-    return (reply->flags & FOS_REPLY_END) != 0 ? 0 : kept;
-}
-
-// A listing has come, or is not fetched any more: those that wait for one look again.
-static void note_listing(void) {
-    __atomic_fetch_add(&ahead.listings, 1, __ATOMIC_SEQ_CST);
-    for (uint32_t sleepers = __atomic_load_n(&ahead.waiting, __ATOMIC_SEQ_CST); sleepers > 0; sleepers--) fos_futex_wake(&ahead.listings);
-}
-
-// Fetches as much as pays. 1: something.
-static int fetch_what_pays(struct fos_context *context, struct fos_mount *mount, const char *name, uint32_t length) {
-    enum { USED_PART = 4 };
-    int fetched = 0, is_used = ahead.kept > 0 && fos_load_relaxed_u32(&ahead.used) >= ahead.kept / USED_PART;
-    uint64_t child;
-    while (ahead.bytes > 0 && (is_used || (ahead.found >= ahead.due && !fetched))) {
-        uint32_t kept = fetch_ahead(context, mount);
-        ahead.kept = kept;
-        ahead.due = ahead.found + kept / ENTRIES_A_LOOKUP;
-        ahead.bytes = kept == 0 ? 0 : ahead.bytes < AHEAD_MOST_BYTES ? ahead.bytes * 2 : AHEAD_MOST_BYTES;
-        fos_store_relaxed_u32(&ahead.used, 0);
-        fetched = 1;
-        if (cached_entry(mount, ahead.directory, name, length, &child)) break;
-        note_listing();
-    }
-    return fetched;
-}
-
-// Takes the turn to look ahead, or waits for what another thread fetches: it is what this one wants too, and many that ask at
-// once are slower than one that is waited for. 1: it has the turn, 0: the name may be known now, or it is not worth more waiting.
-static int take_turn(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
-    uint64_t child, until = 0;
-    for (;;) {
-        uint32_t listings = fos_load_acquire_u32(&ahead.listings);
-        if (fos_compare_exchange_u32(&ahead.busy, 0, 1)) return 1;
-        if (fos_load_relaxed_u64(&ahead.directory) != directory || fos_load_relaxed_u32(&ahead.in_vain) >= IN_VAIN_MOST) return 0;
-        if (cached_entry(mount, directory, name, length, &child)) return 0;
-        uint64_t now = fos_clock();
-        if (until == 0) until = now + PATIENCE_NS;
-        if (now >= until) {
-            __atomic_fetch_add(&ahead.in_vain, 1, __ATOMIC_RELAXED);
-            return 0;
-        }
-        __atomic_fetch_add(&ahead.waiting, 1, __ATOMIC_SEQ_CST);
-        fos_futex_wait(&ahead.listings, listings, until - now);
-        __atomic_fetch_sub(&ahead.waiting, 1, __ATOMIC_SEQ_CST);
-    }
-}
-
-// A name of the directory is not known. 1: now it may be.
-static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length) {
-    if (!enabled || is_sharded(mount, directory)) return 0;
-    if (!take_turn(mount, directory, name, length)) return 1;
-    uint32_t owner = fos_connection_tag(mount);
-    uint32_t epoch = epoch_now(mount, directory);
-    if (ahead.directory != directory || ahead.owner != owner || ahead.epoch != epoch) {
-        ahead.owner = owner;
-        ahead.directory = directory;
-        ahead.epoch = epoch;
-        ahead.cookie = 2;  // behind "." and ".."
-        ahead.found = 0;
-        ahead.due = AHEAD_AFTER;
-        ahead.kept = 0;
-        ahead.bytes = AHEAD_LEAST_BYTES;
-    }
-    int fetched = fetch_what_pays(context, mount, name, length);
-    fos_store_relaxed_u32(&ahead.in_vain, 0);
-    fos_store_release_u32(&ahead.busy, 0);
-    note_listing();
-    return fetched;
+    struct made_entry made = {target, moved.inode}, gone = {source, 0}, none = {NULL, 0};
+    if (source->parent == target->parent) return keep_change(mount, reply, target->parent, to.epoch, made, gone);
+    keep_change(mount, reply, target->parent, to.epoch, made, none);
+    if (!told(reply, offsetof(struct fos_renamed, from), &from) || from.inode != source->parent) return;
+    fos_keep_attributes(mount, &from);
+    keep_change(mount, reply, source->parent, from.epoch, gone, none);
 }
 
 // ---- look-ups -------------------------------------------------------------------------------------------------------
@@ -446,7 +366,7 @@ __attribute__((noinline)) static long ask_for_entry(struct fos_context *context,
                                                     uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
     int dots = is_dots(name, length);
-    if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) &&
+    if (!dots && enabled && fos_look_ahead(context, mount, directory, name, length) && fos_known_entry(mount, directory, name, length, &child) &&
         child != 0 && fos_cached_attributes(mount, child, attributes)) return 0;
     uint64_t epoch = entry_epoch(mount, directory, name, length);
     struct fos_message *request = fos_build(context, mount, FOS_OP_LOOKUP, directory);
@@ -457,7 +377,7 @@ __attribute__((noinline)) static long ask_for_entry(struct fos_context *context,
     if (status == 0) status = fos_take_attributes(mount, fos_answer(context, mount), attributes);
     if (status == 0 && !dots) {
         keep_entry(mount, directory, epoch, name, length, attributes->inode);
-        if (fos_load_relaxed_u64(&ahead.directory) == directory) __atomic_fetch_add(&ahead.found, 1, __ATOMIC_RELAXED);
+        fos_ahead_note(directory, 1);
     }
     return status;
 }
@@ -467,7 +387,7 @@ long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint
     uint64_t child;
     int is_known = find_entry(mount, directory, name, length, &child), hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
     count(hit);
-    if (is_known && fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+    if (is_known) fos_ahead_note(directory, 0);
     if (directory == listed_directory && (!is_known || attributes_wanted != 0)) attributes_wanted = ATTRIBUTES_WANTED;
     if (!hit) return ask_for_entry(context, mount, directory, name, length, attributes);
     if (child == 0) return -ENOENT;
@@ -498,7 +418,7 @@ int fos_listing_begins(uint64_t directory) {
 }
 
 int fos_epoch_stands(const struct fos_mount *mount, uint64_t inode, uint32_t epoch) {
-    return enabled && epoch_now(mount, inode) == epoch && !is_sharded(mount, inode);
+    return enabled && epoch_now(mount, inode) == epoch && !fos_is_sharded(mount, inode);
 }
 
 void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const struct fos_directory_entry *record,

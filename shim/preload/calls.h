@@ -442,6 +442,27 @@ void fos_cache_after_fork(void);
 int fos_cache_enabled(void);
 // Copies attributes out of a reply, and keeps them. 0 or -EIO.
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes);
+// 1: known, `child` is its inode or 0. As far as is known here, this process may search the directory.
+int fos_known_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child);
+// The epoch of a whole directory speaks for its entries; that of a sharded one does not.
+static inline int fos_is_sharded(const struct fos_mount *mount, uint64_t directory) {
+    return fos_shard_bits(&mount->client.board->sharded, directory) != 0;
+}
+// look_ahead.c. A name of the directory is not known. 1: now it may be.
+int fos_look_ahead(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length);
+void fos_ahead_note(uint64_t directory, int by_message);  // a name in it was found, by message or without
+void fos_ahead_after_fork(void);
+// own_changes.c: entries are written between begin (1: it is this call's turn) and end. `owner` is the connection's tag, epochs are
+// the directory's own.
+int fos_changes_begin(void);
+void fos_changes_end(void);
+void fos_changes_after_fork(void);
+// A step of this process's, which alone took the directory from one epoch to the other; its names' entries have been written.
+void fos_changes_add(uint32_t owner, uint64_t directory, uint32_t before, uint32_t after);
+// 1: an answer under this epoch is from before a step whose names have been written.
+int fos_changes_passed(uint32_t owner, uint64_t directory, uint32_t epoch);
+// 1: an entry that was true under the epoch `known` is so under the epoch `now`.
+int fos_changes_cover(uint32_t owner, uint64_t directory, uint32_t known, uint32_t now);
 // Keeps what the reply to a change of a name says: what was made, the directory as it is now, and that the name is there or not.
 void fos_take_change(const struct fos_mount *mount, const struct fos_message *reply, uint16_t operation, const struct fos_place *place);
 // The same of a rename: what was moved, and both directories.

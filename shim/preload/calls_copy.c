@@ -21,6 +21,12 @@ int fos_other_file_system(const struct fos_file *file, int fd) {
 // An offset argument: the caller's variable, or the description's own.
 static int64_t copy_offset(const struct fos_file *file, const int64_t *given) { return given == NULL ? file->offset : *given; }
 
+// 1: the source is known to end before `from`, so that nothing is copied, which copy_file_range(2) finds before it reads anything.
+static int is_past_end(const struct fos_use *use, const struct fos_file *in, int64_t from) {
+    struct fos_attributes known;
+    return use->context->number == SYS_copy_file_range && from > 0 && fos_cached_attributes(use->mount, in->inode, &known) && (uint64_t)from >= known.size;
+}
+
 // Copies between two files of one mount, both offsets kept under lock. Bytes, -errno, or FOS_PASS.
 static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_file *out, int64_t *given_in, int64_t *given_out, uint64_t length) {
     // Two descriptions are locked in the order of their addresses.
@@ -37,7 +43,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
         result = -EINVAL;
     } else if (length > INT64_MAX || from > INT64_MAX - (int64_t)length || to > INT64_MAX - (int64_t)length) {
         result = -EOVERFLOW;
-    } else if (length == 0) {
+    } else if (length == 0 || is_past_end(use, in, from)) {
         result = 0;
     } else {
         struct fos_message *request = fos_build(use->context, use->mount, FOS_OP_COPY_RANGE, out->inode);
@@ -51,6 +57,7 @@ static long copy_between(struct fos_use *use, struct fos_file *in, struct fos_fi
             const struct fos_message *reply = fos_answer(use->context, use->mount);
             if (reply->length < sizeof done) result = -EIO;
             else memcpy(&done, fos_payload_const(reply), sizeof done);
+            fos_take_told(use->mount, reply, sizeof done);
             fos_show_if_due(use);
         }
         if (result == 0) {

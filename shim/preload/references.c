@@ -20,8 +20,6 @@ static struct {
     uint32_t state;
     uint32_t owner;   // fos_connection_tag: of another connection, it is nobody's any more
     uint64_t inode;
-    uint32_t epoch;   // of the inode when it was kept
-    uint32_t reserved;
 } references[REFERENCES];
 static uint32_t kept, next;  // how many places are not free; which of a set is used next if none is
 static struct {
@@ -103,7 +101,6 @@ int fos_reference_keep(struct fos_context *context, struct fos_mount *mount, uin
     fos_own_fetch_add_u32(&kept, 1);
     references[place].owner = fos_connection_tag(mount);
     references[place].inode = inode;
-    references[place].epoch = attributes.epoch;
     leave(place, KEPT);
     return 1;
 }
@@ -121,6 +118,12 @@ int fos_reference_take(const struct fos_mount *mount, uint64_t inode) {
     return 0;
 }
 
+// 1: the inode of a kept reference was not removed, as far as is known here.
+static int still_has_a_name(struct fos_mount *mount, uint32_t place) {
+    struct fos_attributes attributes;
+    return references[place].owner == fos_connection_tag(mount) && fos_cached_attributes(mount, references[place].inode, &attributes) && attributes.links > 0;
+}
+
 void fos_references_settle(struct fos_context *context, int all) {
     if (all && fos_own_compare_exchange_u32(&given.state, KEPT, TAKEN)) {
         uint32_t owner = given.owner;
@@ -132,8 +135,8 @@ void fos_references_settle(struct fos_context *context, int all) {
     if (fos_load_relaxed_u32(&kept) == 0) return;
     for (uint32_t place = 0; place < REFERENCES; place++) {
         if (fos_load_relaxed_u32(&references[place].state) != KEPT) continue;
-        const struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
-        int stands = !all && mount->state == FOS_MOUNT_CONNECTED && fos_epoch_stands(mount, references[place].inode, references[place].epoch);
+        struct fos_mount *mount = &fos_mounts[(references[place].owner - 1) & 15];
+        int stands = !all && mount->state == FOS_MOUNT_CONNECTED && still_has_a_name(mount, place);
         if (!stands && seize(place)) give_back(context, place);
     }
 }

@@ -70,6 +70,9 @@ enum fos_reply_flag {
     FOS_REPLY_PLACES = 16,   // READ: bulk has the places of the bytes, which are lent (struct fos_page_place)
     FOS_REPLY_LOOK_AGAIN = 8,  // what the kernel decides by changed (owner and mode, the size of a file that it may have mapped)
                                // of an inode that it holds: see that it asks again (stat it)
+    FOS_REPLY_CHANGED_FROM = 64,  // header.pid is the epoch that the inode had before this request, and from there to the one that the
+                                  // reply tells of it, nothing of it changed but what was asked for. So who knew all of a directory's
+                                  // entries under the one epoch knows them under the other too, but for the names in the request
     FOS_REPLY_NOTHING_TO_SYNC = 32,  // FSYNC: no server of this instance has anything that outlives it, so no FSYNC of any file
                                      // does anything, and none needs to be sent while the instance lives
 };
@@ -202,7 +205,7 @@ struct fos_copy_request {  // COPY_RANGE; header inode = destination
     uint64_t source, source_offset, offset, length;
     uint32_t flags, reserved;
 };
-struct fos_copy_reply { uint64_t bytes; };
+struct fos_copy_reply { uint64_t bytes; };  // and the source's fos_attributes, if the copy moved its access time
 
 // ACCESS: message.flags = R_OK 4, W_OK 2, X_OK 1. Empty reply.
 

@@ -30,7 +30,8 @@ struct fos_message {
     uint32_t bulk_length;  // request: bytes offered or wanted; reply: bytes transferred
     uint64_t inode;        // the inode the operation is routed by; 0 if none
     uint32_t uid, gid;     // acting user, honoured from clients with FOS_RIGHT_ACT_AS only (the FUSE front end)
-    uint32_t pid;          // acting process, for lock owners and traces; same rule
+    uint32_t pid;          // acting process, for lock owners and traces; same rule.
+                           // In a reply with FOS_REPLY_CHANGED_FROM: the epoch of reply.inode before the change
     uint16_t timed;        // 1: the microkernel notes when it did what to this request (struct fos_request_times)
     uint16_t given_for;    // with `given`: what it was opened for, as the flags of RELEASE (enum fos_release_flag)
     uint64_t given;        // file operations: the inode of a reference that the client gives back along with this
