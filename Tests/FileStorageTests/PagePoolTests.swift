@@ -76,6 +76,34 @@ import Testing
         expect(pool.mappedPages == 0)
     }
 
+    /// What is used again within a second stays; what is not goes, down to the reserve.
+    @Test func whatIsNeededStays() throws {
+        var pool = PagePool(credits: 100_000)
+        func use(_ count: Int, _ pool: inout PagePool) throws {
+            var pages: [UnsafeMutableRawPointer] = []
+            for _ in 0..<count { pages.append(try unwrap(pool.allocate(zeroed: false))) }
+            for page in pages { pool.release(page) }
+        }
+        for round in 0..<3 * PagePool.ticksOfNeed {
+            if round % 20 == 0 { try use(10_000, &pool) }
+            expect(pool.tick(reserve: 1000))
+        }
+        expect(pool.mappedPages >= 10_000)
+        // From now on half of them.
+        for round in 0..<3 * PagePool.ticksOfNeed {
+            if round % 20 == 0 { try use(5_000, &pool) }
+            _ = pool.tick(reserve: 1000)
+        }
+        expect(pool.trim(reserve: 5_000, limit: .max) == 0)
+        expect(pool.trim(reserve: 4_000, limit: .max) > 0)
+        try use(5_000, &pool)
+        var ticks = 0
+        while pool.tick(reserve: 1000), ticks < 4 * PagePool.ticksOfNeed { ticks += 1 }
+        expect(ticks < 4 * PagePool.ticksOfNeed)
+        expect(pool.trim(reserve: 1000, limit: .max) == 0)
+        expect(!pool.tick(reserve: 1000))
+    }
+
     /// In small steps it comes to the same, and ends.
     @Test func trimByAndBy() throws {
         var pool = PagePool(credits: 100_000)
