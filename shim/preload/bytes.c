@@ -101,7 +101,7 @@ OWN void *memchr(const void *text, int value, size_t bytes) {
 }
 
 OWN size_t strlen(const char *text) {
-    return fos_length_until(text, 0);
+    return fos_length(text);
 }
 
 OWN char *strchr(const char *text, int value) {

@@ -260,9 +260,20 @@ static int is_dots(const char *name, uint32_t length) { return name[0] == '.' &&
 
 // Whether this process may look anything up in a directory, as far as is known here.
 static int may_search(struct fos_mount *mount, uint64_t directory) {
-    struct fos_attributes attributes;
     if (fos_identity.uid == 0) return 1;
-    return fos_identity.group_count >= 0 && kept_attributes(mount, directory, &attributes) && fos_may(1, &attributes);
+    if (fos_identity.group_count < 0) return 0;
+    uint32_t owner = fos_connection_tag(mount);
+    const struct attribute_slot *slot = attributes_about(owner, directory, places_of(places.attributes, mix(directory), PLACE_BITS));
+    if (slot == NULL) return 0;
+    // Of all of them only what is needed, with every name.
+    uint32_t sequence = begin_read(&slot->sequence), found = slot->owner, epoch = slot->attributes.epoch;
+    uint64_t inode = slot->attributes.inode;
+    struct fos_attributes needed;
+    needed.mode = slot->attributes.mode;
+    needed.uid = slot->attributes.uid;
+    needed.gid = slot->attributes.gid;
+    if (!end_read(&slot->sequence, sequence) || found != owner || inode != directory) return 0;
+    return epoch_now(mount, directory) == epoch && fos_may(1, &needed);
 }
 
 // 1: known, `child` is its inode or 0.
