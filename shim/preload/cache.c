@@ -246,7 +246,8 @@ static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t dire
     return slot->owner == owner && slot->directory == directory && slot->length == length && fos_is_same_text(slot->name, name, length);
 }
 // The slot about a name; NULL: there is none.
-FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length,
+                                                  const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
         if (number < 0) break;
@@ -289,7 +290,8 @@ FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, c
     return end_read(&slot->sequence, sequence) && entry_epoch(mount, directory, name, length) == epoch && may_search(mount, directory);
 }
 
-__attribute__((noinline)) static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length, uint64_t *child) {
+__attribute__((noinline)) static int cached_entry(struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
+                                                  uint64_t *child) {
     return find_entry(mount, directory, name, length, child);
 }
 
@@ -453,8 +455,8 @@ static int look_ahead(struct fos_context *context, struct fos_mount *mount, uint
 // ---- look-ups -------------------------------------------------------------------------------------------------------
 
 // Asks for an entry that is not known, or whose attributes are not.
-__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name,
-                                                    uint32_t length, struct fos_attributes *attributes) {
+__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory,
+                                                    const char *name, uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
     int dots = is_dots(name, length);
     if (!dots && look_ahead(context, mount, directory, name, length) && cached_entry(mount, directory, name, length, &child) &&
@@ -476,9 +478,12 @@ __attribute__((noinline)) static long ask_for_entry(struct fos_context *context,
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
                       struct fos_attributes *attributes) {
     uint64_t child;
-    int is_known = find_entry(mount, directory, name, length, &child), hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
+    int is_known = find_entry(mount, directory, name, length, &child);
+    int hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
     count(hit);
-    if (is_known && fos_load_relaxed_u64(&ahead.directory) == directory) fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+    if (is_known && fos_load_relaxed_u64(&ahead.directory) == directory) {
+        fos_store_relaxed_u32(&ahead.used, fos_load_relaxed_u32(&ahead.used) + 1);
+    }
     if (directory == listed_directory && (!is_known || attributes_wanted != 0)) attributes_wanted = ATTRIBUTES_WANTED;
     if (!hit) return ask_for_entry(context, mount, directory, name, length, attributes);
     if (child == 0) return -ENOENT;
