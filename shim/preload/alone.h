@@ -2,24 +2,23 @@
 //
 // Why: a locked instruction costs some 20 cycles, and an open with its close made seventeen. Most programs that work on many files
 // have one thread. Then only a signal handler can come in between, and to it any single instruction is atomic.
-// Protocol: libc's mark says whether another thread was ever made by it; for threads that a program makes by clone(2) itself,
-// process.c keeps one of its own. Both are set before the thread begins, in the thread that makes it, and never taken back
-// but in a child of fork. Each function here looks at them and then makes its one change.
+// Protocol: libc's mark (sys/single_threaded.h) says whether it has made another thread. It is not believed any more once a thread
+// was seen to be made, which a program can do by clone(2) itself. Both happen before the thread begins, in the thread that makes
+// it. Each function here looks at the mark and then makes its one change.
 // Invariant: never for memory that another process maps (channels, regions, tallies).
 #ifndef FOS_ALONE_H
 #define FOS_ALONE_H
 
-#include <stddef.h>
 #include <stdint.h>
 #include <fos/atomic.h>
 
-extern uint32_t fos_several_threads __attribute__((visibility("hidden")));  // process.c
-// sys/single_threaded.h; a libc that does not have it has several threads for all we know.
-extern char __libc_single_threaded __attribute__((weak, visibility("default")));
+#pragma GCC visibility push(hidden)
+// process.c: libc's mark, or a byte that is 0.
+extern const volatile char *fos_alone_mark;
+void fos_alone_start(void);
+#pragma GCC visibility pop
 
-static inline int fos_is_alone(void) {
-    return &__libc_single_threaded != NULL && *(const volatile char *)&__libc_single_threaded != 0 && fos_load_relaxed_u32(&fos_several_threads) == 0;
-}
+static inline int fos_is_alone(void) { return *fos_alone_mark != 0; }
 
 // The value before.
 static inline uint32_t fos_own_fetch_add_u32(uint32_t *word, uint32_t amount) {

@@ -101,7 +101,7 @@ OWN void *memchr(const void *text, int value, size_t bytes) {
 }
 
 OWN size_t strlen(const char *text) {
-    return fos_length_until(text, 0);
+    return fos_length(text);
 }
 
 OWN char *strchr(const char *text, int value) {
@@ -115,7 +115,9 @@ OWN char *strchr(const char *text, int value) {
 static int lies_in_page(const char *text) { return ((uintptr_t)text & 4095) <= 4096 - 8; }
 
 OWN int strncmp(const char *one, const char *other, size_t bytes) {
-    while (bytes >= 8 && lies_in_page(one) && lies_in_page(other) && fos_word_at(one) == fos_word_at(other) && fos_zero_bytes(fos_word_at(one)) == 0) {
+    while (bytes >= 8 && lies_in_page(one) && lies_in_page(other)) {
+        uint64_t here = fos_word_at(one);
+        if (here != fos_word_at(other) || fos_zero_bytes(here) != 0) break;
         bytes -= 8, one += 8, other += 8;
     }
     for (; bytes > 0; bytes--, one++, other++) {

@@ -227,7 +227,8 @@ static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t dire
     return slot->owner == owner && slot->directory == directory && slot->length == length && fos_is_same_text(slot->name, name, length);
 }
 // The slot about a name; NULL: there is none.
-FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length,
+                                                  const uint16_t *ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
         if (number < 0) break;
@@ -241,9 +242,20 @@ static int is_dots(const char *name, uint32_t length) { return name[0] == '.' &&
 
 // Whether this process may look anything up in a directory, as far as is known here.
 static int may_search(struct fos_mount *mount, uint64_t directory) {
-    struct fos_attributes attributes;
     if (fos_identity.uid == 0) return 1;
-    return fos_identity.group_count >= 0 && kept_attributes(mount, directory, &attributes) && fos_may(1, &attributes);
+    if (fos_identity.group_count < 0) return 0;
+    uint32_t owner = fos_connection_tag(mount);
+    const struct attribute_slot *slot = attributes_about(owner, directory, places_of(places.attributes, mix(directory), PLACE_BITS));
+    if (slot == NULL) return 0;
+    // Of all of them only what is needed, with every name.
+    uint32_t sequence = begin_read(&slot->sequence), found = slot->owner, epoch = slot->attributes.epoch;
+    uint64_t inode = slot->attributes.inode;
+    struct fos_attributes needed;
+    needed.mode = slot->attributes.mode;
+    needed.uid = slot->attributes.uid;
+    needed.gid = slot->attributes.gid;
+    if (!end_read(&slot->sequence, sequence) || found != owner || inode != directory) return 0;
+    return epoch_now(mount, directory) == epoch && fos_may(1, &needed);
 }
 
 // The epoch of a name in a directory that is not sharded.
@@ -362,8 +374,8 @@ void fos_take_rename(const struct fos_mount *mount, const struct fos_message *re
 // ---- look-ups -------------------------------------------------------------------------------------------------------
 
 // Asks for an entry that is not known, or whose attributes are not.
-__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name,
-                                                    uint32_t length, struct fos_attributes *attributes) {
+__attribute__((noinline)) static long ask_for_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory,
+                                                    const char *name, uint32_t length, struct fos_attributes *attributes) {
     uint64_t child;
     int dots = is_dots(name, length);
     if (!dots && enabled && fos_look_ahead(context, mount, directory, name, length) && fos_known_entry(mount, directory, name, length, &child) &&
@@ -385,7 +397,8 @@ __attribute__((noinline)) static long ask_for_entry(struct fos_context *context,
 long fos_lookup_entry(struct fos_context *context, struct fos_mount *mount, uint64_t directory, const char *name, uint32_t length,
                       struct fos_attributes *attributes) {
     uint64_t child;
-    int is_known = find_entry(mount, directory, name, length, &child), hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
+    int is_known = find_entry(mount, directory, name, length, &child);
+    int hit = is_known && (child == 0 || kept_attributes(mount, child, attributes));
     count(hit);
     if (is_known) fos_ahead_note(directory, 0);
     if (directory == listed_directory && (!is_known || attributes_wanted != 0)) attributes_wanted = ATTRIBUTES_WANTED;

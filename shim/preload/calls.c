@@ -53,6 +53,7 @@ long fos_calls_handle(struct fos_call *call) {
 // ---- the process ----------------------------------------------------------------------------------------------------
 
 int fos_calls_start(char **environment) {
+    fos_alone_start();
     fos_mounts_start(environment);
     // Reading the mask means setting it; later another thread could make a file in between.
     fos_umask = (uint32_t)fos_raw(SYS_umask, 077);

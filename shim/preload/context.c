@@ -14,14 +14,15 @@
 static struct fos_context contexts[FOS_CONTEXTS_MAX] FOS_LARGE;
 // Contexts from here on have never been taken: their pages are not touched, neither at the start nor in a child of fork.
 static uint32_t contexts_used = 1;
-static __thread uint32_t hint __attribute__((tls_model("initial-exec")));
-static __thread uint32_t nested __attribute__((tls_model("initial-exec")));  // 1: a handler of this thread has interrupted a call
-
-static __thread uint32_t self __attribute__((tls_model("initial-exec")));  // this thread's id; 0: not asked for yet
+static __thread struct {
+    uint32_t self;    // this thread's id; 0: not asked for yet
+    uint32_t nested;  // 1: a handler of this thread has interrupted a call
+    uint32_t hint;    // the context that it had last
+} mine __attribute__((tls_model("initial-exec")));
 
 static uint32_t myself(void) {
-    if (__builtin_expect(self == 0, 0)) self = (uint32_t)fos_raw(SYS_gettid);
-    return self;
+    if (__builtin_expect(mine.self == 0, 0)) mine.self = (uint32_t)fos_raw(SYS_gettid);
+    return mine.self;
 }
 
 static int take(struct fos_context *context, uint32_t before, uint32_t owner, uintptr_t stack, long number) {
@@ -62,27 +63,27 @@ static void sweep(uint32_t owner, uintptr_t stack) {
         if (abandoned(&contexts[index], stack)) fos_leave(&contexts[index]);
         else live = 1;
     }
-    nested = live;
+    mine.nested = live;
 }
 
 // The context that this thread had last is not free, or may not be the only one it has.
 __attribute__((noinline)) static struct fos_context *enter_elsewhere(uint32_t owner, uintptr_t stack, long number) {
-    if (nested) sweep(owner, stack);
-    struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
+    if (mine.nested) sweep(owner, stack);
+    struct fos_context *context = &contexts[mine.hint % FOS_CONTEXTS_MAX];
     if (take(context, 0, owner, stack, number)) return context;
     if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner && abandoned(context, stack)) {
         context->stack = stack;
         context->number = number;
         return context;
     }
-    if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner) nested = 1;
+    if (__atomic_load_n(&context->owner, __ATOMIC_RELAXED) == owner) mine.nested = 1;
     for (int round = 0; round < 200; round++) {
         for (uint32_t step = 0; step < 2 * FOS_CONTEXTS_MAX; step++) {
-            uint32_t index = (hint + step) % FOS_CONTEXTS_MAX;
+            uint32_t index = (mine.hint + step) % FOS_CONTEXTS_MAX;
             context = take_at(index, step >= FOS_CONTEXTS_MAX, owner, stack, number);
             if (context == NULL) continue;
             context->index = index;
-            hint = index;
+            mine.hint = index;
             return context;
         }
         fos_sleep(100000);
@@ -93,15 +94,15 @@ __attribute__((noinline)) static struct fos_context *enter_elsewhere(uint32_t ow
 struct fos_context *fos_enter(long number) {
     uint32_t owner = myself();
     uintptr_t stack = (uintptr_t)__builtin_frame_address(0);
-    struct fos_context *context = &contexts[hint % FOS_CONTEXTS_MAX];
-    if (__builtin_expect(nested == 0 && take(context, 0, owner, stack, number), 1)) return context;
+    struct fos_context *context = &contexts[mine.hint % FOS_CONTEXTS_MAX];
+    if (__builtin_expect(mine.nested == 0 && take(context, 0, owner, stack, number), 1)) return context;
     return enter_elsewhere(owner, stack, number);
 }
 
 void fos_leave(struct fos_context *context) { __atomic_store_n(&context->owner, 0, __ATOMIC_RELEASE); }
 
 void fos_contexts_reset(void) {
-    self = 0;
+    mine.self = 0;
     for (uint32_t index = 0; index < contexts_used; index++) {
         contexts[index].owner = 0;
         contexts[index].posted = 0;

@@ -112,11 +112,14 @@ static void release(struct fos_context *context, struct fos_file *file) {
     if (context == NULL) fos_leave(own);
 }
 
-void fos_file_put(struct fos_context *context, struct fos_file *file) {
-    if (fos_own_fetch_add_u32(&file->references, UINT32_MAX) != 1) return;
+__attribute__((noinline)) static void put_last(struct fos_context *context, struct fos_file *file) {
     fos_unmap(file);
     release(context, file);
     fos_file_delete(file);
+}
+
+void fos_file_put(struct fos_context *context, struct fos_file *file) {
+    if (fos_own_fetch_add_u32(&file->references, UINT32_MAX) == 1) put_last(context, file);
 }
 
 // ---- the table ------------------------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ void fos_hide_connection(struct fos_mount *mount) {
     }
 }
 void fos_note_hidden(struct fos_mount *mount) {
-    for (int which = 0; which < FOS_OF_CONNECTION; which++) note((int)mount->index * FOS_OF_CONNECTION + which, *fos_client_descriptor(mount, which));
+    for (int which = 0; which < FOS_OF_CONNECTION; which++) {
+        note((int)mount->index * FOS_OF_CONNECTION + which, *fos_client_descriptor(mount, which));
+    }
 }
 int fos_connection_is_open(const struct fos_mount *mount) { return hidden[mount->index * FOS_OF_CONNECTION] >= 0; }
 void fos_close_connection(struct fos_mount *mount) {

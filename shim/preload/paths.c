@@ -82,13 +82,13 @@ uint32_t fos_absolute_path(long directory, const char *path, char *text, uint32_
     if (path[0] != '/') {
         if ((int)directory == AT_FDCWD) {
             front = fos_cwd_path();
-            front_length = strlen(front);
+            front_length = fos_length(front);
         } else if ((base = fos_file_get((int)directory)) != NULL) {
             front = base->path;
             front_length = base->path_length;
         }
     }
-    size_t length = strlen(path), all = 0;
+    size_t length = fos_length(path), all = 0;
     if ((path[0] == '/' || front_length > 0) && front_length + length + 2 <= room) {
         memcpy(text, front, front_length);
         all = front_length;
@@ -226,7 +226,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
     place->descriptor = -1;
     long result = begin(context, directory, &rest, flags, place, &at);
     if (result != 0) return result;
-    if (fos_text_length(path, BYTES_LIMIT) >= BYTES_LIMIT) return -ENAMETOOLONG;
+    if (fos_length(path) >= BYTES_LIMIT) return -ENAMETOOLONG;
     struct fos_mount *mount = place->mount;
     int links = 0;
     for (;;) {

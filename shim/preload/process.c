@@ -32,7 +32,15 @@ static __thread struct {
 } pending __attribute__((tls_model("initial-exec")));
 
 static uint32_t given_up;
-uint32_t fos_several_threads;
+
+// alone.h. A libc without the mark may have threads for all we know.
+extern char __libc_single_threaded __attribute__((weak, visibility("default")));
+static const char several = 0;
+const volatile char *fos_alone_mark = &several;
+
+void fos_alone_start(void) {
+    if (&__libc_single_threaded != NULL) fos_alone_mark = &__libc_single_threaded;
+}
 
 void fos_process_hooks(uint8_t *hooks) {
     static const uint16_t numbers[] = {
@@ -82,7 +90,7 @@ struct clone_wish {
 
 static long handle_clone(struct fos_call *call, struct clone_wish wish) {
     if (wish.flags & CLONE_THREAD) {
-        fos_store_relaxed_u32(&fos_several_threads, 1);
+        __atomic_store_n(&fos_alone_mark, &several, __ATOMIC_RELAXED);
         // A thread with a descriptor table or a working directory of its own is more than one table can describe.
         if (!(wish.flags & CLONE_FILES) || !(wish.flags & CLONE_FS)) fos_give_up();
         return FOS_PASS;

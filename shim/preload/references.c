@@ -32,7 +32,9 @@ static struct {
 
 // The first place of an inode's set.
 static uint32_t set_of(uint64_t inode) { return (uint32_t)(inode * UINT64_C(0x9e3779b97f4a7c15) >> (64 - SET_BITS)) * WAYS; }
-static int is_about(uint32_t place, uint64_t inode, uint32_t owner) { return references[place].inode == inode && references[place].owner == owner; }
+static int is_about(uint32_t place, uint64_t inode, uint32_t owner) {
+    return references[place].inode == inode && references[place].owner == owner;
+}
 
 // 1: the place is this call's until `leave`.
 static int seize(uint32_t place) { return fos_own_compare_exchange_u32(&references[place].state, KEPT, TAKEN); }

@@ -34,6 +34,14 @@ static inline size_t fos_length_until(const char *text, char end) {
     return (size_t)((const char *)at - text) + fos_first_byte(found);
 }
 
+// strlen(3).
+static inline size_t fos_length(const char *text) {
+    const fos_word *at = (const fos_word *)fos_aligned(text);
+    uint64_t found = fos_zero_bytes(*at | fos_bits_before(text));
+    while (found == 0) found = fos_zero_bytes(*++at);
+    return (size_t)((const char *)at - text) + fos_first_byte(found);
+}
+
 // The last eight bytes of a text, or all of a shorter one, in one word: what is read twice of a short one tells no more.
 static inline uint64_t fos_last_bytes(const char *text, size_t length) {
     if (length >= 8) return fos_word_at(text + length - 8);

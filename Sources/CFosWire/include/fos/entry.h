@@ -50,10 +50,9 @@ static inline uint32_t fos_request_slot(const struct fos_shard_table *table, uin
     return fos_shard_slot(inode, name == NULL ? 0 : fos_shard_of(inode, name, length, bits));
 }
 
-// What a client keeps beside an entry of a directory, or beside its absence: which word of the board, and its value now.
-// The table is read again after the word, as the word of a directory that has just been sharded, or has just become
-// whole, is not the one to watch any more.
-static inline uint64_t fos_entry_epoch(const struct fos_board *board, uint64_t directory, const void *name, uint32_t length) {
+// As fos_entry_epoch, of any directory. Apart from it, because it needs more registers than a whole directory's does.
+__attribute__((cold)) static inline uint64_t fos_entry_epoch_in_shard(const struct fos_board *board, uint64_t directory,
+                                                                      const void *name, uint32_t length) {
     for (;;) {
         uint32_t bits = fos_shard_bits(&board->sharded, directory);
         uint64_t key = bits == 0 ? directory : fos_shard_key(directory, fos_shard_of(directory, name, length, bits));
@@ -61,6 +60,18 @@ static inline uint64_t fos_entry_epoch(const struct fos_board *board, uint64_t d
         uint32_t word = fos_load_acquire_u32(&board->inode_epoch[place]);
         if (fos_shard_bits(&board->sharded, directory) == bits) return (uint64_t)place << 32 | word;
     }
+}
+
+// What a client keeps beside an entry of a directory, or beside its absence: which word of the board, and its value now.
+// The table is read again after the word, as the word of a directory that has just been sharded, or has just become
+// whole, is not the one to watch any more.
+static inline uint64_t fos_entry_epoch(const struct fos_board *board, uint64_t directory, const void *name, uint32_t length) {
+    if (__builtin_expect(fos_shard_bits(&board->sharded, directory) == 0, 1)) {
+        uint32_t place = fos_inode_epoch_index(directory);
+        uint32_t word = fos_load_acquire_u32(&board->inode_epoch[place]);
+        if (__builtin_expect(fos_shard_bits(&board->sharded, directory) == 0, 1)) return (uint64_t)place << 32 | word;
+    }
+    return fos_entry_epoch_in_shard(board, directory, name, length);
 }
 
 #endif
