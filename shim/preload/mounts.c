@@ -14,6 +14,7 @@
 #include "../proxy/proxy.h"
 
 enum { LOOK_AGAIN_NS = 200000000 };
+static_assert((int)FOS_CONTEXTS_MAX == (int)FOS_HELLO_USUAL_CHANNELS, "the hello that is not sent");
 
 struct fos_mount fos_mounts[FOS_MOUNTS_MAX] FOS_LARGE;
 struct fos_identity fos_identity;
