@@ -20,9 +20,9 @@
 #define SO_PEERPIDFD 77  // Linux 6.5
 #endif
 
-int fos_platform_listen(uint32_t uid, const char *name, int backlog) {
+int fos_platform_listen(uint32_t uid, const char *name, uint32_t name_length, int backlog) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int length = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "fos/%u/%s", uid, name);
+    int length = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "fos/%u/%.*s", uid, (int)name_length, name);
     if (length <= 0 || (size_t)length >= sizeof address.sun_path - 1) { return -ENAMETOOLONG; }
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) { return -errno; }

@@ -82,12 +82,12 @@ public struct InstanceStatus: Sendable {
     }
 
     /// Accepted connections of an endpoint in the text of /proc/net/unix: the accepted sockets carry the listener's
-    /// address and are in state 03 (SS_CONNECTED).
+    /// address and are in state 03 (SS_CONNECTED). The address of the usual hello (fos/handshake.h) begins with the instance's.
     static func connections(uid: UInt32, name: String, table: String) -> Int {
         let address = "@fos/\(uid)/\(name)"
         return table.split(separator: "\n").count { line in
             let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-            return fields.count == 8 && fields[5] == "03" && fields[7] == address
+            return fields.count == 8 && fields[5] == "03" && (fields[7] == address || fields[7].hasPrefix(address + "/"))
         }
     }
 

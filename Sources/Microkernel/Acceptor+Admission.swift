@@ -2,7 +2,7 @@
 //
 // Role: what follows a valid hello, on the acceptor's thread.
 // Protocol: the entry is whole before its live word says so; the cores are told before the client, which may post as soon as
-// it has its segment. The segment of the next client is made while nobody waits (Segment.swift).
+// it has its segment. The segments of the next clients are made while nobody waits (Segment.swift).
 // Invariants: a client that cannot be welcomed or watched leaves nothing behind: it departs like any other.
 
 import CFosWire
@@ -11,6 +11,11 @@ import Glibc
 import Messaging
 
 extension Acceptor {
+    /// Segments made ahead: a parallel build has this many programs in some 0.2 s. Each has three pages, and as many of tables.
+    static let sparesMax = 32
+    /// Of 20 us each.
+    private static let sparesAtOnce = 4
+
     private func clients(of uid: UInt32) -> Int { locked { listed.values.count { $0.uid == uid } } }
 
     /// Whether a user may have one client more.
@@ -44,9 +49,8 @@ extension Acceptor {
         }
         free.removeLast()
         enter(index, peer, rights: rights, segment, layout, channels: channels, groups)
-        // A core reads this news before it looks at bells, so none has to be woken for it.
+        // A core reads this news before it looks at bells, so none has to be woken for it. (The client knows whether to wake one ahead.)
         for core in 0..<fabric.coreCount { fabric.controls[core].post(.attached, client: index) }
-        wakeAhead()
         connections[Int(index)] = Connection(socket: socket, pidfd: peer.pidfd)
         hasWelcomed = true
         let isWelcome = welcome(index, rights: rights, segment, layout)
@@ -108,14 +112,6 @@ extension Acceptor {
             && (peer.pidfd < 0 || fos_platform_poll_add(departures, peer.pidfd, Key.process.rawValue << 32 | UInt64(index)) == 0)
     }
 
-    /// Has the core ready to which a new client's first request most likely goes, while the client still maps its segment.
-    private func wakeAhead() {
-        let owner = MailboxAddress(rawValue: fos_load_relaxed_u32(fos_board_slot_owner(fabric.board, UInt32(FOS_ROOT_INODE))))
-        guard let port = fabric.port(owner) else { return }
-        fos_fence()
-        fabric.wake(core: port.pointee.address.core)
-    }
-
     /// The servers that own slots, found anew when the board has another table of them.
     private func fileServers() -> fos_file_servers {
         let epoch = fos_load_acquire_u32(fos_board_slot_epoch(fabric.board))
@@ -130,22 +126,35 @@ extension Acceptor {
         return owners
     }
 
-    /// The segment of a new client: the one made ahead, if it is as large.
+    private var usualChannels: Int { min(Int(FOS_HELLO_USUAL_CHANNELS), configuration.channelsMax) }
+
+    /// The segment of a new client: one made ahead, if it has the usual size.
     private func segment(channels: Int, bytes: Int) -> (segment: Segment?, error: Int32) {
-        spareChannels = channels
-        guard let ahead = spare else { return Segment.make(bytes: bytes) }
-        spare = nil
-        if ahead.bytes == bytes { return (ahead, 0) }
-        ahead.dispose()
+        if channels == usualChannels {
+            if let ahead = spares.popLast() { return (ahead, 0) }
+            sparesWanted = min(max(1, 2 * sparesWanted), Self.sparesMax)
+        }
         return Segment.make(bytes: bytes)
     }
 
-    /// Makes the next client's segment, once there have been clients: when one has gone, or by the clock.
+    var lacksSpares: Bool { spares.count < sparesWanted }
+
+    /// Makes segments of the next clients, when nobody waits: a few at a time, for somebody may come meanwhile.
     func prepare() {
-        guard spare == nil, spareChannels > 0 else { return }
-        let layout = SegmentLayout(cores: layoutCores, channels: spareChannels)
-        spare = Segment.make(bytes: layout.bytes).segment
-        spare?.touch(layout)
+        let layout = SegmentLayout(cores: layoutCores, channels: usualChannels)
+        for _ in 0..<Self.sparesAtOnce where lacksSpares {
+            guard let segment = Segment.make(bytes: layout.bytes).segment else {
+                sparesWanted = spares.count
+                return
+            }
+            segment.touch(layout)
+            spares.append(segment)
+        }
+    }
+
+    func dropSpares() {
+        for segment in spares { segment.dispose() }
+        spares = []
     }
 
     /// The supplementary groups that a client had when it connected, ascending; nil if the kernel does not tell.

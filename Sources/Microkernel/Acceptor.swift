@@ -36,6 +36,7 @@ final class Acceptor: @unchecked Sendable {
         case socket = 3
         case process = 4
         case departures = 5
+        case usualListener = 6
     }
     private struct Pending {
         var socket: Int32
@@ -59,6 +60,8 @@ final class Acceptor: @unchecked Sendable {
     /// Sockets and processes of clients, watched apart from what wants an answer.
     let departures: Int32
     private var listener: Int32 = -1
+    /// Whoever connects here has said the usual hello; -1: nobody can, and all say theirs.
+    private var usualListener: Int32 = -1
     private var spareDescriptor: Int32 = -1
     private var pending: [Int: Pending] = [:]
     private var nextPending = 0
@@ -72,9 +75,10 @@ final class Acceptor: @unchecked Sendable {
     var isCalledForDepartures = false
     var departuresDue: UInt64 = 0
     var gone = [fos_platform_ready](repeating: fos_platform_ready(), count: 64)
-    /// Made ahead for the next client that asks for as much as the last one did.
-    var spare: Segment?
-    var spareChannels = 0
+    /// Made ahead for the next clients with the usual hello.
+    var spares: [Segment] = []
+    /// How many there should be: twice as many each time that such a client finds none.
+    var sparesWanted = 0
     /// The servers that owned slots when the board's table of them had this epoch.
     var owners = fos_file_servers()
     var ownersEpoch: UInt32 = 0
@@ -103,10 +107,16 @@ final class Acceptor: @unchecked Sendable {
         _ = fos_platform_poll_add(poll, fabric.acceptorEvent, Key.event.rawValue << 32)
         isCalledForDepartures = fos_platform_poll_add_once(poll, departures, Key.departures.rawValue << 32) == 0
         if configuration.listens {
-            listener = configuration.name.withCString { fos_platform_listen(configuration.ownerUID, $0, 128) }
+            var name = configuration.name.utf8.map { CChar(bitPattern: $0) }
+            let length = UInt32(name.count)
+            listener = fos_platform_listen(configuration.ownerUID, name, length, 128)
             if listener == -EADDRINUSE { throw .alreadyRunning }
             guard listener >= 0 else { throw .system("cannot listen on the instance's socket", errno: -listener) }
             _ = fos_platform_poll_add(poll, listener, Key.listener.rawValue << 32)
+            name += [CChar](repeating: 0, count: Int(FOS_USUAL_NAME_MORE))
+            let usualLength = fos_usual_name(&name, length)
+            usualListener = fos_platform_listen(configuration.ownerUID, name, usualLength, 128)
+            if usualListener >= 0 { _ = fos_platform_poll_add(poll, usualListener, Key.usualListener.rawValue << 32) }
         }
     }
 
@@ -114,8 +124,9 @@ final class Acceptor: @unchecked Sendable {
         fos_platform_close(poll)
         fos_platform_close(departures)
         fos_platform_close(listener)
+        fos_platform_close(usualListener)
         fos_platform_close(spareDescriptor)
-        spare?.dispose()
+        dropSpares()
         pthread_mutex_destroy(lock)
         lock.deallocate()
     }
@@ -163,22 +174,27 @@ final class Acceptor: @unchecked Sendable {
             }
             for socket in sockets { expect(socket) }
             if stop { break }
-            if !hasWelcomed { prepare() }
+            if !hasWelcomed && pending.isEmpty { prepare() }
         }
         handOut()
         for (_, waiting) in pending { fos_platform_close(waiting.socket) }
         pending = [:]
         fos_platform_close(listener)
+        fos_platform_close(usualListener)
         listener = -1
+        usualListener = -1
     }
 
     /// Milliseconds until something is due.
-    private var patience: Int32 { farewellsDue != nil || !isCalledForDepartures ? Self.farewellTime : pending.isEmpty ? -1 : 500 }
+    private var patience: Int32 {
+        farewellsDue != nil || !isCalledForDepartures || lacksSpares ? Self.farewellTime : pending.isEmpty ? -1 : 500
+    }
 
     private func handle(_ item: fos_platform_ready) {
         let number = Int(item.key & 0xffff_ffff)
         switch Key(rawValue: item.key >> 32) {
-        case .listener: accept()
+        case .listener: if let socket = accept(listener) { expect(socket) }
+        case .usualListener: if let socket = accept(usualListener) { answer(fos_usual_hello(), socket) }
         case .event: fos_platform_event_clear(fabric.acceptorEvent)
         case .pending: hello(number)
         case .departures: isCalledForDepartures = false
@@ -201,15 +217,20 @@ final class Acceptor: @unchecked Sendable {
     }
 
     /// Takes one connection. If more wait, epoll says so again.
-    private func accept() {
+    private func accept(_ listener: Int32) -> Int32? {
         let socket = fos_platform_accept(listener)
-        if socket >= 0 { return expect(socket) }
-        guard socket == -EMFILE || socket == -ENFILE else { return }
+        if socket >= 0 { return socket }
+        guard socket == -EMFILE || socket == -ENFILE else { return nil }
+        if !spares.isEmpty {
+            dropSpares()
+            return nil
+        }
         // Out of descriptors: take the connection with the spare one and hang up, rather than spin on the listener.
         fos_platform_close(spareDescriptor)
         fos_platform_close(fos_platform_accept(listener))
         spareDescriptor = fos_platform_spare_descriptor()
         if spareDescriptor < 0 { usleep(10_000) }
+        return nil
     }
 
     /// Answers a new connection's hello, or waits for it.
@@ -248,14 +269,18 @@ final class Acceptor: @unchecked Sendable {
         let got = fos_platform_receive(socket, &hello, MemoryLayout<fos_hello>.size)
         if got == -Int64(EAGAIN) { return false }
         if isWatched { _ = fos_platform_poll_remove(poll, socket) }
-        if got > 0 { answer(hello, got, socket) } else { fos_platform_close(socket) }
+        if got == Int64(MemoryLayout<fos_hello>.size) {
+            answer(hello, socket)
+        } else if got > 0 {
+            refuse(socket, -EPROTO)
+        } else {
+            fos_platform_close(socket)
+        }
         return true
     }
 
-    /// Answers a hello of `got` bytes.
-    private func answer(_ hello: fos_hello, _ got: Int64, _ socket: Int32) {
-        guard got == Int64(MemoryLayout<fos_hello>.size), hello.magic == fos_wire_hello_magic(), hello.version == UInt32(FOS_WIRE_VERSION),
-            hello.layout_hash == fos_layout_hash()
+    private func answer(_ hello: fos_hello, _ socket: Int32) {
+        guard hello.magic == fos_wire_hello_magic(), hello.version == UInt32(FOS_WIRE_VERSION), hello.layout_hash == fos_layout_hash()
         else { return refuse(socket, -EPROTO) }
         var peer = fos_platform_peer()
         guard fos_platform_peer(socket, &peer) == 0 else { return refuse(socket, -EACCES) }

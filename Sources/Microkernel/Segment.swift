@@ -1,6 +1,6 @@
 // The memory of one client's segment, before it is laid out (ClientTable.swift).
 //
-// Making one takes some 30 us, half of them for the first touch of its pages, so the acceptor makes the next client's while
+// Making one takes some 30 us, half of them for the first touch of its pages, so the acceptor makes the next clients' while
 // nobody waits. Each is used once: a process that was forked, or I/O that is still under way in the kernel, can reach pages
 // of a client long after the client is gone.
 // Invariant: sealed against any change of size before a client or a core sees it.

@@ -260,14 +260,40 @@ extension MicrokernelTests {
                     $0.name = first.kernel.configuration.name
                 }
             }
+            Self.connect(to: first, channels: 4)
+        }
+
+        /// Connects by name, and is served.
+        static func connect(to instance: TestInstance, channels: UInt32) {
             let client = UnsafeMutablePointer<fos_client>.allocate(capacity: 1)
             client.initialize(to: fos_client())
-            #expect(fos_client_connect(client, getuid(), first.kernel.configuration.name, 4, 0) == 0)
+            #expect(fos_client_connect(client, getuid(), instance.kernel.configuration.name, channels, 0) == 0)
             let channel = fos_channel_acquire(client)
             _ = fos_request(client, channel, Do.echo, 4)
             #expect(fos_call_mailbox(client, channel, 1, 1) == 0)
             fos_client_disconnect(client)
             client.deallocate()
+        }
+
+        /// More clients than segments are made ahead, one after the other.
+        @Test func theUsualHelloIsSaidByTheAddress() throws {
+            let instance = try TestInstance { $0.listens = true }
+            for _ in 0..<40 { Self.connect(to: instance, channels: UInt32(FOS_HELLO_USUAL_CHANNELS)) }
+            #expect(eventually { instance.kernel.clients.isEmpty })
+        }
+
+        @Test func withoutItsAddressTheUsualHelloIsSent() throws {
+            let name = "taken-\(getpid())"
+            var address = name.utf8.map { CChar(bitPattern: $0) } + [CChar](repeating: 0, count: Int(FOS_USUAL_NAME_MORE))
+            let length = fos_usual_name(&address, UInt32(name.utf8.count))
+            let other = fos_platform_listen(getuid(), address, length, 1)
+            #expect(other >= 0)
+            let instance = try TestInstance {
+                $0.listens = true
+                $0.name = name
+            }
+            fos_platform_close(other)
+            Self.connect(to: instance, channels: UInt32(FOS_HELLO_USUAL_CHANNELS))
         }
 
         @Test func badConfigurationsAreRefused() {

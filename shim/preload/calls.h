@@ -129,6 +129,7 @@ extern uint32_t fos_file_size_limited;  // RLIMIT_FSIZE is set: the kernel has t
 static inline uint32_t fos_connection_tag(const struct fos_mount *mount) { return (mount->generation << 4 | mount->index) + 1; }
 void fos_read_size_limit(void);  // sets fos_file_size_limited
 // The mount that an absolute path names a place in, connected, and where the rest of the path begins. NULL: not ours.
+int fos_is_system_path(const char *path);  // 1: it is never served
 struct fos_mount *fos_mount_of_path(const char *path, const char **rest);
 // The mount that a path relative to the current directory names a place in, connected: the current directory's own (`inode`
 // is the directory's), or one that lies below it (`rest` then begins at its root). NULL: not ours.

@@ -14,6 +14,7 @@
 #include "../proxy/proxy.h"
 
 enum { LOOK_AGAIN_NS = 200000000 };
+static_assert((int)FOS_CONTEXTS_MAX == (int)FOS_HELLO_USUAL_CHANNELS, "the hello that is not sent");
 
 struct fos_mount fos_mounts[FOS_MOUNTS_MAX] FOS_LARGE;
 struct fos_identity fos_identity;
@@ -225,7 +226,7 @@ static struct fos_mount *connected(struct fos_mount *mount) {
 }
 
 // Paths of the system itself, which every program opens at its start. A mount among them is reached through the kernel.
-static int is_system_path(const char *path) {
+int fos_is_system_path(const char *path) {
     static const char *const prefixes[] = {"/usr/", "/lib", "/etc/", "/proc/", "/sys/", "/bin/", "/sbin/", "/dev/"};
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
         if (path[1] == prefixes[i][1] && strncmp(path, prefixes[i], strlen(prefixes[i])) == 0) return strncmp(path, "/dev/shm/", 9) != 0;
@@ -234,7 +235,7 @@ static int is_system_path(const char *path) {
 }
 
 struct fos_mount *fos_mount_of_path(const char *path, const char **rest) {
-    if (is_system_path(path)) return NULL;
+    if (fos_is_system_path(path)) return NULL;
     look_at_table();
     struct fos_mount *longest = NULL;
     for (uint32_t i = 0; i < fos_mounts_used; i++) {

@@ -117,14 +117,21 @@ static int only_looks(long number) {
 // Shells look at the directories that they stand in when they start, and often at nothing else on a mount. The kernel holds
 // these directories and answers at once: no connection is made for them, at the start. 1: the path is left to the kernel.
 static int needs_no_connection(struct fos_context *context, const char *path) {
-    enum { FIRST_LOOKS = 16 };
-    static uint32_t looks;
-    if (fos_load_relaxed_u32(&looks) >= FIRST_LOOKS || !only_looks(context->number) || fos_mounts_in_use()) return 0;
-    fos_store_relaxed_u32(&looks, fos_load_relaxed_u32(&looks) + 1);
-    if (path[0] == '.' && path[1] == 0) return 1;
-    if (path[0] != '/' || fos_raw(SYS_getcwd, context->text, sizeof context->text) <= 0) return 0;
-    size_t length = strlen(path);
-    return strncmp(context->text, path, length) == 0 && (context->text[length] == '/' || context->text[length] == 0);
+    enum { FIRST_LOOKS = 16, IN_VAIN = 64 };
+    static uint32_t looks, in_vain;  // those that this was true of, and those that the kernel was asked about to no purpose
+    if (fos_load_relaxed_u32(&looks) >= FIRST_LOOKS || fos_load_relaxed_u32(&in_vain) >= IN_VAIN) return 0;
+    if (!only_looks(context->number) || fos_mounts_in_use()) return 0;
+    int stays = path[0] == '.' && path[1] == 0;
+    if (!stays) {
+        // A shell looks along the PATH for each command, mostly where no mount is served.
+        if (path[0] != '/' || fos_is_system_path(path)) return 0;
+        size_t length = strlen(path);
+        stays = fos_raw(SYS_getcwd, context->text, sizeof context->text) > 0 && strncmp(context->text, path, length) == 0 &&
+            (context->text[length] == '/' || context->text[length] == 0);
+    }
+    uint32_t *count = stays ? &looks : &in_vain;
+    fos_store_relaxed_u32(count, fos_load_relaxed_u32(count) + 1);
+    return stays;
 }
 
 // 1: the path names a description of ours, and the walk is at its end.

@@ -2,7 +2,8 @@
 //
 // Protocol (fos/handshake.h): connect to the abstract SOCK_SEQPACKET address "\0fos/UID/NAME", check with SO_PEERCRED
 // that UID or root listens, send a hello, receive a welcome with two descriptors: the segment, mapped read-write, and
-// the board, mapped read-only. Both must be sealed against a change of size, so that no access here can ever fault.
+// the board, mapped read-only. The usual hello is not sent: an address of its own says it.
+// Both mappings must be sealed against a change of size, so that no access here can ever fault.
 // Invariants: after a failure nothing stays open or mapped; sizes and offsets are checked once, here, and then trusted.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -136,6 +137,16 @@ static int map_board(struct fos_client *client, uint64_t bytes) {
     return client->board->cores == client->cores ? 0 : -EPROTO;
 }
 
+// Has the core ready that the first request most likely goes to, while the rest of the connection is made. On the core's own CPU it
+// would put this thread aside.
+static void wake_ahead(const struct fos_client *client) {
+    fos_mailbox owner = fos_owner(client, FOS_ROOT_INODE);
+    if (owner == FOS_MAILBOX_NONE) return;
+    const uint32_t *parked = &client->board->core[owner >> 16].parked;
+    int here = sched_getcpu();
+    if (fos_load_relaxed_u32(parked) != 0 && here >= 0 && here != fos_board_cpu(client->board, owner >> 16)) fos_futex_wake(parked);
+}
+
 // The client's own tables: one anonymous mapping, since nothing here may call malloc. All zero, which each channel's state
 // begins with: what no channel has used is never touched.
 static int map_private(struct fos_client *client) {
@@ -166,21 +177,25 @@ static void release(struct fos_client *client) {
     client->gone = 1;
 }
 
-// The handshake, over a socket on which nobody waits without limit.
-static int shake_hands(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
-    clear(client);
-    client->socket = socket;
-    client->spin_ns = FOS_SPIN_DEFAULT_NS;
-    struct fos_hello hello = {
-        .magic = FOS_HELLO_MAGIC, .version = FOS_WIRE_VERSION, .flags = flags, .layout_hash = fos_layout_hash(), .channels = channels};
+static int say_hello(int socket, uint32_t channels, uint32_t flags) {
+    struct fos_hello hello = fos_usual_hello();
+    hello.channels = channels;
+    hello.flags = flags;
     long result;
     do {
         result = fos_system(SYS_sendto, socket, (long)&hello, sizeof hello, MSG_NOSIGNAL, 0, 0);
     } while (result == -EINTR);
+    return result == -EPIPE ? -ECONNREFUSED : result < 0 ? (int)result : 0;
+}
+
+// The welcome, after a hello on a socket on which nobody waits without limit.
+static int take_welcome(struct fos_client *client, int socket) {
+    clear(client);
+    client->socket = socket;
+    client->spin_ns = FOS_SPIN_DEFAULT_NS;
     struct fos_welcome welcome;
     int fds[2] = {-1, -1};
-    if (result == -EPIPE) result = -ECONNREFUSED;
-    if (result >= 0) result = receive_welcome(socket, &welcome, fds);
+    int result = receive_welcome(socket, &welcome, fds);
     if (result == 0) {
         client->segment_fd = fds[0];
         client->board_fd = fds[1];
@@ -192,10 +207,11 @@ static int shake_hands(struct fos_client *client, int socket, uint32_t channels,
         result = map_segment(client, welcome.segment_bytes);
     }
     if (result == 0) result = map_board(client, welcome.board_bytes);
+    if (result == 0) wake_ahead(client);
     if (result == 0) result = map_private(client);
     if (result != 0) release(client);
     else fos_names_begin(client, &welcome.files);
-    return (int)result;
+    return result;
 }
 
 void fos_client_keep(const struct fos_client *client, uint32_t channels_used, struct fos_client_kept *kept) {
@@ -232,6 +248,20 @@ int fos_client_resume(struct fos_client *client, const struct fos_client_kept *k
     return result;
 }
 
+// A client that is connected to nothing, and may be disconnected.
+static int remain_without(struct fos_client *client, int error) {
+    clear(client);
+    client->gone = 1;
+    return error;
+}
+
+static int shake_hands(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
+    int said = say_hello(socket, channels, flags);
+    if (said == 0) return take_welcome(client, socket);
+    system_close(socket);
+    return remain_without(client, said);
+}
+
 int fos_client_attach(struct fos_client *client, int socket, uint32_t channels, uint32_t flags) {
     limit_waiting(socket);
     return shake_hands(client, socket, channels, flags);
@@ -249,38 +279,44 @@ static size_t append_number(char *text, size_t length, uint32_t number) {
     return length;
 }
 
-int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, uint32_t channels, uint32_t flags) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t name_length = strlen(name), length = 1;
-    // Whatever fails below, the struct is that of a client that is gone, and may be disconnected.
-    clear(client);
-    client->gone = 1;
-    memcpy(address.sun_path + length, "fos/", 4);
-    length = append_number(address.sun_path, length + 4, uid);
-    address.sun_path[length++] = '/';
-    if (name_length == 0) return -EINVAL;
-    if (name_length > sizeof address.sun_path - length) return -ENAMETOOLONG;
-    memcpy(address.sun_path + length, name, name_length);
-    length += name_length;
-
+// A socket that is connected to the address; or -errno. -EACCES: whoever listens is neither the mount's user nor root. Anybody may
+// bind an abstract name.
+static int reach(const struct sockaddr_un *address, size_t length, uid_t uid) {
     long fd = fos_system(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, 0, 0, 0);
     if (fd < 0) return (int)fd;
     limit_waiting((int)fd);  // a full backlog makes connect wait
     long result;
     do {
-        result = fos_system(SYS_connect, fd, (long)&address, (long)(offsetof(struct sockaddr_un, sun_path) + length), 0, 0, 0);
+        result = fos_system(SYS_connect, fd, (long)address, (long)(offsetof(struct sockaddr_un, sun_path) + length), 0, 0, 0);
     } while (result == -EINTR);
     if (result == -EAGAIN) result = -ETIMEDOUT;
     struct ucred peer;
     socklen_t size = sizeof peer;
-    // Anybody may bind an abstract name: whoever listens must be the mount's user or root.
     if (result == 0) result = fos_system(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, (long)&peer, (long)&size, 0);
     if (result == 0 && peer.uid != uid && peer.uid != 0) result = -EACCES;
-    if (result != 0) {
-        system_close((int)fd);
-        return (int)result;
+    if (result == 0) return (int)fd;
+    system_close((int)fd);
+    return (int)result;
+}
+
+int fos_client_connect(struct fos_client *client, uid_t uid, const char *name, uint32_t channels, uint32_t flags) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t name_length = strlen(name), length = 1;
+    memcpy(address.sun_path + length, "fos/", 4);
+    length = append_number(address.sun_path, length + 4, uid);
+    address.sun_path[length++] = '/';
+    if (name_length == 0) return remain_without(client, -EINVAL);
+    if (name_length > sizeof address.sun_path - length) return remain_without(client, -ENAMETOOLONG);
+    memcpy(address.sun_path + length, name, name_length);
+    length += name_length;
+
+    if (flags == 0 && channels == FOS_HELLO_USUAL_CHANNELS && length + FOS_USUAL_NAME_MORE <= sizeof address.sun_path) {
+        int socket = reach(&address, fos_usual_name(address.sun_path, (uint32_t)length), uid);
+        if (socket >= 0) return take_welcome(client, socket);
+        if (socket != -ECONNREFUSED && socket != -EACCES) return remain_without(client, socket);
     }
-    return shake_hands(client, (int)fd, channels, flags);
+    int socket = reach(&address, length, uid);
+    return socket < 0 ? remain_without(client, socket) : shake_hands(client, socket, channels, flags);
 }
 
 void fos_client_disconnect(struct fos_client *client) { release(client); }

@@ -3,6 +3,10 @@
 // The endpoint of a mount is found from the mount table alone: the mount source is "fos:NAME" and the option
 // user_id is UID, so the abstract SOCK_SEQPACKET address is "\0fos/UID/NAME". The client checks with SO_PEERCRED
 // that UID or root listens there; the instance takes the client's identity from SO_PEERCRED and a pidfd.
+//
+// The hello of nearly all clients is the same, so it has an address of its own (fos_usual_name): who connects there has said it.
+// That is one wake of the acceptor instead of two. Where nobody listens there (an instance of another layout), the client says its
+// hello at the mount's address, and is told why not.
 #ifndef FOS_HANDSHAKE_H
 #define FOS_HANDSHAKE_H
 
@@ -69,6 +73,22 @@ static inline uint64_t fos_layout_hash(void) {
         hash = (hash ^ parts[i]) * UINT64_C(0x100000001b3);
     }
     return hash;
+}
+
+// What a client asks for that says no hello: as many channels as a program of many threads uses, and no flags.
+enum { FOS_HELLO_USUAL_CHANNELS = 64, FOS_USUAL_NAME_MORE = 17 };
+static inline struct fos_hello fos_usual_hello(void) {
+    struct fos_hello hello = {FOS_HELLO_MAGIC, FOS_WIRE_VERSION, 0, fos_layout_hash(), FOS_HELLO_USUAL_CHANNELS, 0};
+    return hello;
+}
+
+// Makes of NAME, with room for FOS_USUAL_NAME_MORE more bytes, the name that stands for the usual hello: NAME/LAYOUT-HASH. No
+// name of an instance has a slash. Returns its length.
+static inline uint32_t fos_usual_name(char *name, uint32_t length) {
+    uint64_t hash = fos_layout_hash();
+    name[length++] = '/';
+    for (int shift = 60; shift >= 0; shift -= 4) name[length++] = "0123456789abcdef"[hash >> shift & 15];
+    return length;
 }
 
 #endif

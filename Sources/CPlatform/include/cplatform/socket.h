@@ -12,7 +12,8 @@ struct fos_platform_peer {
 };
 
 // Listens on the abstract SOCK_SEQPACKET address "\0fos/UID/NAME", non-blocking. -EADDRINUSE: the instance exists.
-int fos_platform_listen(uint32_t uid, const char *name, int backlog);
+// `name` of `length` bytes.
+int fos_platform_listen(uint32_t uid, const char *name, uint32_t length, int backlog);
 // Takes one connection, non-blocking and close-on-exec. -EAGAIN: none waits.
 int fos_platform_accept(int listener);
 // Identity at connect time: SO_PEERCRED, and SO_PEERPIDFD or else pidfd_open of that pid.
