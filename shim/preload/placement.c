@@ -11,6 +11,7 @@
 #include "../proxy/proxy.h"
 
 enum {
+    DENSE_NS = 400000,   // so many messages in so long: it does little but send
     PATIENCE = 8,        // messages from the core's CPU before something is done
     MOST_PATIENCE = 4096,  // what it grows to while nothing can be done
     MASK_WORDS = 16,     // of 1,024 CPUs
@@ -33,12 +34,16 @@ static int runnable(void) {
     return at < length && text[at] == '/' ? count : -1;
 }
 
-// Moves this thread off a CPU. 0, or -errno: it may run nowhere else.
-static long leave(uint32_t cpu) {
+// Moves this thread off a CPU, if no more threads want to run than so many for each CPU that it may run on, and one more. 0, or
+// -errno: it may run nowhere else, or the others are too many.
+static long leave(uint32_t cpu, int for_each) {
     unsigned long before[MASK_WORDS] = {0}, elsewhere[MASK_WORDS];
     if (cpu >= MASK_WORDS * WORD_BITS) return -EINVAL;
     long bytes = fos_raw(SYS_sched_getaffinity, 0, sizeof before, before);
     if (bytes < 0) return bytes;
+    int cpus = 0, others = runnable();
+    for (int word = 0; word < MASK_WORDS; word++) cpus += __builtin_popcountl(before[word]);
+    if (others < 0 || others > cpus * for_each + 1) return -EBUSY;
     memcpy(elsewhere, before, sizeof before);
     elsewhere[cpu / WORD_BITS] &= ~(1ul << (cpu % WORD_BITS));
     long result = fos_raw(SYS_sched_setaffinity, 0, bytes, elsewhere);
@@ -51,8 +56,11 @@ void fos_step_aside(struct fos_context *context, struct fos_mount *mount) {
     if (state->shared < fos_load_relaxed_u32(&patience)) return;
     state->shared = 0;
     int32_t cpu = fos_board_cpu(mount->client.board, state->destination >> 16);
-    // This thread is one; with more, another CPU may be taken, and then sharing is right.
-    int moved = cpu >= 0 && runnable() == 1 && leave((uint32_t)cpu) == 0;
+    uint64_t clock = fos_clock();
+    int is_dense = clock - state->shared_at < DENSE_NS;
+    state->shared_at = clock;
+    // This thread is one; with more, another CPU may be taken, and then sharing is right, unless it does little but send.
+    int moved = cpu >= 0 && leave((uint32_t)cpu, is_dense) == 0;
     uint32_t now = fos_load_relaxed_u32(&patience);
     fos_store_relaxed_u32(&patience, moved ? PATIENCE : now < MOST_PATIENCE ? now * 2 : MOST_PATIENCE);
 }

@@ -51,7 +51,8 @@ struct fos_channel_state {
     uint32_t unannounced;  // 1 until the bell was rung for the last request; a quick reply needs none
     uint32_t foresight;    // how sure it is that a request follows when a sleeping core is first noticed (ahead.c)
     uint64_t noticed_at;   // monotonic ns of that; 0: not since the last request
-    uint8_t reserved[16];
+    uint64_t shared_at;    // monotonic ns when `shared` was last looked at (the shim's placement.c)
+    uint8_t reserved[8];
     // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
