@@ -23,7 +23,7 @@ public struct PagePool: ~Copyable {
     public private(set) var lacksMemory = false
     /// Pages that are free in regions and in the magazine.
     public private(set) var freePages = 0 {
-        didSet { if freePages < leastFree { leastFree = freePages } }
+        didSet { if freePages < least.free { least.free = freePages } }
     }
     /// It takes its memory from Linux itself. Otherwise the first region only: its owner is made before it can ask anybody.
     private let growsByItself: Bool
@@ -37,20 +37,31 @@ public struct PagePool: ~Copyable {
     private var first: UInt = 0
     /// Free pages, in the magazine and in regions, that may hold memory from Linux.
     private var idle = 0 {
-        didSet { if idle < leastIdle { leastIdle = idle } }
+        didSet { if idle < least.idle { least.idle = idle } }
     }
 
+    /// Pages that lie idle, and that are free.
+    private struct Stock {
+        var idle = 0
+        var free = 0
+        func least(_ other: Stock) -> Stock { Stock(idle: min(idle, other.idle), free: min(free, other.free)) }
+        func beyond(_ pages: Int) -> Stock { Stock(idle: max(0, idle - pages), free: max(0, free - pages)) }
+    }
     // What nobody has needed for a while (`tick`).
     private var ticks = 0
-    private var leastIdle = 0
-    private var leastFree = 0
+    /// The least that there was since the last second began, and the last ten.
+    private var least = Stock()
+    private var leastForLong = Stock()
     private var idleAtTick = 0
     private var isAtRest = true
     /// Idle pages that are to go back to Linux, and free ones that are to go back to the memory fleet.
-    private var unneededIdle = 0
-    private var unneededFree = 0
-    /// Ticks after which what lay idle all the time counts as not needed: a second on a core that has work.
+    private var unneeded = Stock()
+    /// Ticks after which what lay idle all the time counts as not needed, if it is much: a second on a core that has work. After ten
+    /// times as long it does so if it is not.
     public static var ticksOfNeed: Int { 100 }
+    public static var ticksOfLongNeed: Int { 10 * ticksOfNeed }
+    /// What is much: 128 MiB.
+    public static var pagesForLong: Int { 32768 }
 
     private static var magazineCapacity: Int { 64 }
     private let magazine: UnsafeMutablePointer<UnsafeMutableRawPointer>
@@ -96,7 +107,7 @@ public struct PagePool: ~Copyable {
     /// An extent of which nothing is in use, and that was not needed for a while, if so many pages are free without it; it is still
     /// the pool's.
     public mutating func unneeded(keeping pages: Int) -> (extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64)? {
-        guard unneededFree >= Region.usablePages else { return nil }
+        guard unneeded.free >= Region.usablePages else { return nil }
         return surplus(keeping: pages)
     }
 
@@ -119,7 +130,7 @@ public struct PagePool: ~Copyable {
         precondition(region.freePages == Region.usablePages, "an extent leaves with pages in use")
         idle -= region.touchedPages
         remove(region)
-        unneededFree = max(0, unneededFree - Region.usablePages)
+        unneeded.free = max(0, unneeded.free - Region.usablePages)
     }
 
     private mutating func add(_ region: Region) {
@@ -225,27 +236,31 @@ public struct PagePool: ~Copyable {
     }
 
     /// Housekeeping, about every 10 ms on a core with work. Gives back what has lain idle since the last `ticksOfNeed` began, beyond
-    /// `reserve`, and not what was used meanwhile: a program that makes and removes the same files again and again would pay more
-    /// for having its memory anew than for the files. `limit` as in `trim`. False: nothing is to be given back until something is
-    /// used again.
+    /// `pagesForLong`, or since the last `ticksOfLongNeed` beyond `reserve`, and not what was used meanwhile: a program that makes and
+    /// removes the same files again and again would pay more for having its memory anew than for the files. `limit` as in `trim`.
+    /// False: nothing is to be given back until something is used again.
     public mutating func tick(reserve: Int = 2048, limit: Int = 8192) -> Bool {
         if idle != idleAtTick { isAtRest = false }
         ticks += 1
-        if ticks >= PagePool.ticksOfNeed {
-            ticks = 0
-            isAtRest = leastIdle == idle
-            unneededIdle = leastIdle
-            unneededFree = leastFree
-            leastIdle = idle
-            leastFree = freePages
-        }
+        if ticks % PagePool.ticksOfNeed == 0 { endSecond(reserve: reserve) }
         var given = 0
-        if unneededIdle > 0, idle > reserve {
-            given = trim(reserve: max(reserve, idle - unneededIdle), limit: limit)
-            unneededIdle = given == 0 ? 0 : max(0, unneededIdle - given)
+        if unneeded.idle > 0, idle > reserve {
+            given = trim(reserve: max(reserve, idle - unneeded.idle), limit: limit)
+            unneeded.idle = given == 0 ? 0 : max(0, unneeded.idle - given)
         }
         idleAtTick = idle
         return given > 0 || !isAtRest && max(idle, freePages) > reserve
+    }
+
+    private mutating func endSecond(reserve: Int) {
+        leastForLong = leastForLong.least(least)
+        unneeded = least.beyond(max(PagePool.pagesForLong, reserve))
+        least = Stock(idle: idle, free: freePages)
+        guard ticks >= PagePool.ticksOfLongNeed else { return }
+        ticks = 0
+        isAtRest = leastForLong.idle == idle
+        unneeded = leastForLong
+        leastForLong = least
     }
 
     /// Gives free memory back to Linux when more than `reserve` pages of it lie idle. Cheap when there is not; meant

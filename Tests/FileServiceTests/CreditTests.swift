@@ -62,13 +62,13 @@ import Testing
         let f = files.create(1, "f").inode
         #expect(files.fallocate(f, 0, 0, 30_000 * 4096) == 0 && files.truncate(f, 0) == 0)
         var ticks = 0
-        let most = 4 * PagePool.ticksOfNeed
+        let most = 4 * PagePool.ticksOfLongNeed
         repeat {
             fleet.host.tick()
             fleet.host.runUntilQuiet()
             ticks += 1
         } while fleet.host.ticksWanted == [fleet.servers[0]] && ticks < most
-        #expect(ticks > PagePool.ticksOfNeed + 2 && ticks < most)
+        #expect(ticks > PagePool.ticksOfLongNeed + 2 && ticks < most)
         fleet.look(0) { #expect($0.pool.trim() == 0) }
         fleet.check()
     }
@@ -92,7 +92,7 @@ import Testing
         #expect(other.write(g, 0, [UInt8](repeating: 1, count: 1 << 20)) == 1 << 20)
         #expect(other.fallocate(g, 0, 0, 25_000 * 4096) == 0 && other.truncate(g, 0) == 0)
         var ticks = 0
-        let most = 4 * PagePool.ticksOfNeed
+        let most = 4 * PagePool.ticksOfLongNeed
         repeat {
             fleet.host.tick()
             fleet.host.runUntilQuiet()

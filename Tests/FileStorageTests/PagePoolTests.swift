@@ -84,13 +84,13 @@ import Testing
             for _ in 0..<count { pages.append(try unwrap(pool.allocate(zeroed: false))) }
             for page in pages { pool.release(page) }
         }
-        for round in 0..<3 * PagePool.ticksOfNeed {
+        for round in 0..<3 * PagePool.ticksOfLongNeed {
             if round % 20 == 0 { try use(10_000, &pool) }
             expect(pool.tick(reserve: 1000))
         }
         expect(pool.mappedPages >= 10_000)
         // From now on half of them.
-        for round in 0..<3 * PagePool.ticksOfNeed {
+        for round in 0..<3 * PagePool.ticksOfLongNeed {
             if round % 20 == 0 { try use(5_000, &pool) }
             _ = pool.tick(reserve: 1000)
         }
@@ -98,10 +98,21 @@ import Testing
         expect(pool.trim(reserve: 4_000, limit: .max) > 0)
         try use(5_000, &pool)
         var ticks = 0
-        while pool.tick(reserve: 1000), ticks < 4 * PagePool.ticksOfNeed { ticks += 1 }
-        expect(ticks < 4 * PagePool.ticksOfNeed)
+        while pool.tick(reserve: 1000), ticks < 4 * PagePool.ticksOfLongNeed { ticks += 1 }
+        expect(ticks < 4 * PagePool.ticksOfLongNeed)
         expect(pool.trim(reserve: 1000, limit: .max) == 0)
         expect(!pool.tick(reserve: 1000))
+    }
+
+    /// Of much that is not needed most goes after a second.
+    @Test func muchGoesSoon() throws {
+        var pool = PagePool(credits: 200_000)
+        var pages: [UnsafeMutableRawPointer] = []
+        for _ in 0..<3 * PagePool.pagesForLong { pages.append(try unwrap(pool.allocate(zeroed: false))) }
+        for page in pages { pool.release(page) }
+        for _ in 0..<2 * PagePool.ticksOfNeed + 10 { expect(pool.tick(reserve: 1000)) }
+        expect(pool.trim(reserve: PagePool.pagesForLong, limit: .max) == 0)
+        expect(pool.trim(reserve: PagePool.pagesForLong - 1000, limit: .max) > 0)
     }
 
     /// In small steps it comes to the same, and ends.
