@@ -55,10 +55,10 @@ static uint8_t pages[PAGE_SLOTS][FOS_PAGE_BYTES] FOS_LARGEST;
 // Numbers of slots, from 1, by hash; and which of these pages have any, a bit each: the others are not read, or a page that is
 // read before it is written would fault twice.
 static struct {
-    uint16_t attributes[PLACES], entries[PLACES], pages[PAGE_PLACES];
+    uint32_t attributes[PLACES], entries[PLACES], pages[PAGE_PLACES];
 } places FOS_LARGE __attribute__((aligned(FOS_PAGE_BYTES)));
-static uint32_t places_used;
-static_assert(sizeof places <= 32 * FOS_PAGE_BYTES, "a bit for each page");
+static uint64_t places_used;
+static_assert(sizeof places <= 64 * FOS_PAGE_BYTES, "a bit for each page");
 // The next slot to be used.
 static uint32_t next_attribute, next_entry, next_page;
 static uint16_t pages_seen[PAGE_PLACES] FOS_LARGE;  // marks of pages that were read once
@@ -96,40 +96,52 @@ static int begin_write(uint32_t *sequence, int fresh) {
 static void end_write(uint32_t *sequence) { fos_store_release_u32(sequence, fos_load_relaxed_u32(sequence) + 1); }
 
 static uint64_t mix(uint64_t key) { return key * UINT64_C(0x9e3779b97f4a7c15); }
-// The places of a hash. They share a page.
-static uint16_t *places_of(uint16_t *table, uint64_t hash, int bits) { return &table[hash >> (64 - bits) & ~(uint64_t)(WAYS - 1)]; }
-static uint32_t page_of_place(const uint16_t *place) {
-    return UINT32_C(1) << ((uintptr_t)place - (uintptr_t)&places) / FOS_PAGE_BYTES;
+// The places of a hash, which share a cache line, and its mark in them. A slot is looked at only if it has the mark: for most names
+// that is one line of memory instead of one for each slot that happens to be in the same places.
+struct ways {
+    uint32_t *at;
+    uint32_t mark;
+};
+static struct ways places_of(uint32_t *table, uint64_t hash, int bits) {
+    return (struct ways){&table[hash >> (64 - bits) & ~(uint64_t)(WAYS - 1)], (uint32_t)(hash >> 24) & 0xffff};
 }
-static int are_used(const uint16_t *ways) { return (fos_load_relaxed_u32(&places_used) & page_of_place(ways)) != 0; }
-static int ways_to_look_at(const uint16_t *ways) { return are_used(ways) ? WAYS : 0; }
-// The number of the slot that a place leads to, or -1.
-static int slot_at(const uint16_t *ways, int way) { return (int)__atomic_load_n(&ways[way], __ATOMIC_RELAXED) - 1; }
+static uint64_t page_of_place(const uint32_t *place) {
+    return UINT64_C(1) << ((uintptr_t)place - (uintptr_t)&places) / FOS_PAGE_BYTES;
+}
+static int are_used(struct ways ways) { return (fos_load_relaxed_u64(&places_used) & page_of_place(ways.at)) != 0; }
+static int ways_to_look_at(struct ways ways) { return are_used(ways) ? WAYS : 0; }
+enum { NOTHING = -1, ANOTHER = -2 };
+// The number of the slot that a place leads to, NOTHING, or ANOTHER: one of another mark.
+static int slot_at(struct ways ways, int way) {
+    uint32_t place = fos_load_relaxed_u32(&ways.at[way]);
+    return place == 0 ? NOTHING : place >> 16 == ways.mark ? (int)(place & 0xffff) - 1 : ANOTHER;
+}
 
 // A slot for something new, whose places these are: it takes the first place that is free, or the one whose slot is oldest. So a
 // place that is free ends a search: there is nothing behind it. `fresh`: see begin_write.
-static uint32_t take_slot(uint16_t *ways, uint32_t *next, uint32_t slots, int *fresh) {
+static uint32_t take_slot(struct ways ways, uint32_t *next, uint32_t slots, int *fresh) {
     uint32_t count = fos_own_fetch_add_u32(next, 1), number = count % slots, oldest = 0;
     *fresh = count < slots;
     int chosen = 0;
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
-        int there = slot_at(ways, way);
-        uint32_t age = there < 0 ? slots : (number - (uint32_t)there) % slots;
+        uint32_t place = fos_load_relaxed_u32(&ways.at[way]);
+        uint32_t age = place == 0 ? slots : (number - ((place & 0xffff) - 1)) % slots;
         if (age > oldest) oldest = age, chosen = way;
-        if (there < 0) break;
+        if (place == 0) break;
     }
-    __atomic_store_n(&ways[chosen], (uint16_t)(number + 1), __ATOMIC_RELAXED);
-    if (!are_used(ways)) __atomic_fetch_or(&places_used, page_of_place(ways), __ATOMIC_RELAXED);
+    fos_store_relaxed_u32(&ways.at[chosen], ways.mark << 16 | (number + 1));
+    if (!are_used(ways)) __atomic_fetch_or(&places_used, page_of_place(ways.at), __ATOMIC_RELAXED);
     return number;
 }
 
 // ---- attributes -----------------------------------------------------------------------------------------------------
 
 // The slot about an inode; NULL: there is none.
-FOS_WITH_EACH_CALL struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, const uint16_t *ways) {
+FOS_WITH_EACH_CALL struct attribute_slot *attributes_about(uint32_t owner, uint64_t inode, struct ways ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number < 0) break;
+        if (number == NOTHING) break;
+        if (number == ANOTHER) continue;
         struct attribute_slot *slot = &attribute_slots[number];
         if (slot->attributes.inode == inode && slot->owner == owner) return slot;
     }
@@ -155,7 +167,7 @@ int fos_cached_attributes(struct fos_mount *mount, uint64_t inode, struct fos_at
 void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attributes *attributes) {
     if (!enabled || (attributes->flags & FOS_ATTRIBUTES_VOLATILE) != 0) return;
     uint32_t owner = fos_connection_tag(mount);
-    uint16_t *ways = places_of(places.attributes, mix(attributes->inode), PLACE_BITS);
+    struct ways ways = places_of(places.attributes, mix(attributes->inode), PLACE_BITS);
     struct attribute_slot *slot = attributes_about(owner, attributes->inode, ways);
     int fresh = 0;
     if (slot == NULL) slot = &attribute_slots[take_slot(ways, &next_attribute, SLOTS, &fresh)];
@@ -217,7 +229,7 @@ static uint64_t hash_with(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * UINT64_C(0xff51afd7ed558ccd);
     return hash ^ hash >> 32;
 }
-FOS_WITH_EACH_CALL uint16_t *entry_places_of(uint64_t directory, const char *name, uint32_t length) {
+FOS_WITH_EACH_CALL struct ways entry_places_of(uint64_t directory, const char *name, uint32_t length) {
     uint64_t hash = mix(directory) + length;
     for (uint32_t at = 0; at + 8 < length; at += 8) hash = hash_with(hash, fos_word_at(name + at));
     return places_of(places.entries, mix(hash_with(hash, fos_last_bytes(name, length))), PLACE_BITS);
@@ -228,10 +240,11 @@ static int is_about(const struct entry_slot *slot, uint32_t owner, uint64_t dire
 }
 // The slot about a name; NULL: there is none.
 FOS_WITH_EACH_CALL struct entry_slot *entry_about(uint32_t owner, uint64_t directory, const char *name, uint32_t length,
-                                                  const uint16_t *ways) {
+                                                  struct ways ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number < 0) break;
+        if (number == NOTHING) break;
+        if (number == ANOTHER) continue;
         if (is_about(&entry_slots[number], owner, directory, name, length)) return &entry_slots[number];
     }
     return NULL;
@@ -294,7 +307,7 @@ int fos_is_entry(struct fos_mount *mount, uint64_t directory, const char *name, 
 // Between fos_changes_begin and its end. 0: what is kept of the name may be another thing.
 static int write_entry(uint32_t owner, uint64_t directory, uint64_t epoch, const char *name, uint32_t length, uint64_t child) {
     if (length > ENTRY_NAME_BYTES) return 1;
-    uint16_t *ways = entry_places_of(directory, name, length);
+    struct ways ways = entry_places_of(directory, name, length);
     struct entry_slot *slot = entry_about(owner, directory, name, length, ways);
     int fresh = 0;
     if (slot == NULL) slot = &entry_slots[take_slot(ways, &next_entry, SLOTS, &fresh)];
@@ -445,10 +458,11 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
 
 static uint64_t page_hash(uint64_t inode, uint64_t index) { return mix(inode + index * 31); }
 // The slot about a page; -1: there is none.
-static int page_about(uint32_t owner, uint64_t inode, uint64_t index, const uint16_t *ways) {
+static int page_about(uint32_t owner, uint64_t inode, uint64_t index, struct ways ways) {
     for (int way = 0, most = ways_to_look_at(ways); way < most; way++) {
         int number = slot_at(ways, way);
-        if (number < 0) break;
+        if (number == NOTHING) break;
+        if (number == ANOTHER) continue;
         const struct page_slot *slot = &page_slots[number];
         if (slot->inode == inode && slot->index == index && slot->owner == owner) return number;
     }
@@ -483,7 +497,7 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
     uint64_t hash = page_hash(inode, index);
     if (!enabled || !was_seen(hash)) return;
     uint32_t owner = fos_connection_tag(mount);
-    uint16_t *ways = places_of(places.pages, hash, PAGE_PLACE_BITS);
+    struct ways ways = places_of(places.pages, hash, PAGE_PLACE_BITS);
     int number = page_about(owner, inode, index, ways);
     int fresh = 0;
     if (number < 0) number = (int)take_slot(ways, &next_page, PAGE_SLOTS, &fresh);

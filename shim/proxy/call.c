@@ -156,21 +156,35 @@ static void learn_patience(struct fos_channel_state *state, int look) {
     else if (look > 0 && look < FOS_EAGER_LOOKS && patience < FOS_PATIENCE_MOST) state->patience += FOS_PATIENCE_STEP;
 }
 
+// Looks for a quick reply to what was posted. 1: it has come.
+static int look_for_reply(struct fos_client *client, int channel) {
+    struct fos_channel_state *state = &client->state[channel];
+    int looks = FOS_EAGER_LOOKS + FOS_QUIET_LOOKS + (int)(state->request.bulk_length / FOS_BYTES_A_LOOK);
+    wait_before_looking(state);
+    for (int look = 0; look < looks; look++) {
+        if (replied(client, channel)) {
+            learn_patience(state, look);
+            state->in_vain = 0;
+            return 1;
+        }
+        if (look >= FOS_EAGER_LOOKS) fos_spin_pause();
+    }
+    if (++state->in_vain < FOS_LOOKS_IN_VAIN) return 0;
+    state->in_vain = 0;
+    state->loud = FOS_LOUD_CALLS;
+    return 0;
+}
+
 // Posts for a caller that waits for the reply at once. A core that watches the channel answers within a microsecond
 // without a bell, and the bell's cache line then stays where it is; so the client looks for that long before it rings.
-// A look in vain is not repeated for some calls.
+// When looks are in vain, there is none for some calls. One reply may be late for reasons of its own.
 static void publish_and_look(struct fos_client *client, int channel, fos_mailbox destination, uint32_t epoch) {
     struct fos_channel_state *state = &client->state[channel];
     publish(client, channel, destination, epoch);
-    if (state->loud > 0) {
-        state->loud--;
-    } else if (client->spin_ns != 0 && state->parked == 0) {
-        wait_before_looking(state);
-        for (int look = 0; look < FOS_EAGER_LOOKS + FOS_QUIET_LOOKS; look++) {
-            if (replied(client, channel)) return learn_patience(state, look);
-            if (look >= FOS_EAGER_LOOKS) fos_spin_pause();
-        }
-        state->loud = FOS_LOUD_CALLS;
+    int is_awake = fos_load_relaxed_u32(&client->board->core[core_of(destination)].parked) == 0;
+    if (is_awake && client->spin_ns != 0 && state->parked == 0 && state->request.bulk_length <= FOS_QUIET_BYTES) {
+        if (state->loud > 0) state->loud--;
+        else if (look_for_reply(client, channel)) return;
     }
     announce(client, channel);
 }

@@ -17,7 +17,10 @@ enum {
     FOS_PATIENCE_START = 48,      // how long a channel waits at first until it looks for a reply, in 16ths of a pause
     FOS_PATIENCE_MOST = 128,
     FOS_PATIENCE_STEP = 7,        // what is added for a reply that was not there at the first look, to 1 that is taken off
-    FOS_LOUD_CALLS = 15,          // calls that ring at once after a look in vain
+    FOS_BYTES_A_LOOK = 128,       // bytes of bulk that take as long to be moved as a look
+    FOS_QUIET_BYTES = 16384,      // of a request with more the reply takes so long that a bell is nothing beside it
+    FOS_LOOKS_IN_VAIN = 2,        // in a row, and then
+    FOS_LOUD_CALLS = 15,          // calls that ring at once
     FOS_CHECK_NS = 50000000,      // a parked client looks this often whether the instance still lives
     FOS_LOOKUP_MEMBERS_MAX = 32,  // in one reply of NAME_LOOKUP
 };
@@ -52,7 +55,8 @@ struct fos_channel_state {
     uint32_t foresight;    // how sure it is that a request follows when a sleeping core is first noticed (ahead.c)
     uint64_t noticed_at;   // monotonic ns of that; 0: not since the last request
     uint64_t shared_at;    // monotonic ns when `shared` was last looked at (the shim's placement.c)
-    uint8_t reserved[8];
+    uint32_t in_vain;      // looks for a quick reply in a row that saw none
+    uint8_t reserved[4];
     // The request, while it is built and until it is answered: a core may watch the channel, and its lines should cross over once.
     struct fos_message request;
     uint8_t request_payload[FOS_PAYLOAD_BYTES_MAX];
