@@ -233,7 +233,7 @@ long fos_walk(struct fos_context *context, long directory, const char *path, uin
     place->descriptor = -1;
     long result = begin(context, directory, &rest, flags, place, &at);
     if (result != 0) return result;
-    if (fos_length(path) >= BYTES_LIMIT) return -ENAMETOOLONG;
+    if (fos_length_within(path, BYTES_LIMIT) == BYTES_LIMIT) return -ENAMETOOLONG;
     struct fos_mount *mount = place->mount;
     int links = 0;
     for (;;) {

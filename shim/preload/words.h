@@ -42,6 +42,15 @@ static inline size_t fos_length(const char *text) {
     return (size_t)((const char *)at - text) + fos_first_byte(found);
 }
 
+// The same, but no more than `most`: what lies behind that is not looked at, but for the rest of a word.
+static inline size_t fos_length_within(const char *text, size_t most) {
+    const fos_word *at = (const fos_word *)fos_aligned(text);
+    uint64_t found = fos_zero_bytes(*at | fos_bits_before(text));
+    while (found == 0 && (size_t)((const char *)(at + 1) - text) < most) found = fos_zero_bytes(*++at);
+    size_t length = found == 0 ? most : (size_t)((const char *)at - text) + fos_first_byte(found);
+    return length < most ? length : most;
+}
+
 // The last eight bytes of a text, or all of a shorter one, in one word: what is read twice of a short one tells no more.
 static inline uint64_t fos_last_bytes(const char *text, size_t length) {
     if (length >= 8) return fos_word_at(text + length - 8);
