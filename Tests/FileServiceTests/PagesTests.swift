@@ -1,6 +1,7 @@
 // Pages from the memory fleet: asked for ahead of need, given back, and what happens when there are none.
 
 import CFosWire
+import FileStorage
 import Glibc
 import LoopKernel
 import Testing
@@ -28,8 +29,9 @@ import Testing
         return (offset, written)
     }
 
+    /// Until what nobody needs has gone back.
     private func settle(_ fleet: FileFleet) {
-        for _ in 0..<200 {
+        for _ in 0..<2 * PagePool.ticksOfLongNeed + 200 {
             fleet.host.tick()
             repeat { fleet.host.runUntilQuiet() } while fleet.host.idle()
         }

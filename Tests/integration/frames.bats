@@ -23,7 +23,8 @@ setting() { sed 's/.*\[\(.*\)\].*/\1/' "$SETTING"; }
     sync "$MOUNT/large"
     during=$("$FOS" status --json "$MOUNT" | jq '.[0].memory.servers_bytes')
     rm "$MOUNT/large"
-    for _ in $(seq 50); do
+    # What was needed in the last ten seconds is kept.
+    for _ in $(seq 300); do
         after=$("$FOS" status --json "$MOUNT" | jq '.[0].memory.servers_bytes')
         [ "$after" -gt $((during - 40000000)) ] || break
         sleep 0.1
