@@ -11,9 +11,9 @@
 #include "../proxy/proxy.h"
 
 enum {
-    DENSE_NS = 400000,   // so many messages in so long: it does little but send
+    DENSE_NS = 50000,    // a message in so long, on the average: it does little but send
     PATIENCE = 8,        // messages from the core's CPU before something is done
-    MOST_PATIENCE = 4096,  // what it grows to while nothing can be done
+    MOST_PATIENCE = 256, // what it grows to while nothing can be done: a look costs 3 us, as much as a message there
     MASK_WORDS = 16,     // of 1,024 CPUs
     WORD_BITS = sizeof(long) * CHAR_BIT,
 };
@@ -34,16 +34,16 @@ static int runnable(void) {
     return at < length && text[at] == '/' ? count : -1;
 }
 
-// Moves this thread off a CPU, if no more threads want to run than so many for each CPU that it may run on, and one more. 0, or
-// -errno: it may run nowhere else, or the others are too many.
-static long leave(uint32_t cpu, int for_each) {
+// Moves this thread off a CPU, if it is alone in wanting to run, or, `beside_others`, if not more than two do for each CPU that it may
+// run on. 0, or -errno: it may run nowhere else, or the others are too many.
+static long leave(uint32_t cpu, int beside_others) {
     unsigned long before[MASK_WORDS] = {0}, elsewhere[MASK_WORDS];
     if (cpu >= MASK_WORDS * WORD_BITS) return -EINVAL;
     long bytes = fos_raw(SYS_sched_getaffinity, 0, sizeof before, before);
     if (bytes < 0) return bytes;
-    int cpus = 0, others = runnable();
+    int cpus = 0, all = runnable();
     for (int word = 0; word < MASK_WORDS; word++) cpus += __builtin_popcountl(before[word]);
-    if (others < 0 || others > cpus * for_each + 1) return -EBUSY;
+    if (all < 0 || all > (beside_others ? 2 * cpus : 1)) return -EBUSY;
     memcpy(elsewhere, before, sizeof before);
     elsewhere[cpu / WORD_BITS] &= ~(1ul << (cpu % WORD_BITS));
     long result = fos_raw(SYS_sched_setaffinity, 0, bytes, elsewhere);
@@ -53,14 +53,14 @@ static long leave(uint32_t cpu, int for_each) {
 
 void fos_step_aside(struct fos_context *context, struct fos_mount *mount) {
     struct fos_channel_state *state = &mount->client.state[context->index];
-    if (state->shared < fos_load_relaxed_u32(&patience)) return;
+    uint32_t messages = fos_load_relaxed_u32(&patience);
+    if (state->shared < messages) return;
     state->shared = 0;
     int32_t cpu = fos_board_cpu(mount->client.board, state->destination >> 16);
     uint64_t clock = fos_clock();
-    int is_dense = clock - state->shared_at < DENSE_NS;
+    int is_dense = clock - state->shared_at < (uint64_t)messages * DENSE_NS;
     state->shared_at = clock;
     // This thread is one; with more, another CPU may be taken, and then sharing is right, unless it does little but send.
     int moved = cpu >= 0 && leave((uint32_t)cpu, is_dense) == 0;
-    uint32_t now = fos_load_relaxed_u32(&patience);
-    fos_store_relaxed_u32(&patience, moved ? PATIENCE : now < MOST_PATIENCE ? now * 2 : MOST_PATIENCE);
+    fos_store_relaxed_u32(&patience, moved ? PATIENCE : messages < MOST_PATIENCE ? messages * 2 : MOST_PATIENCE);
 }
