@@ -53,11 +53,6 @@ enum {
 
 // ---- what the program hands in --------------------------------------------------------------------------------------
 
-// strnlen(3), which in libc uses vector registers.
-static inline size_t fos_text_length(const char *text, size_t most) {
-    const char *end = memchr(text, 0, most);
-    return end == NULL ? most : (size_t)(end - text);
-}
 // A pointer that cannot be the program's: the first page and the kernel's half. Others are used as they are.
 static inline int fos_bad_pointer(const void *pointer) { return (uintptr_t)pointer < 4096 || (uintptr_t)pointer >> 47 != 0; }
 

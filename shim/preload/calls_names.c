@@ -5,6 +5,7 @@
 // the kernel's.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "words.h"
 
 enum { RENAME_FLAGS = 1 | 2 };  // NOREPLACE, EXCHANGE
 
@@ -56,7 +57,7 @@ long fos_mknodat(struct fos_call *call) {
 
 static long make_symlink(struct fos_call *call, const char *target, long directory, const char *path) {
     if (fos_bad_pointer(target)) return fos_via_kernel(call, 2, FOS_BYPASS_UNHANDLED);
-    size_t length = fos_text_length(target, FOS_PATH_BYTES);
+    size_t length = fos_length_within(target, FOS_PATH_BYTES);
     if (length == 0) return -ENOENT;
     if (length >= FOS_PATH_BYTES) return -ENAMETOOLONG;
     struct fos_context *context = fos_enter(call->number);

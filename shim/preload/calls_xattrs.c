@@ -1,6 +1,7 @@
 // Extended attributes: get, set, list and remove, by path, by link and by descriptor.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "words.h"
 
 enum { NAME_ROOM = FOS_NAME_BYTES_MAX + 1 };
 
@@ -46,7 +47,7 @@ static struct fos_message *build(struct subject *subject, uint16_t operation, co
     size_t length = 0;
     if (name != NULL) {
         if (fos_bad_pointer(name)) return NULL;
-        length = fos_text_length(name, NAME_ROOM);
+        length = fos_length_within(name, NAME_ROOM);
         if (length == 0 || length >= NAME_ROOM) return NULL;
     }
     struct fos_message *request = fos_build(subject->context, subject->mount, operation, subject->inode);

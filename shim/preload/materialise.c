@@ -12,6 +12,7 @@
 // description to be the kernel's and passes. A failure leaves everything as it was.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "words.h"
 
 // Whether `path` (empty: `fd` itself) leads to an inode, of which the kernel then knows what the servers know: it decides by
 // what it knows (how far a mapping reaches, who may change the mode), and it may not have looked since a change by message,
@@ -101,7 +102,7 @@ static long climb(struct fos_context *context, struct fos_mount *mount, const st
     if (*at == '/') at++;
     long fd = fos_raw(SYS_openat, AT_FDCWD, mount->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     while (fd >= 0) {
-        char *end = at + fos_text_length(at, FOS_PATH_BYTES - 1), *next = end;
+        char *end = at + fos_length_within(at, FOS_PATH_BYTES - 1), *next = end;
         int last = *end == 0;
         if (!last) {
             while (*end != '/') end--;

@@ -3,7 +3,8 @@
 // Linux sees a sleeping core's CPU as idle and likes to start programs there. Client and server then take turns on one CPU,
 // at some microseconds a message, with the other CPU idle; and nothing moves the program, since nobody else wants to run.
 // So a thread that has sent a number of messages from the core's CPU, and is alone in wanting to run, asks to run anywhere but
-// there, and at once to run where it might before: the scheduler has moved it by then, and is free again.
+// there, and at once to run where it might before: the scheduler has moved it by then, and is free again. One that does little but
+// send does so beside a few others too: it loses less by taking turns with them than with the core.
 // Invariant: the thread's mask of CPUs is what it was.
 #define _GNU_SOURCE
 #include <limits.h>

@@ -42,7 +42,7 @@ static inline size_t fos_length(const char *text) {
     return (size_t)((const char *)at - text) + fos_first_byte(found);
 }
 
-// The same, but no more than `most`: what lies behind that is not looked at, but for the rest of a word.
+// strnlen(3), which in libc uses vector registers: what lies behind `most` bytes is not looked at, but for the rest of a word.
 static inline size_t fos_length_within(const char *text, size_t most) {
     const fos_word *at = (const fos_word *)fos_aligned(text);
     uint64_t found = fos_zero_bytes(*at | fos_bits_before(text));
