@@ -23,6 +23,7 @@ extension FileServer {
         guard isHere(copy.source) else { return copyFromElsewhere(inode, copy, min(length, Limits.copyBytesBetweenServers), kernel) }
         guard let source = inodes.find(copy.source) else { return answer(-ESTALE, kernel) }
         endWriting(source, kernel)
+        noteDelegation(source, kernel)
         if source.isDirectory { return answer(-EISDIR, kernel) }
         guard source.isRegular else { return answer(-EINVAL, kernel) }
         guard mayUse(source, Access.read) else { return answer(-EACCES, kernel) }

@@ -37,7 +37,8 @@ extension FileServer {
         guard refusal == 0 else { return answer(refusal, kernel) }
         guard let made = makeEntry(directory, name, mode: Mode.regular | make.mode & Mode.permissions, make, kernel) else { return }
         if make.take_reference != 0 { takeReference(made, make.open_flags, kernel) }
-        finish(made, in: directory, name, flags: UInt16(FOS_CREATED.rawValue), kernel)
+        let writes = make.take_reference != 0 && OpenFileTable.granted(make.open_flags) & Access.write != 0
+        finish(made, in: directory, name, flags: UInt16(FOS_CREATED.rawValue), delegates: writes, kernel)
     }
 
     mutating func makeNode<K: Kernel>(_ directory: InodePointer, _ request: Request, _ kernel: K) {
@@ -201,7 +202,8 @@ extension FileServer {
 
     /// Announces a new entry whose inode is here, and answers.
     private mutating func finish<K: Kernel>(
-        _ inode: InodePointer, in directory: InodePointer, _ name: UnsafeRawBufferPointer, flags: UInt16 = 0, _ kernel: K
+        _ inode: InodePointer, in directory: InodePointer, _ name: UnsafeRawBufferPointer, flags: UInt16 = 0, delegates: Bool = false,
+        _ kernel: K
     ) {
         markEntriesModified(directory, inode.pointee.born)
         committed(.inode(inode), kernel)
@@ -211,7 +213,7 @@ extension FileServer {
                 place: directory.directory.pointee.nextCookie - 1), kernel)
         committedEntry(directory, name, kernel)
         revokeEntry(directory, name, child: 0, wasHeld: false, kernel)
-        answerEntry(inode, in: directory, flags: flags, kernel)
+        answerEntry(inode, in: directory, flags: flags, delegates: delegates, kernel)
         considerSpreading(directory, kernel)
     }
 

@@ -220,6 +220,7 @@ extension FileServer {
             return answerPeer(isLost(number) && !takes ? -EIO : -ENOENT, kernel)
         }
         endWriting(inode, kernel)
+        noteDelegation(inode, kernel)
         switch operation {
         case FOS_OP_PEER_LINK: peerLink(inode, request, kernel)
         case FOS_OP_PEER_UNLINK: peerUnlink(inode, request, kernel)

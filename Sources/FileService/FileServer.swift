@@ -54,6 +54,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var discarded = Discarded()
     var lent = LentPages()
     var mappings = MappingTable()
+    var delegations = DelegationTable()
     let sharding: Sharding
     var shards = ShardTable()
     var transfer = ShardTransfer()
@@ -175,6 +176,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
             senders.count(request.envelope)
         }
         serve(request, Rerun(), kernel)
+        takeRecords(request, kernel)
         if request.message.pointee.given != 0 { releaseGiven(request, kernel) }
         if !discarded.isEmpty { discarded.giveBack(Limits.discardedOfRequest, &pool) }
         // A file that was freed ended the waits for its locks.
@@ -212,6 +214,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         case .step: runAgain(id, adding: Rerun(), kernel)
         case .answer, .flush, .passing, .move, .sync, .table: break
         }
+        if delegations.replaced.inode != 0 { endReplaced(kernel) }
         if owing > 0 { payOwed(kernel) }
         if waiters.count > 0 { answerLocks(kernel) }
         stockUp(kernel)

@@ -38,6 +38,11 @@ enum Limits {
     static var idleUsesOfWriting: UInt32 { 16 }
     /// Files of one server that clients have mapped: each is a descriptor of the process.
     static var mappedFiles: Int { 128 }
+    /// Channels that one server has delegated a file to, a power of two; what is held for the record of one, and how many credits a
+    /// server must have to delegate anything (32 MiB): where space is short, a write says so at once.
+    static var delegations: Int { 128 }
+    static var pagesOfRecord: Int { Int(creditsOfPages(UInt64(FOS_DELEGATED_BYTES_MAX) / UInt64(FOS_PAGE_BYTES) + 2)) }
+    static var creditsToDelegate: Int { 8192 }
     static var pageBytes: Int { Int(FOS_PAGE_BYTES) }
     /// Pages that a server asks its peers for beyond what it needs at once (4 MiB), so that it does not ask often.
     static var creditsBulk: UInt64 { 1024 }
@@ -97,6 +102,8 @@ enum Mode {
     static var symlink: UInt32 { 0o120000 }
     static var socket: UInt32 { 0o140000 }
     static var permissions: UInt32 { 0o7777 }
+    /// Permissions without setuid, setgid and sticky.
+    static var plain: UInt32 { 0o777 }
     static var setUser: UInt32 { 0o4000 }
     static var setGroup: UInt32 { 0o2000 }
     static var sticky: UInt32 { 0o1000 }

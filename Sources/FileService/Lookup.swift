@@ -69,11 +69,13 @@ extension FileServer {
 
     /// The same of a name that was just made; with the directory's attributes, so that who keeps them need not ask again. A shard does
     /// not know those of its directory.
-    mutating func answerEntry<K: Kernel>(_ inode: InodePointer, in directory: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+    /// `delegates`: the file is one that its maker is about to write.
+    mutating func answerEntry<K: Kernel>(_ inode: InodePointer, in directory: InodePointer, flags: UInt16 = 0, delegates: Bool = false, _ kernel: K) {
         if turn.isKernel || directory.pointee.isSharded { return answerEntry(inode, flags: flags, kernel) }
         let message = kernel.scratch()
         message.setBody(fos_made(made: attributes(of: inode, kernel), directory: attributes(of: directory, kernel)))
         message.pointee.flags = flags
+        if delegates, delegate(inode, kernel) { message.pointee.flags |= UInt16(FOS_REPLY_DELEGATED.rawValue) }
         deliver(message, kernel)
     }
 

@@ -51,11 +51,13 @@ extension FileServer {
 
     /// Before a message's use of a file, or of its attributes.
     @inline(__always) mutating func noteWritten<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        noteDelegation(inode, kernel)
         if isWritten(inode) { noteWrittenNow(inode, kernel) }
     }
 
     /// Before an operation other than reading and writing, after which writing may not be allowed any more.
     @inline(__always) mutating func noteOperation<K: Kernel>(_ inode: InodePointer, _ operation: fos_operation, _ kernel: K) {
+        noteDelegation(inode, operation, kernel)
         guard isWritten(inode) else { return }
         switch operation {
         case FOS_OP_GETATTR, FOS_OP_READ, FOS_OP_WRITE, FOS_OP_FSYNC, FOS_OP_LSEEK, FOS_OP_ACCESS, FOS_OP_MAP, FOS_OP_RELEASE, FOS_OP_FLUSH,
@@ -106,7 +108,8 @@ extension FileServer {
         return written != 0
     }
 
-    private func bounded(_ nanoseconds: UInt64, from earliest: Timestamp, _ now: Timestamp) -> Timestamp {
+    /// A time that a client has left, which it is believed between these two.
+    func bounded(_ nanoseconds: UInt64, from earliest: Timestamp, _ now: Timestamp) -> Timestamp {
         let time = Timestamp(seconds: Int64(nanoseconds / 1_000_000_000), nanoseconds: UInt32(nanoseconds % 1_000_000_000))
         if !time.isAfter(earliest) { return earliest.isAfter(now) ? now : earliest }
         return time.isAfter(now) ? now : time

@@ -21,7 +21,7 @@ enum Stocking: BitwiseCopyable {
 extension FileServer {
     /// After a turn: asks for the next extent before the pages run out.
     @inline(__always) mutating func stockUp<K: Kernel>(_ kernel: K) {
-        if memory != nil, pool.freePages < Limits.pagesInStock, stocking == .idle, pool.freePages < pool.credits { askForStock(kernel) }
+        if memory != nil, pool.available < Limits.pagesInStock, stocking == .idle, pool.available < pool.credits { askForStock(kernel) }
     }
 
     /// At ticks: the fleet may have memory again.
@@ -77,14 +77,15 @@ extension FileServer {
     mutating func hasPages<K: Kernel>(_ missing: UInt64, _ kernel: K) -> Bool {
         guard memory != nil, missing > 0, !turn.rerun.contains(.outOfSpace) else { return true }
         let needed = Int(Limits.creditsOfPages(missing))
-        if needed <= pool.freePages { return true }
-        waitForPages(needed - pool.freePages, kernel)
+        if needed <= pool.available { return true }
+        waitForPages(needed - pool.available, kernel)
         return false
     }
 
     /// Keeps the turn's request until there are so many more pages, and runs it again then.
     mutating func waitForPages<K: Kernel>(_ pages: Int, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace) else { return answer(-ENOSPC, kernel) }
+        if endAllDelegations(kernel) { return goOnLater(adding: Rerun(), kernel) }
         var state = Continuation(.pages)
         state.rerun = turn.rerun
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }

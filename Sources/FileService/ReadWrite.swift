@@ -89,7 +89,10 @@ extension FileServer {
     ) {
         let message = kernel.scratch()
         message.setBody(fos_io_reply(offset: offset, size: inode.pointee.size))
-        if tells { add(attributesOf: inode, to: message, kernel) }
+        if tells {
+            add(attributesOf: inode, to: message, kernel)
+            if delegate(inode, kernel) { message.pointee.flags = UInt16(FOS_REPLY_DELEGATED.rawValue) }
+        }
         message.pointee.bulk_length = count
         deliver(message, kernel)
     }
@@ -149,7 +152,7 @@ extension FileServer {
     /// Whether there is memory for the new pages of a range; if not, the request waits for it.
     mutating func hasPages<K: Kernel>(_ inode: InodePointer, at offset: UInt64, _ count: UInt64, _ kernel: K) -> Bool {
         // A server with its stock has more than any one transfer needs.
-        if memory == nil || pool.freePages >= Limits.pagesInStock { return true }
+        if memory == nil || pool.available >= Limits.pagesInStock { return true }
         let pageBytes = UInt64(Limits.pageBytes)
         return hasPages(missingPages(inode, from: offset / pageBytes, to: (offset + count - 1) / pageBytes + 1), kernel)
     }

@@ -27,6 +27,7 @@ extension FileServer {
         precondition(inode.pointee.busy == 0, "an inode is freed under a transaction")
         locks.releaseAll(inode, &arena, &pool)
         leaveRegion(inode, kernel)
+        dropDelegation(of: inode, kernel)
         committed(.freed(inode.pointee.number), kernel)
         if inode.isRegular { discardPages(inode) }
         inodes.remove(inode, &arena, &pool)
@@ -151,6 +152,7 @@ extension FileServer {
             guard mayMovePages(inode, kernel) else { return }
             guard mayRevoke(inode.pointee.leases, kernel) else { return answer(Status.retry, kernel) }
             endWriting(inode, kernel)
+            endDelegation(of: inode, kernel)
             if inode.pointee.size > 0 { resize(inode, to: 0) }
             if !turn.actor.isPrivileged { dropPrivilege(inode) }
             markModified(inode, time(kernel))
@@ -228,6 +230,7 @@ extension FileServer {
         locks.releaseAll(client: client, &arena, &pool)
         endLoans(of: client)
         forgetWriter(kernel)
+        endDelegations(of: client, kernel)
         answerLocks(kernel)
         var position = 0
         while let held = openFiles.removeNext(of: client, from: &position) {

@@ -94,6 +94,7 @@ extension FileServer {
             motion.giving?.inode = inode
             // From here on nobody writes to its pages unseen, or reads them where they lie.
             endWriting(inode, kernel)
+            endDelegation(of: inode, kernel)
             if inode.isRegular { inode.pointee.flags.insert(.recalled) }
             enter(.inode)
             return .changed

@@ -20,6 +20,7 @@ extension FileServer {
     /// `wanted`: how many to ask each peer for; `atLeast`: how many more make another try worth it.
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
+        if endAllDelegations(kernel) { return goOnLater(adding: Rerun(), kernel) }
         if reclaimDiscarded(wanted) { return goOnLater(adding: Rerun(), kernel) }
         // Who says how many credits are wanting has counted them; else an allocation failed, for want of either.
         if atLeast == nil, pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
@@ -80,6 +81,7 @@ extension FileServer {
             let peer = members.index(of: MailboxAddress(rawValue: request.envelope.pointee.from))
         else { return answer(-EINVAL, kernel) }
         if asking > 0, peer > member { return answer(Status.retry, kernel) }
+        if wanted.pages > UInt64(max(pool.credits, 0)) { _ = endAllDelegations(kernel) }
         if wanted.pages > UInt64(max(pool.credits, 0)), reclaimDiscarded(wanted.pages), wanted.pages > UInt64(max(pool.credits, 0)),
             !discarded.isEmpty
         {
@@ -116,7 +118,7 @@ extension FileServer {
     private var space: fos_peer_space {
         let discarded = min(self.discarded.pages, UInt64(max(pool.used, 0)))
         return fos_peer_space(
-            credits: UInt64(max(pool.credits, 0)) + discarded, used: UInt64(max(pool.used, 0)) - discarded, inodes: UInt64(inodes.count))
+            credits: UInt64(max(pool.credits, 0)) + UInt64(pool.held) + discarded, used: UInt64(max(pool.used, 0)) - discarded, inodes: UInt64(inodes.count))
     }
 
     mutating func peerSpace<K: Kernel>(_ kernel: K) {

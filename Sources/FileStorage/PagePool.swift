@@ -25,6 +25,10 @@ public struct PagePool: ~Copyable {
     public private(set) var freePages = 0 {
         didSet { if freePages < least.free { least.free = freePages } }
     }
+    /// Pages that are set aside with their credits (`hold`): others cannot have them.
+    public private(set) var held = 0
+    /// Free pages for anybody.
+    public var available: Int { freePages - held }
     /// It takes its memory from Linux itself. Otherwise the first region only: its owner is made before it can ask anybody.
     private let growsByItself: Bool
 
@@ -95,6 +99,22 @@ public struct PagePool: ~Copyable {
         magazine.deallocate()
     }
 
+    // MARK: Holding
+
+    /// Sets pages aside, with the credits for them. False: there are not so many for anybody.
+    public mutating func hold(_ pages: Int) -> Bool {
+        guard credits >= pages, available >= pages || growsByItself else { return false }
+        credits -= pages
+        held += pages
+        return true
+    }
+    /// They are anybody's again.
+    public mutating func letGo(_ pages: Int) {
+        precondition(held >= pages, "pages are let go that nobody holds")
+        credits += pages
+        held -= pages
+    }
+
     // MARK: Extents
 
     /// Takes over an extent of `extentBytes` bytes of zeros.
@@ -113,7 +133,7 @@ public struct PagePool: ~Copyable {
 
     /// The same, needed or not.
     public mutating func surplus(keeping pages: Int) -> (extent: UnsafeMutableRawPointer, token: UInt64, offset: UInt64)? {
-        guard freePages - Region.usablePages >= pages else { return nil }
+        guard available - Region.usablePages >= pages else { return nil }
         var address = lists[Region.maximumOrder + 1]
         while address != 0 {
             let region = Region(address: address)
@@ -166,7 +186,7 @@ public struct PagePool: ~Copyable {
     public mutating func allocate(zeroed: Bool) -> UnsafeMutableRawPointer? {
         if lacks(1) { return nil }
         let page: UnsafeMutableRawPointer
-        if magazineCount > 0 {
+        if magazineCount > 0, available > 0 || growsByItself {
             magazineCount -= 1
             page = magazine[magazineCount]
             idle -= 1
@@ -307,7 +327,8 @@ public struct PagePool: ~Copyable {
     private mutating func allocateBlock(order: Int, zeroed: Bool) -> UnsafeMutableRawPointer? {
         var list = order + 1
         while list < PagePool.listCount, lists[list] == 0 { list += 1 }
-        if list == PagePool.listCount {
+        let isHeld = !growsByItself && regionCount > 0 && available < 1 << order
+        if list == PagePool.listCount || isHeld {
             guard growsByItself || regionCount == 0, let region = Region.map() else {
                 lacksMemory = !growsByItself
                 shortfall = 0

@@ -106,6 +106,10 @@ public protocol Kernel {
     /// the client is gone. The client may change them at any time: copy once, and validate only the copy.
     func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer?
 
+    /// The area of what a channel may change without a word (fos/delegation.h): shared memory, as bulk is. nil: the host has none, or
+    /// the client is gone and forgotten; until a server has been told so (FOS_OP_CLIENT_GONE), it is there.
+    func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>?
+
     /// The supplementary groups, ascending, of the client on whose behalf a request is; valid until the server returns.
     /// Empty for a client that is gone or that names whom it acts for.
     func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32>
@@ -174,6 +178,8 @@ public protocol Kernel {
 
 extension Kernel {
     public func mayChange(inode: UInt64) {}
+    /// A host without shared memory has no such areas, so nothing is delegated there.
+    public func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>? { nil }
     /// A host without a board has no table, so no directory is sharded there.
     public func publish(directory: UInt64, shardBits: Int) -> Bool { false }
     public func shardBits(of directory: UInt64) -> Int { 0 }

@@ -59,7 +59,7 @@ struct SegmentLayout {
         channel = fits ? page : up(bells + bellBytes, to: page)
         notices = up(channel + channels * MemoryLayout<fos_channel>.stride, to: page)
         bulk = up(notices + MemoryLayout<fos_notice_control>.stride + cores * MemoryLayout<fos_notice_ring>.stride, to: page)
-        bytes = up(bulk + channels * Int(FOS_BULK_BYTES), to: page)
+        bytes = up(bulk + channels * Int(FOS_CHANNEL_AREA_BYTES), to: page)
     }
 }
 

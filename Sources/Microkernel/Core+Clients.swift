@@ -187,6 +187,15 @@ extension Core {
             let bulk = entry.pointee.bulk
         else { return nil }
         return UnsafeMutableRawBufferPointer(
-            start: bulk + Int(channel) * Int(FOS_BULK_BYTES) + Int(offset), count: Int(count))
+            start: bulk + Int(channel) * Int(FOS_CHANNEL_AREA_BYTES) + Int(offset), count: Int(count))
+    }
+
+    /// What was delegated to a channel. Of a client that has gone too, until this core has said that it has forgotten it: what it
+    /// had changed before it died is taken from there.
+    func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>? {
+        guard Int(client) < fabric.clientsMax else { return nil }
+        let entry = fabric.clients + Int(client)
+        guard entry.pointee.generation == generation, channel < entry.pointee.channels, let bulk = entry.pointee.bulk else { return nil }
+        return (bulk + Int(channel) * Int(FOS_CHANNEL_AREA_BYTES) + Int(FOS_BULK_BYTES)).assumingMemoryBound(to: fos_delegation.self)
     }
 }

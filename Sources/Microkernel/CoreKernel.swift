@@ -74,6 +74,10 @@ public struct CoreKernel: Kernel, @unchecked Sendable {
         state.pointee.bulk(of: envelope, offset: offset, count: count)
     }
 
+    public func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>? {
+        state.pointee.delegation(client: client, generation: generation, channel: channel)
+    }
+
     public func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> {
         let client = envelope.pointee.client
         let fabric = state.pointee.fabric

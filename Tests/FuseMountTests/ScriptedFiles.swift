@@ -76,7 +76,7 @@ func answerScripted(
     _ reply: UnsafeMutablePointer<fos_message>?
 ) -> Int32 {
     guard let mock, let request, let reply else { return 0 }
-    let bulkStart = Int(mock.pointee.header.pointee.bulk_offset) + Int(channel) * Int(FOS_BULK_BYTES)
+    let bulkStart = Int(mock.pointee.header.pointee.bulk_offset) + Int(channel) * Int(FOS_CHANNEL_AREA_BYTES)
     let exchange = Exchange(
         request: request, reply: reply,
         bulk: UnsafeMutableRawPointer(mock.pointee.segment + bulkStart) + Int(request.pointee.bulk_offset))

@@ -78,7 +78,7 @@ extension MicrokernelTests {
             }
             let channel = good.channel()
             let segment = bad.client.pointee.segment!
-            let control = Int(bad.client.pointee.segment_bytes) - 8 * Int(FOS_BULK_BYTES)
+            let control = Int(bad.client.pointee.segment_bytes) - 8 * Int(FOS_CHANNEL_AREA_BYTES)
             for round in 0..<500 {
                 // Random bytes anywhere before the bulk areas, then all bells.
                 for _ in 0..<16 { segment[Int(random() % UInt64(control))] = UInt8(truncatingIfNeeded: random()) }

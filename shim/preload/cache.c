@@ -493,6 +493,16 @@ static int was_seen(uint64_t hash) {
     return 0;
 }
 
+void fos_forget_pages(struct fos_mount *mount, uint64_t inode, uint64_t offset, uint64_t bytes) {
+    uint32_t owner = fos_connection_tag(mount);
+    for (uint64_t index = offset / FOS_PAGE_BYTES; bytes > 0 && index <= (offset + bytes - 1) / FOS_PAGE_BYTES; index++) {
+        int number = page_about(owner, inode, index, places_of(places.pages, page_hash(inode, index), PAGE_PLACE_BITS));
+        if (number < 0 || !begin_write(&page_slots[number].sequence, 0)) continue;
+        page_slots[number].owner = 0;
+        end_write(&page_slots[number].sequence);
+    }
+}
+
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes) {
     uint64_t hash = page_hash(inode, index);
     if (!enabled || !was_seen(hash)) return;

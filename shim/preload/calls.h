@@ -12,6 +12,7 @@
 //   paths.c        from a path to a directory's inode and a name
 //   cache.c        attributes and entries under the board's epochs
 //   placement.c    keeps a thread off its server's CPU
+//   delegations.c  changes of a file that are left where its owner finds them
 //   references.c   of files that were closed, for the next open
 //   listings.c     the last listing, for the next one
 //   materialise.c  makes a description the kernel's, or puts one of the kernel's behind it
@@ -65,6 +66,7 @@ struct fos_context {
     uintptr_t stack;   // where its call began
     long number;       // of the system call, for the figures
     uint32_t posted;   // bits by mount: the last request was posted and not waited for
+    uint32_t delegation;  // tag of the connection on whose channel a file was delegated last (delegations.c); 0: none
     char path[2][FOS_PATH_BYTES];  // what a walk expands symbolic links into
     char text[FOS_PATH_BYTES];     // paths for the kernel
 };
@@ -488,6 +490,8 @@ void fos_keep_listed(const struct fos_mount *mount, uint64_t directory, uint32_t
                      const char *name);
 // Copies from a page that is known and true now. The bytes copied (0 at the end of the file), -1: not known.
 long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t within, uint8_t *to, size_t most);
+// Forgets what is kept of a range of a file.
+void fos_forget_pages(struct fos_mount *mount, uint64_t inode, uint64_t offset, uint64_t bytes);
 void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint32_t epoch, const uint8_t *from, uint32_t bytes);
 
 // ---- a listing kept for the next one (listings.c) ----------------------------------------------------------------------------
@@ -503,6 +507,29 @@ void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_
 // 1: it is kept and true now, from the record behind `cookie` on. What was read of it counts if it still stands afterwards.
 int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t cookie, struct fos_listing *listing);
 int fos_listing_stands(const struct fos_listing *listing);
+
+// ---- changes that are left to be found (delegations.c) -----------------------------------------------------------------------
+
+struct fos_left_change {
+    uint32_t cell, changes, bytes, reserved;
+    uint64_t before;  // state of the cell
+    uint64_t end;     // of a write, in the file
+    struct fos_delegation_record record;
+    struct fos_attributes attributes;  // of the file afterwards
+};
+// After a reply that may delegate the file, which is like this, to the context's channel.
+void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
+                         const struct fos_attributes *attributes);
+// 1: the next message must take a record along.
+int fos_delegation_pending(const struct fos_context *context, struct fos_mount *mount);
+// Has the owner take what is pending.
+void fos_delegation_settle(struct fos_context *context, struct fos_mount *mount);
+// Where to copy the bytes of a write to, all of them; then fos_delegated_write makes it. NULL, or 0: it must be sent.
+uint8_t *fos_delegated_room(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint64_t offset, int append,
+                            uint64_t bytes, struct fos_left_change *change);
+int fos_delegated_write(struct fos_context *context, struct fos_mount *mount, struct fos_left_change *change, uint64_t bytes);
+// The same of a SETATTR. 0: it must be sent.
+int fos_delegated_set(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const struct fos_setattr_request *set);
 
 // ---- references kept for the next open (references.c) -----------------------------------------------------------------------
 

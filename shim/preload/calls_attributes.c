@@ -179,6 +179,11 @@ long fos_set_attributes(struct fos_context *context, struct fos_mount *mount, ui
     return status == 0 ? fos_take_attributes(mount, fos_answer(context, mount), &attributes) : status;
 }
 
+// 1: the change needs no message.
+static int leave_change(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const struct fos_setattr_request *set) {
+    return context->delegation != 0 && fos_delegated_set(context, mount, inode, set);
+}
+
 // A file whose mode its opener could not open it with any more becomes the kernel's while it still can.
 static void keep_reachable(struct fos_context *context, const struct fos_mount *mount, uint64_t inode) {
     if (fos_identity.uid == 0) return;
@@ -221,6 +226,7 @@ static long change_path(struct fos_call *call, long directory, const char *path,
             result = fos_hand_over(context, directory, FOS_BYPASS_UNHANDLED);
         } else {
             if (changes_access(set)) keep_reachable(context, place.mount, place.attributes.inode);
+            if (leave_change(context, place.mount, place.attributes.inode, set)) break;
             result = fos_set_attributes(context, place.mount, place.attributes.inode, set);
             if (result == 0 && (fos_answer(context, place.mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0) show_changed(context, &place, directory, path);
         }
@@ -236,6 +242,7 @@ static long change_file(struct fos_call *call, long fd, struct fos_setattr_reque
     if (result == FOS_PASS) return fos_pass_looking(fd, NULL, 0);
     if (result != 0) return result;
     if (changes_access(set)) keep_reachable(use.context, use.mount, use.file->inode);
+    if (leave_change(use.context, use.mount, use.file->inode, set)) return fos_end(&use, 0);
     result = fos_set_attributes(use.context, use.mount, use.file->inode, set);
     if (result == 0) fos_show_if_due(&use);
     return fos_end(&use, result);

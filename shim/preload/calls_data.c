@@ -240,6 +240,31 @@ static long read_at(struct fos_use *use, struct pieces *pieces, uint64_t offset)
     return (long)done;
 }
 
+// A small write to a file that is delegated to this channel. 0: it must be sent.
+static int write_delegated(struct fos_use *use, const struct pieces *pieces, uint64_t offset, int append, uint64_t *end) {
+    struct fos_left_change change;
+    if (use->file->state != FOS_FILE_MESSAGE) return 0;
+    uint8_t *room = fos_delegated_room(use->context, use->mount, use->file->inode, offset, append, pieces->total, &change);
+    if (room == NULL) return 0;
+    struct pieces all = *pieces;
+    copy_pieces(&all, room, all.total, 0);
+    if (!fos_delegated_write(use->context, use->mount, &change, all.total)) return 0;
+    *end = change.end;
+    use->file->size = change.attributes.size;
+    fos_count(&fos_tally->mapped_writes, 1);
+    fos_count(&fos_tally->bytes_written, all.total);
+    return 1;
+}
+
+// Keeps what the answer to a write says of the file, and that more of its changes may be left.
+static void take_written(struct fos_use *use, const struct fos_message *reply) {
+    struct fos_attributes written;
+    if (reply->length < sizeof(struct fos_io_reply) + sizeof written) return;
+    memcpy(&written, (const uint8_t *)fos_payload_const(reply) + sizeof(struct fos_io_reply), sizeof written);
+    fos_keep_attributes(use->mount, &written);
+    if (written.inode == use->file->inode) fos_take_delegation(use->context, use->mount, reply, &written);
+}
+
 // `end`: where the last byte went, for the offset.
 static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset, int append, uint64_t *end) {
     uint64_t done = 0;
@@ -248,13 +273,14 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         *end = offset + pieces->total;
         return (long)pieces->total;
     }
+    if (use->context->delegation != 0 && write_delegated(use, pieces, offset, append, end)) return (long)pieces->total;
     while (done < pieces->total) {
         uint64_t left = pieces->total - done;
         uint32_t now = left < FOS_TRANSFER_BYTES_MAX ? (uint32_t)left : FOS_TRANSFER_BYTES_MAX;
         struct pieces here = *pieces;
-        // Who has written a small file goes on with its name, and needs to know what it is.
-        uint32_t tells = offset == 0 && !append && pieces->total <= KEPT_BYTES ? FOS_IO_ATTRIBUTES : 0;
-        build_transfer(use, FOS_OP_WRITE, offset + done, now, append ? FOS_IO_APPEND : tells);
+        // Who has written a small file goes on with its name, and needs to know what it is; or goes on writing.
+        uint32_t tells = use->file->backing == FOS_BACKING_NONE ? FOS_IO_ATTRIBUTES : 0;
+        build_transfer(use, FOS_OP_WRITE, offset + done, now, append ? FOS_IO_APPEND | tells : tells);
         copy_pieces(&here, fos_bulk_of(use->context, use->mount), now, 0);
         int status = fos_send(use->context, use->mount);
         if (status < 0) return done > 0 ? (long)done : status;
@@ -263,7 +289,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         struct fos_io_reply where;
         if (got > now || reply->length < sizeof where) return -EIO;
         memcpy(&where, fos_payload_const(reply), sizeof where);
-        fos_take_told(use->mount, reply, sizeof where);
+        take_written(use, reply);
         fos_show_if_due(use);
         *end = where.offset + got;
         use->file->size = where.size;

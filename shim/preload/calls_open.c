@@ -83,6 +83,7 @@ static long create(struct opening *open) {
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
+    fos_take_delegation(open->context, mount, fos_answer(open->context, mount), &place->attributes);
     fos_take_change(mount, fos_answer(open->context, mount), FOS_OP_CREATE, place);
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
     fos_give_back(open->context, mount, place->attributes.inode, (uint32_t)open->flags);

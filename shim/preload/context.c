@@ -106,6 +106,7 @@ void fos_contexts_reset(void) {
     for (uint32_t index = 0; index < contexts_used; index++) {
         contexts[index].owner = 0;
         contexts[index].posted = 0;
+        contexts[index].delegation = 0;
     }
 }
 
@@ -139,6 +140,9 @@ uint32_t fos_contexts_settle(struct fos_context *context) {
         for (uint32_t mount = 0; contexts[index].posted != 0; mount++) {
             if ((contexts[index].posted >> mount & 1) != 0 && !drain(&contexts[index], &fos_mounts[mount])) return 0;
         }
+        for (uint32_t mount = 0; contexts[index].delegation != 0 && mount < fos_mounts_used; mount++) {
+            if (fos_mounts[mount].state == FOS_MOUNT_CONNECTED) fos_delegation_settle(&contexts[index], &fos_mounts[mount]);
+        }
     }
     return used;
 }
@@ -159,6 +163,7 @@ struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mou
         uint32_t open_flags = 0;
         request->given = fos_reference_given(mount, inode, &open_flags);
         request->given_for = request->given == 0 ? 0 : (uint16_t)opened_for(open_flags);
+        if (context->delegation != 0 && fos_delegation_pending(context, mount)) request->given_for |= FOS_GIVEN_RECORD;
     }
     return request;
 }

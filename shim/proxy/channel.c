@@ -72,7 +72,11 @@ struct fos_message *fos_request(struct fos_client *client, int channel, uint16_t
 
 const struct fos_message *fos_reply(const struct fos_client *client, int channel) { return &client->channel[channel].reply; }
 
-uint8_t *fos_bulk(struct fos_client *client, int channel) { return client->bulk + (size_t)channel * FOS_BULK_BYTES; }
+uint8_t *fos_bulk(struct fos_client *client, int channel) { return client->bulk + (size_t)channel * FOS_CHANNEL_AREA_BYTES; }
+
+struct fos_delegation *fos_delegation_area(struct fos_client *client, int channel) {
+    return (struct fos_delegation *)(fos_bulk(client, channel) + FOS_BULK_BYTES);
+}
 
 void fos_call_timing(const struct fos_client *client, int channel, struct fos_call_times *times) {
     *times = client->state[channel].times;

@@ -115,7 +115,7 @@ static int map_segment(struct fos_client *client, uint64_t bytes) {
     if (!part_fits(&header, header.bells_offset, header.cores, sizeof(struct fos_bell), FOS_CACHE_LINE)) return -EPROTO;
     if (!part_fits(&header, header.notices_offset, 1, sizeof(struct fos_notice_control) + header.cores * sizeof(struct fos_notice_ring), FOS_CACHE_LINE)) return -EPROTO;
     if (!part_fits(&header, header.channels_offset, header.channels, sizeof(struct fos_channel), FOS_CACHE_LINE)) return -EPROTO;
-    if (!part_fits(&header, header.bulk_offset, header.channels, FOS_BULK_BYTES, FOS_PAGE_BYTES)) return -EPROTO;
+    if (!part_fits(&header, header.bulk_offset, header.channels, FOS_CHANNEL_AREA_BYTES, FOS_PAGE_BYTES)) return -EPROTO;
     client->cores = header.cores;
     client->channels = header.channels;
     client->bells = (struct fos_bell *)(client->segment + header.bells_offset);

@@ -41,7 +41,7 @@ void mock_start(struct mock_instance *mock, uint32_t channels, int cpu, mock_scr
     size_t bells = 4096, notices = 8192;
     size_t control = (notices + sizeof(struct fos_notice_control) + sizeof(struct fos_notice_ring) + 63) & ~(size_t)63;
     size_t bulk = (control + channels * sizeof(struct fos_channel) + 4095) & ~(size_t)4095;
-    size_t bytes = bulk + (size_t)channels * FOS_BULK_BYTES;
+    size_t bytes = bulk + (size_t)channels * FOS_CHANNEL_AREA_BYTES;
     mock->segment = memory(&mock->segment_fd, "mock-segment", bytes);
     mock->header = (struct fos_segment_header *)mock->segment;
     mock->segment_bytes = bytes;

@@ -120,6 +120,8 @@ void fos_expect_request(struct fos_client *client, int channel);
 const struct fos_message *fos_reply(const struct fos_client *client, int channel);
 // The channel's bulk area: FOS_BULK_BYTES, shared with the servers.
 uint8_t *fos_bulk(struct fos_client *client, int channel);
+// Where the channel leaves changes of a file that is delegated to it (fos/delegation.h).
+struct fos_delegation *fos_delegation_area(struct fos_client *client, int channel);
 
 // Sends the request to the file server that owns request.inode (slot table of the board, checked against the name
 // cache) and waits. Returns reply.status (0 or negative errno); -ENOTCONN, -EPERM (denied) from the transport.

@@ -2,7 +2,7 @@
 //
 // Segment: one memfd a client process, sealed against any change of size, written by both sides. A client can
 // corrupt only its own segment. Its parts: header, doorbells (a line a core), notice rings (one a core), channels, bulk
-// areas; the header says where each begins. A channel carries one request at a time: a thread owns one or more channels.
+// areas with what was delegated (fos/delegation.h); the header says where each begins. A channel carries one request at a time: a thread owns one or more channels.
 //
 //   request:  client builds the request in memory of its own, writes it into channel.request in one go (and bulk), with
 //             request.sequence = n (release) as the very last word to change, sets its bit in bell[core] (seq_cst),
@@ -53,7 +53,7 @@ struct fos_segment_header {  // written by the microkernel before the client see
     uint64_t bells_offset;     // cores × struct fos_bell
     uint64_t notices_offset;   // one struct fos_notice_control, then cores × struct fos_notice_ring
     uint64_t channels_offset;  // channels × struct fos_channel
-    uint64_t bulk_offset;      // channels × FOS_BULK_BYTES
+    uint64_t bulk_offset;      // channels × FOS_CHANNEL_AREA_BYTES: a bulk area, and behind it a struct fos_delegation
     uint64_t bytes;            // of the whole segment
 };
 // From here on the header's page is the client's own: the instance neither reads nor writes it.

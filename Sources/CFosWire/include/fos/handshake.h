@@ -64,7 +64,7 @@ static inline uint64_t fos_layout_hash(void) {
         FOS_WIRE_VERSION, sizeof(struct fos_message), sizeof(struct fos_letter), sizeof(struct fos_channel),
         sizeof(struct fos_bell), sizeof(struct fos_notice), sizeof(struct fos_notice_ring), sizeof(struct fos_board),
         sizeof(struct fos_segment_header), sizeof(struct fos_hello), sizeof(struct fos_welcome),
-        offsetof(struct fos_channel, reply), offsetof(struct fos_board, slot_owner), FOS_BULK_BYTES, FOS_CHANNELS_MAX,
+        offsetof(struct fos_channel, reply), offsetof(struct fos_board, slot_owner), FOS_BULK_BYTES, FOS_DELEGATION_BYTES, FOS_CHANNELS_MAX,
         FOS_NOTICES, FOS_SLOTS, offsetof(struct fos_board, inode_epoch), FOS_INODE_EPOCHS, sizeof(struct fos_attributes),
         offsetof(struct fos_board, sharded),
     };

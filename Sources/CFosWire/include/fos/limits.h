@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 enum {
-    FOS_WIRE_VERSION = 2,
+    FOS_WIRE_VERSION = 3,
 
     FOS_CACHE_LINE = 64,
     FOS_PAGE_BYTES = 4096,
@@ -26,6 +26,8 @@ enum {
     // The bulk area of a channel: a 1 MiB transfer, and a 64 KiB head in which a FUSE request header may precede it.
     FOS_TRANSFER_BYTES_MAX = 1048576,
     FOS_BULK_BYTES = FOS_TRANSFER_BYTES_MAX + 65536,
+    FOS_DELEGATION_BYTES = 131072,  // behind it: struct fos_delegation
+    FOS_CHANNEL_AREA_BYTES = FOS_BULK_BYTES + FOS_DELEGATION_BYTES,
 
     FOS_CHANNELS_MAX = 256,  // of one client process: 4 words of 64 doorbell bits
     FOS_BELL_WORDS = FOS_CHANNELS_MAX / 64,

@@ -33,10 +33,11 @@ struct fos_message {
     uint32_t pid;          // acting process, for lock owners and traces; same rule.
                            // In a reply with FOS_REPLY_CHANGED_FROM: the epoch of reply.inode before the change
     uint16_t timed;        // 1: the microkernel notes when it did what to this request (struct fos_request_times)
-    uint16_t given_for;    // with `given`: what it was opened for, as the flags of RELEASE (enum fos_release_flag)
+    uint16_t given_for;    // with `given`: what it was opened for, as the flags of RELEASE (enum fos_release_flag); and FOS_GIVEN_RECORD
     uint64_t given;        // file operations: the inode of a reference that the client gives back along with this
                            // request, to the same server, as RELEASE does; 0: none. Sent again after RETRY it is 0
 };
+enum fos_given { FOS_GIVEN_RECORD = 0x8000 };  // the channel's area has a record for a file server (fos/delegation.h)
 static_assert(sizeof(struct fos_message) == FOS_MESSAGE_HEADER_BYTES, "a header is one cache line");
 static_assert(offsetof(struct fos_message, inode) == 32, "header layout");
 static_assert(offsetof(struct fos_message, given_for) == 54, "header layout");

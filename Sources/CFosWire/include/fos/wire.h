@@ -12,6 +12,7 @@
 #include <fos/operations.h>
 #include <fos/shard.h>
 #include <fos/channel.h>
+#include <fos/delegation.h>
 #include <fos/handshake.h>
 #include <fos/file.h>
 #include <fos/file_peer.h>
