@@ -26,6 +26,8 @@ struct Delegation: BitwiseCopyable {
     var channel: UInt32 = 0
     /// Of the client's user.
     var uid: UInt32 = 0
+    /// It may leave data.
+    var writes = false
     /// Pages.
     var held = 0
 
@@ -67,21 +69,26 @@ struct DelegationTable: ~Copyable {
         return delegation
     }
     mutating func setHeld(_ place: Int, _ pages: Int) { places[place].held = pages }
+    mutating func letWrite(_ place: Int) { places[place].writes = true }
 }
 
 extension FileServer {
     // MARK: Granting
 
-    /// Leaves the next changes of a file to the channel whose request has just made or written it; what it is told of the file must
-    /// be in the answer already. False: it sends messages as before.
-    mutating func delegate<K: Kernel>(_ inode: InodePointer, _ kernel: K) -> Bool {
+    /// Leaves the next changes of a file to the channel whose request has just made, written or opened it; what it is told of the file
+    /// must be in the answer already. `writes`: of the data too. False: it sends messages as before.
+    mutating func delegate<K: Kernel>(_ inode: InodePointer, writes: Bool, _ kernel: K) -> Bool {
         guard let letter = turn.letter, mayDelegate(inode) else { return false }
         let envelope = Request(letter: letter).envelope
         let rights = FOS_RIGHT_KERNEL_CACHE.rawValue | FOS_RIGHT_ACT_AS.rawValue
         guard UInt32(envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue, UInt32(envelope.pointee.rights) & rights == 0 else { return false }
         let place = DelegationTable.place(of: envelope)
         let before = delegations[place]
-        if before.inode == inode.pointee.number { return before.isOf(envelope) }
+        if before.inode == inode.pointee.number {
+            guard before.isOf(envelope) else { return false }
+            if writes { delegations.letWrite(place) }
+            return true
+        }
         precondition(!inode.pointee.flags.contains(.delegated), "a file is delegated again before its delegation has ended")
         let client = envelope.pointee.client, generation = envelope.pointee.client_generation
         guard kernel.generation(ofClient: client) == generation,
@@ -97,12 +104,12 @@ extension FileServer {
             place,
             Delegation(
                 inode: inode.pointee.number, client: client, generation: generation, channel: envelope.pointee.channel,
-                uid: envelope.pointee.uid, held: 2 * Limits.pagesOfRecord))
+                uid: envelope.pointee.uid, writes: writes, held: 2 * Limits.pagesOfRecord))
         inode.pointee.flags.insert(.delegated)
         return true
     }
 
-    private func mayDelegate(_ inode: InodePointer) -> Bool {
+    func mayDelegate(_ inode: InodePointer) -> Bool {
         // Whoever comes back after a death would not know what was left to whom.
         guard !Store.outlivesServer, inode.isRegular, inode.pointee.mapping == 0 else { return false }
         guard inode.pointee.kernelReferences == 0, inode.pointee.leases.isEmpty else { return false }
@@ -255,7 +262,7 @@ extension FileServer {
         let record = taken.record
         let now = kernel.now
         let changed = bounded(record.when, from: inode.pointee.changed, now)
-        if taken.changes & FOS_DELEGATED_DATA.rawValue != 0, taken.bytes > 0, record.offset <= Limits.fileBytes - UInt64(taken.bytes) {
+        if taken.changes & FOS_DELEGATED_DATA.rawValue != 0, delegation.writes, taken.bytes > 0, record.offset <= Limits.fileBytes - UInt64(taken.bytes) {
             let modified = bounded(record.when, from: inode.pointee.modified, now)
             pool.letGo(Limits.pagesOfRecord)
             delegation.held -= Limits.pagesOfRecord
@@ -267,8 +274,13 @@ extension FileServer {
             store.committed(.data(inode, offset: record.offset, length: UInt64(written)))
         }
         if delegation.uid == 0 || delegation.uid == inode.pointee.uid { setAttributes(record, taken.changes, of: inode, by: delegation.uid) }
-        inode.pointee.changed = changed
-        inode.pointee.version &+= 1
+        if taken.changes & FOS_DELEGATED_READ.rawValue != 0, record.accessed > 0 {
+            inode.pointee.accessed = bounded(UInt64(record.accessed), from: inode.pointee.accessed, now)
+        }
+        if taken.changes & ~FOS_DELEGATED_READ.rawValue != 0 {
+            inode.pointee.changed = changed
+            inode.pointee.version &+= 1
+        }
         store.committed(.inode(inode))
     }
 

@@ -126,7 +126,7 @@ extension FileServer {
 
     mutating func open<K: Kernel>(_ inode: InodePointer, _ request: Request, _ kernel: K) {
         guard let wanted = request.fixed(fos_open_request.self) else { return answer(-EINVAL, kernel) }
-        openInode(inode, wanted.open_flags, takeReference: true, countLookup: false, kernel)
+        openInode(inode, wanted.open_flags, takeReference: true, countLookup: false, bringing: wanted.room, kernel)
     }
 
     /// CREATE of a name that exists.
@@ -135,7 +135,7 @@ extension FileServer {
     }
 
     private mutating func openInode<K: Kernel>(
-        _ inode: InodePointer, _ flags: UInt32, takeReference: Bool, countLookup: Bool, _ kernel: K
+        _ inode: InodePointer, _ flags: UInt32, takeReference: Bool, countLookup: Bool, bringing room: UInt32 = 0, _ kernel: K
     ) {
         let granted = OpenFileTable.granted(flags)
         let writes = granted & Access.write != 0
@@ -160,7 +160,36 @@ extension FileServer {
             revokeData(inode, kernel)
         }
         if takeReference { self.takeReference(inode, flags, kernel) }
-        if countLookup { answerEntry(inode, kernel) } else { answer(attributesOf: inode, kernel) }
+        if countLookup { return answerEntry(inode, kernel) }
+        if room > 0, mayBring(inode, flags, room) { return answerBringing(inode, kernel) }
+        answer(attributesOf: inode, kernel)
+    }
+
+    /// Whether the content may come along with an OPEN: it cannot change unseen, and the reading can be left to the client.
+    private mutating func mayBring(_ inode: InodePointer, _ flags: UInt32, _ room: UInt32) -> Bool {
+        guard inode.isRegular, !turn.isKernel, flags & (OpenFlag.accessMode | OpenFlag.truncate | OpenFlag.noAccessTime | OpenFlag.path) == 0
+        else { return false }
+        return inode.pointee.size > 0 && inode.pointee.size <= UInt64(min(room, UInt32(FOS_TRANSFER_BYTES_MAX))) && !mayChangeUnseen(inode)
+    }
+
+    private mutating func answerBringing<K: Kernel>(_ inode: InodePointer, _ kernel: K) {
+        guard let letter = turn.letter else { return }
+        let request = Request(letter: letter), count = UInt32(inode.pointee.size)
+        let isDue = isAccessDue(inode, time(kernel))
+        guard !isDue || mayDelegate(inode),
+            let room = kernel.bulk(of: request.envelope, offset: request.message.pointee.bulk_offset, count: count)
+        else { return answer(attributesOf: inode, kernel) }
+        // What others keep of the access time is not to be trusted from now on.
+        if isDue { kernel.changed(inode: inode.pointee.number) }
+        let message = kernel.scratch()
+        message.setBody(attributes(of: inode, kernel))
+        if isDue {
+            guard delegate(inode, writes: false, kernel) else { return deliver(message, kernel) }
+            message.pointee.flags = UInt16(FOS_REPLY_DELEGATED.rawValue)
+        }
+        readBytes(inode, at: 0, into: room)
+        message.pointee.bulk_length = count
+        deliver(message, kernel)
     }
 
     /// LOOKUP_OPEN: gives the kernel an inode that one of a process's own connections has open, with or without a name.

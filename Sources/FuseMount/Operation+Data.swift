@@ -19,7 +19,7 @@ extension Operation {
             return
         }
         let message = message(FOS_OP_OPEN, inode)
-        message.append(fos_open_request(open_flags: UInt32(bitPattern: info.pointee.flags), reserved: 0))
+        message.append(fos_open_request(open_flags: UInt32(bitPattern: info.pointee.flags), room: 0))
         let status = call()
         guard status == 0 else { return answer(status) }
         if fuse_reply_open(request, info) == -ENOENT { worker.release(inode, owner: 0, flags: 0) }

@@ -84,7 +84,7 @@ extension SimThread {
     }
     public func open(_ inode: UInt64, flags: UInt32) {
         begin(FOS_OP_OPEN, inode: inode)
-        add(fos_open_request(open_flags: flags, reserved: 0))
+        add(fos_open_request(open_flags: flags, room: 0))
     }
     public func release(_ inode: UInt64, owner: UInt64 = 0, flocks: Bool = false) {
         begin(FOS_OP_RELEASE, inode: inode)

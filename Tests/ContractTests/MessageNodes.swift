@@ -148,7 +148,7 @@ final class MessageNodes<Transport: MessageTransport>: NodeService {
         attributes(try call(FOS_OP_TMPFILE, directory, make("", mode, umask, flags: flags, reference: true)))
     }
     func open(_ node: UInt64, _ flags: Int32) throws(Errno) -> Status {
-        attributes(try call(FOS_OP_OPEN, node, bytes(of: fos_open_request(open_flags: UInt32(bitPattern: flags), reserved: 0))))
+        attributes(try call(FOS_OP_OPEN, node, bytes(of: fos_open_request(open_flags: UInt32(bitPattern: flags), room: 0))))
     }
     func release(_ node: UInt64, owner: UInt64) throws(Errno) {
         try call(FOS_OP_FLUSH, node, bytes(of: fos_flush_request(owner: owner)))

@@ -136,7 +136,7 @@ final class MountClient {
         #expect(FileManager.default.createFile(atPath: mount.directory + "/seen", contents: Data()))
         var seen = stat()
         #expect(stat(mount.directory + "/seen", &seen) == 0 && !opens(mount.directory + "/.fos/open/\(seen.st_ino)"))
-        #expect(client.call(FOS_OP_OPEN, UInt64(FOS_ROOT_INODE), fos_open_request(open_flags: UInt32(O_RDONLY), reserved: 0)).status == 0)
+        #expect(client.call(FOS_OP_OPEN, UInt64(FOS_ROOT_INODE), fos_open_request(open_flags: UInt32(O_RDONLY), room: 0)).status == 0)
         #expect(open(mount.directory + "/.fos/open/1", O_RDONLY | O_DIRECTORY) == -1 && errno == ENOENT)
         // Clients cannot ask for it themselves.
         #expect(client.call(FOS_OP_LOOKUP_OPEN, temporary, fos_lookup_open_request(pid: UInt32(getpid()), reserved: 0)).status == -EPERM)

@@ -127,7 +127,7 @@ private final class ServerHolder {
             (
                 "OPEN and RELEASE",
                 [
-                    LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, reserved: 0)),
+                    LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, room: 0)),
                     LoopCall(FOS_OP_RELEASE, inode: f, fos_release_request(owner: 0, flags: 0, count: 1)),
                 ]
             ), ("READDIR", [LoopCall(FOS_OP_READDIR, inode: 1, fos_readdir_request(cookie: 0, flags: 0, filled: 0), room: 4096)]),

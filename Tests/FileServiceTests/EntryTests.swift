@@ -316,7 +316,7 @@ import Testing
         let f = files.create(1, "f").inode
         let doomed = fleet.files().client
         let wrong = fleet.servers[1 - fleet.member(of: f)]
-        doomed.post(LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, reserved: 0)), to: wrong)
+        doomed.post(LoopCall(FOS_OP_OPEN, inode: f, fos_open_request(open_flags: 2, room: 0)), to: wrong)
         doomed.post(LockTests.lock(f, 1, FOS_LOCK_WRITE), to: wrong)
         doomed.post(LockTests.flock(f, 1, FOS_LOCK_WRITE), to: wrong)
         for _ in 0..<3 { fleet.host.step() }

@@ -329,7 +329,7 @@ struct Files {
         return reply.status < 0 ? Int64(reply.status) : Int64(reply.fixed(fos_copy_reply.self).bytes)
     }
     func open(_ inode: UInt64, _ flags: UInt32) -> Result {
-        Result(call(LoopCall(FOS_OP_OPEN, inode: inode, fos_open_request(open_flags: flags, reserved: 0))))
+        Result(call(LoopCall(FOS_OP_OPEN, inode: inode, fos_open_request(open_flags: flags, room: 0))))
     }
     func release(_ inode: UInt64, count: UInt32 = 1) -> Int32 {
         call(LoopCall(FOS_OP_RELEASE, inode: inode, fos_release_request(owner: 0, flags: 0, count: count))).status

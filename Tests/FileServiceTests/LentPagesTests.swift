@@ -81,7 +81,7 @@ import Testing
         #expect(s.once(Setup.setSize(s.file, 10)) == Self.retry)
         let punch = fos_fallocate_request(offset: 0, length: 8192, mode: 3, reserved: 0)
         #expect(s.once(LoopCall(FOS_OP_FALLOCATE, inode: s.file, punch)) == Self.retry)
-        #expect(s.once(LoopCall(FOS_OP_OPEN, inode: s.file, fos_open_request(open_flags: 0o1001, reserved: 0))) == Self.retry)
+        #expect(s.once(LoopCall(FOS_OP_OPEN, inode: s.file, fos_open_request(open_flags: 0o1001, room: 0))) == Self.retry)
         #expect(s.other.stat(s.file).attributes.size == UInt64(Self.size))
         // Overwriting and growing go on.
         #expect(s.other.write(s.file, 0, [1, 2, 3]) == 3 && bytes(lent).starts(with: [1, 2, 3]))

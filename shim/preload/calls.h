@@ -12,6 +12,7 @@
 //   paths.c        from a path to a directory's inode and a name
 //   cache.c        attributes and entries under the board's epochs
 //   placement.c    keeps a thread off its server's CPU
+//   brought.c      content that came with the opening of a file
 //   delegations.c  changes of a file that are left where its owner finds them
 //   references.c   of files that were closed, for the next open
 //   listings.c     the last listing, for the next one
@@ -67,6 +68,9 @@ struct fos_context {
     long number;       // of the system call, for the figures
     uint32_t posted;   // bits by mount: the last request was posted and not waited for
     uint32_t delegation;  // tag of the connection on whose channel a file was delegated last (delegations.c); 0: none
+    // What an OPEN has brought lies in the channel's bulk area until its next request (brought.c).
+    uint32_t brought_by, brought_epoch, brought_bytes;  // tag of the connection, 0: nothing
+    uint64_t brought;  // the inode
     char path[2][FOS_PATH_BYTES];  // what a walk expands symbolic links into
     char text[FOS_PATH_BYTES];     // paths for the kernel
 };
@@ -508,6 +512,19 @@ void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_
 int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t cookie, struct fos_listing *listing);
 int fos_listing_stands(const struct fos_listing *listing);
 
+// ---- content that came with an open (brought.c) ---------------------------------------------------------------------------------
+
+// Before an OPEN of a file that is like this: how many bytes of it are welcome; 0: none.
+uint32_t fos_room_to_bring(const struct fos_attributes *attributes, int open_flags);
+// After its reply, of which attributes and a delegation have been taken.
+void fos_take_brought(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply, const struct fos_attributes *attributes);
+// 1: all that a file holds is at `content`, and may be read now; the reading has been noted where it must be.
+int fos_read_brought(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const uint8_t **content, uint32_t *bytes);
+// Before a request in the context's channel: what was brought is no more.
+void fos_drop_brought(struct fos_context *context);
+// 1: a read of the file at `now` would move its access time, as the server's own rule has it (relatime).
+int fos_is_access_due(const struct fos_attributes *attributes);
+
 // ---- changes that are left to be found (delegations.c) -----------------------------------------------------------------------
 
 struct fos_left_change {
@@ -517,9 +534,9 @@ struct fos_left_change {
     struct fos_delegation_record record;
     struct fos_attributes attributes;  // of the file afterwards
 };
-// After a reply that may delegate the file, which is like this, to the context's channel.
+// After a reply that may delegate the file, which is like this, to the context's channel. `writes`: its data too.
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
-                         const struct fos_attributes *attributes);
+                         const struct fos_attributes *attributes, int writes);
 // 1: the next message must take a record along.
 int fos_delegation_pending(const struct fos_context *context, struct fos_mount *mount);
 // Has the owner take what is pending.
@@ -528,6 +545,8 @@ void fos_delegation_settle(struct fos_context *context, struct fos_mount *mount)
 uint8_t *fos_delegated_room(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint64_t offset, int append,
                             uint64_t bytes, struct fos_left_change *change);
 int fos_delegated_write(struct fos_context *context, struct fos_mount *mount, struct fos_left_change *change, uint64_t bytes);
+// Leaves that the file was read just now. 0: it must be read by message.
+int fos_delegated_read(struct fos_context *context, struct fos_mount *mount, uint64_t inode);
 // The same of a SETATTR. 0: it must be sent.
 int fos_delegated_set(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const struct fos_setattr_request *set);
 

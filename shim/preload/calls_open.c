@@ -42,12 +42,20 @@ static long open_found(struct opening *open) {
     struct fos_mount *mount = open->place.mount;
     if (needs_no_message(open)) return 0;
     struct fos_message *request = fos_build(open->context, mount, FOS_OP_OPEN, open->place.attributes.inode);
-    struct fos_open_request wanted = {.open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL))};
+    struct fos_open_request wanted = {
+        .open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL)), .room = fos_room_to_bring(&open->place.attributes, open->flags)};
     fos_put_fixed(request, &wanted, sizeof wanted);
+    request->bulk_length = wanted.room;
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
-    return fos_take_attributes(mount, fos_answer(open->context, mount), &open->place.attributes);
+    const struct fos_message *reply = fos_answer(open->context, mount);
+    int result = fos_take_attributes(mount, reply, &open->place.attributes);
+    if (result == 0 && wanted.room != 0) {
+        fos_take_delegation(open->context, mount, reply, &open->place.attributes, 0);
+        fos_take_brought(open->context, mount, reply, &open->place.attributes);
+    }
+    return result;
 }
 
 // Whether an open with O_CREAT of an existing file may be refused by protected_regular or protected_fifos (proc(5)).
@@ -83,7 +91,7 @@ static long create(struct opening *open) {
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     int result = fos_take_attributes(mount, fos_answer(open->context, mount), &place->attributes);
     if (result != 0) return result;
-    fos_take_delegation(open->context, mount, fos_answer(open->context, mount), &place->attributes);
+    fos_take_delegation(open->context, mount, fos_answer(open->context, mount), &place->attributes, 1);
     fos_take_change(mount, fos_answer(open->context, mount), FOS_OP_CREATE, place);
     if ((place->attributes.mode & S_IFMT) == S_IFREG) return 0;
     fos_give_back(open->context, mount, place->attributes.inode, (uint32_t)open->flags);

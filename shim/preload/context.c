@@ -106,7 +106,7 @@ void fos_contexts_reset(void) {
     for (uint32_t index = 0; index < contexts_used; index++) {
         contexts[index].owner = 0;
         contexts[index].posted = 0;
-        contexts[index].delegation = 0;
+        contexts[index].delegation = contexts[index].brought_by = 0;
     }
 }
 
@@ -158,6 +158,7 @@ static uint32_t opened_for(uint32_t open_flags) {
 
 struct fos_message *fos_build(struct fos_context *context, struct fos_mount *mount, uint16_t operation, uint64_t inode) {
     if (context->posted >> mount->index & 1) drain(context, mount);
+    if (context->brought_by != 0) fos_drop_brought(context);
     struct fos_message *request = fos_request(&mount->client, (int)context->index, operation, inode);
     if (operation >= FOS_OP_LOOKUP && operation < FOS_OP_PEER_FIRST) {
         uint32_t open_flags = 0;

@@ -17,6 +17,7 @@ static struct delegated {
     uint64_t inode;  // 0: none
     uint32_t cell;   // that the last record is in, or was
     uint32_t order;  // of the last record
+    uint64_t writes; // 1: data may be left too
     struct fos_attributes attributes;  // as they are now, under the epoch of the delegation
 } delegations[FOS_CONTEXTS_MAX] FOS_LARGE;
 
@@ -33,13 +34,14 @@ static int stands(const struct fos_mount *mount, const struct fos_attributes *at
 }
 
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
-                         const struct fos_attributes *attributes) {
+                         const struct fos_attributes *attributes, int writes) {
     if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) return;
     struct delegated *mine = &delegations[context->index];
     mine->inode = 0;
     if (!is_of(context, mount)) mine->cell = 0;
     context->delegation = fos_connection_tag(mount);
     mine->attributes = *attributes;
+    mine->writes = (uint64_t)writes;
     mine->inode = attributes->inode;
 }
 
@@ -109,7 +111,11 @@ static int begin(struct fos_context *context, struct fos_mount *mount, uint64_t 
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     change->record.when = (uint64_t)now.tv_sec * NS + (uint64_t)now.tv_nsec;
-    if (!is_past(&change->attributes.changed, change->record.when)) return 0;
+    return 1;
+}
+// The same for a change that moves the time of changes.
+static int begin_change(struct fos_context *context, struct fos_mount *mount, uint64_t inode, struct fos_left_change *change) {
+    if (!begin(context, mount, inode, change) || !is_past(&change->attributes.changed, change->record.when)) return 0;
     move_forward(&change->attributes.changed, change->record.when);
     return 1;
 }
@@ -155,7 +161,7 @@ static uint64_t pages_of(uint64_t bytes) { return (bytes + FOS_PAGE_BYTES - 1) /
 
 uint8_t *fos_delegated_room(struct fos_context *context, struct fos_mount *mount, uint64_t inode, uint64_t offset, int append,
                             uint64_t bytes, struct fos_left_change *change) {
-    if (bytes > FOS_DELEGATED_BYTES_MAX || !begin(context, mount, inode, change)) return NULL;
+    if (bytes > FOS_DELEGATED_BYTES_MAX || !begin_change(context, mount, inode, change) || !delegations[context->index].writes) return NULL;
     struct fos_attributes *file = &change->attributes;
     if (append) offset = file->size;
     // With no hole in the file, and none made, it is known how many blocks it has.
@@ -196,7 +202,7 @@ static int number_of(const struct fos_time *time, int64_t *number) {
 int fos_delegated_set(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const struct fos_setattr_request *set) {
     const uint32_t mine = FOS_SET_MODE | FOS_SET_ACCESSED | FOS_SET_MODIFIED, roots = mine | FOS_SET_UID | FOS_SET_GID;
     struct fos_left_change change;
-    if ((set->valid & ~roots) != 0 || !begin(context, mount, inode, &change)) return 0;
+    if ((set->valid & ~roots) != 0 || !begin_change(context, mount, inode, &change)) return 0;
     struct fos_attributes *file = &change.attributes;
     // What the owner would refuse, or change, it is asked.
     if (fos_identity.uid != 0 && ((set->valid & ~mine) != 0 || file->uid != fos_identity.uid)) return 0;
@@ -210,7 +216,7 @@ int fos_delegated_set(struct fos_context *context, struct fos_mount *mount, uint
     if ((set->valid & FOS_SET_GID) != 0) change.changes |= FOS_DELEGATED_GID, change.record.gid = file->gid = set->gid;
     if ((set->valid & FOS_SET_ACCESSED) != 0) {
         if (!number_of(&set->accessed, &change.record.accessed)) return 0;
-        change.changes |= FOS_DELEGATED_ACCESSED;
+        change.changes = (change.changes & ~(uint32_t)FOS_DELEGATED_READ) | FOS_DELEGATED_ACCESSED;
         file->accessed = set->accessed;
     }
     if ((set->valid & FOS_SET_MODIFIED) != 0) {
@@ -218,5 +224,21 @@ int fos_delegated_set(struct fos_context *context, struct fos_mount *mount, uint
         change.changes |= FOS_DELEGATED_MODIFIED;
         file->modified = set->modified;
     }
+    return finish(context, mount, &change);
+}
+
+// ---- reading --------------------------------------------------------------------------------------------------------
+
+int fos_delegated_read(struct fos_context *context, struct fos_mount *mount, uint64_t inode) {
+    struct fos_left_change change;
+    if (!begin(context, mount, inode, &change) || (change.changes & FOS_DELEGATED_ACCESSED) != 0) return 0;
+    // The finer clock, or the file would be as old as its last change, and the next reading due again.
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t when = (uint64_t)now.tv_sec * NS + (uint64_t)now.tv_nsec;
+    if (!is_past(&change.attributes.accessed, when)) return 0;
+    change.changes |= FOS_DELEGATED_READ;
+    change.record.accessed = (int64_t)when;
+    move_forward(&change.attributes.accessed, when);
     return finish(context, mount, &change);
 }

@@ -73,7 +73,7 @@ enum fos_reply_flag {
     FOS_REPLY_CHANGED_FROM = 64,  // header.pid is the epoch that the inode had before this request, and from there to the one that the
                                   // reply tells of it, nothing of it changed but what was asked for. So who knew all of a directory's
                                   // entries under the one epoch knows them under the other too, but for the names in the request
-    FOS_REPLY_DELEGATED = 128,  // CREATE of a new file, WRITE: the file is delegated to the channel while its epoch is the reply's
+    FOS_REPLY_DELEGATED = 128,  // CREATE of a new file, WRITE, OPEN: the file is delegated to the channel while its epoch is the reply's
     FOS_REPLY_NOTHING_TO_SYNC = 32,  // FSYNC: no server of this instance has anything that outlives it, so no FSYNC of any file
                                      // does anything, and none needs to be sent while the instance lives
 };
@@ -227,7 +227,10 @@ struct fos_cancel_request { uint32_t channel, sequence; };          // CANCEL: e
 struct fos_forget_item { uint64_t inode, count; };
 
 struct fos_open_request {  // OPEN: check access, count a reference that keeps an unlinked file. Reply: fos_attributes
-    uint32_t open_flags, reserved;  // with O_PATH the reference is for nothing, and needs no access
+    uint32_t open_flags;  // with O_PATH the reference is for nothing, and needs no access
+    uint32_t room;        // not 0, O_RDONLY: a regular file of at most so many bytes may come along, whole, in bulk (bulk_length of the reply;
+                          // 0: it does not). That is no reading yet: while the epoch in the reply stands, the client may read what has come,
+                          // and if the access time is due by the attributes in the reply, the file is delegated, to leave the reading there
 };
 // RELEASE: `count` references. What they granted ends with them if the flags say what all of these were open for; without READING
 // and WRITING it ends with the client's last reference to the inode.
