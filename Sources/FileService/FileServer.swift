@@ -61,6 +61,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
     var doubts = ShardDoubts()
     /// What the shards of a directory have said, for the request that runs again with it.
     var gathered = ShardSummary()
+    var absentNames: AbsentNames
     var owedNotices = NoticeQueue(capacity: Limits.owedNotices)
     var flushes = FlushOrders()
     var motion: SlotMotion
@@ -133,6 +134,7 @@ public struct FileServer<Store: StateStore>: Server, ~Copyable {
         pool = PagePool(credits: credits, growsByItself: memory == nil)
         self.memory = memory
         self.store = store
+        absentNames = AbsentNames(seed: seed, validity: Limits.absentNanoseconds)
         letters = .allocate(capacity: Limits.continuations)
         again = .allocate(capacity: 1)
         inodes = InodeTable(incarnation: incarnation)

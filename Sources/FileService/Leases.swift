@@ -1,8 +1,8 @@
 // Leases of the kernel's FUSE caches, and their revocation.
 //
 // Role: what an answer to the front end lets the kernel keep is recorded where it is answered: attributes, pages,
-// listings and the absence of names on the inode, entries on the entry. A change by any other client revokes what it
-// makes untrue (the kernel itself knows of the changes it asked for).
+// and listings on the inode, entries on the entry, the absence of names in a set (`AbsentNames`), and on the inode that there are some.
+// A change by any other client revokes what it makes untrue (the kernel itself knows of the changes it asked for).
 // Protocol: a change is applied, its notices are sent, and its answer waits for the acknowledgements. Meanwhile every
 // request is served from the new state, so the kernel, which may hold locks of its own while it asks us something,
 // never waits for anything that waits for the kernel. Pages of files may be dirty, and are flushed first (Flush.swift).
@@ -40,6 +40,19 @@ extension FileServer {
         inode.pointee.flags.insert(.kernelMaps)
         takeGrant(inode)
         kernel.changed(inode: inode.pointee.number)
+    }
+
+    /// An answer tells the kernel that a name is absent.
+    mutating func leaseAbsence<K: Kernel>(of name: UnsafeRawBufferPointer, in directory: InodePointer, _ kernel: K) {
+        directory.pointee.leases.insert(.negativeEntries)
+        absentNames.insert(name, in: directory.pointee.directoryNumber, now: kernel.monotonic)
+    }
+
+    /// A directory, or a shard of one, has come from another server, with what the kernel was told there: nobody here knows which names
+    /// are absent for it.
+    mutating func takeAbsences<K: Kernel>(in directory: InodePointer, _ kernel: K) {
+        guard directory.pointee.leases.contains(.negativeEntries) else { return }
+        absentNames.insertAll(of: directory.pointee.directoryNumber, now: kernel.monotonic)
     }
 
     /// Whether data may change without the inode's epoch: no client keeps what it is told of it now.
@@ -89,15 +102,17 @@ extension FileServer {
         !turn.isKernel && inode.pointee.kernelReferences > 0 && (inode.isDirectory || inode.pointee.links == 1)
     }
 
-    /// An entry of a directory appeared, went or changed. `wasHeld`: the kernel may hold the entry as it was.
-    /// `isGone`: what it led to has no name any more.
+    /// An entry of a directory appeared (`child` is 0), or went or changed, which led to `child`. `wasHeld`: the kernel may hold the
+    /// entry as it was. `isGone`: what it led to has no name any more.
     @inline(__always) mutating func revokeEntry<K: Kernel>(
         _ directory: InodePointer, _ name: UnsafeRawBufferPointer, child: UInt64, wasHeld: Bool, isGone: Bool = false, _ kernel: K
     ) {
         if turn.isKernel { return }
         let leases = directory.pointee.leases
         if leases.isEmpty && !wasHeld { return }
-        if wasHeld || leases.contains(.negativeEntries) {
+        let wasAbsent = child == 0 && leases.contains(.negativeEntries)
+            && absentNames.take(name, in: directory.pointee.directoryNumber, now: kernel.monotonic)
+        if wasHeld || wasAbsent {
             notify(isGone ? FOS_NOTICE_REMOVED : FOS_NOTICE_ENTRY, directory.pointee.directoryNumber, child: child, name: name, kernel)
         }
         if !leases.isDisjoint(with: [.attributes, .listing]) {

@@ -14,6 +14,8 @@ enum Limits {
     static var openFiles: Int { 1 << 20 }
     /// Revocations that met a full notice ring: as many as there are continuations, with four notices each.
     static var owedNotices: Int { 4096 }
+    /// For which the kernel believes that a name is absent.
+    static var absentNanoseconds: UInt64 { UInt64(FOS_ABSENT_SECONDS) * 1_000_000_000 }
     /// Files beside the one that is read, of which the kernel is told to let go with it: at first, and at most. And how many
     /// inode numbers are looked at for them.
     static var flushedAheadAtFirst: Int { 4 }

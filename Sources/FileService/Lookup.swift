@@ -4,7 +4,7 @@
 // PEER_LOOKUP, which answers the client. Requests between two servers keep their order, so a link that the entry's
 // owner takes away later is taken away later there too.
 // Invariants: an answer to the front end counts one kernel reference at the inode's owner, and leases the entry at
-// the directory's owner; an absence is leased to the front end for the whole directory.
+// the directory's owner, or its absence.
 
 import CFosWire
 import FileStorage
@@ -27,7 +27,7 @@ extension FileServer {
         default: if form != .plain { return answer(form.error(dots: 0), kernel) }
         }
         guard let dentry = directory.directory.pointee.find(name) else {
-            if turn.isKernel { directory.pointee.leases.insert(.negativeEntries) }
+            if turn.isKernel { leaseAbsence(of: name, in: directory, kernel) }
             return answer(-ENOENT, kernel)
         }
         if dentry.pointee.flags.contains(.locked) { return answer(Status.retry, kernel) }

@@ -104,6 +104,7 @@ extension FileServer {
         record.pointee.shardBits = Int(wanted.bits)
         record.pointee.firstShardCookie = wanted.first_cookie
         record.pointee.leases = InodeLeases(rawValue: UInt8(truncatingIfNeeded: wanted.leases))
+        takeAbsences(in: record, kernel)
         record.pointee.links = 2
         // A seal counts as a transaction.
         record.pointee.busy = 1

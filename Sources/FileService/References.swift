@@ -274,6 +274,7 @@ extension FileServer {
     }
 
     private mutating func dropKernelReferences<K: Kernel>(_ kernel: K) {
+        absentNames.removeAll()
         for slot in 0..<SlotTable.slots where inodes.count(slot: slot) > 0 {
             var index: UInt64 = 0
             while let inode = inodes.next(slot: slot, from: index) {

@@ -262,7 +262,7 @@ extension FileServer {
         }
     }
 
-    private func apply<K: Kernel>(_ last: fos_peer_inode, to inode: InodePointer, _ kernel: K) {
+    private mutating func apply<K: Kernel>(_ last: fos_peer_inode, to inode: InodePointer, _ kernel: K) {
         inode.pointee.size = last.size
         inode.pointee.version = last.version
         inode.pointee.parent = last.parent
@@ -283,6 +283,7 @@ extension FileServer {
         guard kernel.kernelCacheClient != nil else { return }
         inode.pointee.kernelReferences = last.kernel_references
         inode.pointee.leases = InodeLeases(rawValue: last.leases)
+        if inode.isDirectory { takeAbsences(in: inode, kernel) }
     }
 
     /// The inode of a number that is coming, and not yet in the table.

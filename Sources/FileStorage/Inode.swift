@@ -16,6 +16,7 @@ public struct InodeLeases: OptionSet, BitwiseCopyable, Sendable {
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
     public static var attributes: InodeLeases { InodeLeases(rawValue: 1) }
     public static var pages: InodeLeases { InodeLeases(rawValue: 2) }
+    /// That some names of a directory are absent; `AbsentNames` has which.
     public static var negativeEntries: InodeLeases { InodeLeases(rawValue: 4) }
     public static var listing: InodeLeases { InodeLeases(rawValue: 8) }
     /// Pages or attributes that it has been told to give back; whether it has, is not yet known.

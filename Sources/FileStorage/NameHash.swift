@@ -1,6 +1,6 @@
-// The hash of a name: 32 bits that one who does not know the seed cannot steer.
+// The hash of a name: 32 or 64 bits that one who does not know the seed cannot steer.
 //
-// Role: places names in a directory's hash table. A multiply-and-fold hash in the manner of wyhash (Wang Yi, "wyhash
+// Role: places names in a directory's hash table, and in the set of absent ones. A multiply-and-fold hash in the manner of wyhash (Wang Yi, "wyhash
 // and wyrand", public domain), written for names of 1 to 255 bytes: two overlapping reads each of the ends for up to
 // 16 bytes, 16 bytes a round for more. Seeded for each directory, so that names chosen to collide (Crosby and
 // Wallach, "Denial of Service via Algorithmic Complexity Attacks", USENIX Security 2003) cannot be prepared.
@@ -11,6 +11,11 @@ enum NameHash {
     private static var third: UInt64 { 0xa076_1d64_78bd_642f }
 
     static func hash(_ name: UnsafeRawBufferPointer, seed: UInt64) -> UInt32 {
+        let wide = wideHash(name, seed: seed)
+        return UInt32(truncatingIfNeeded: wide ^ wide >> 32)
+    }
+
+    @inline(__always) static func wideHash(_ name: UnsafeRawBufferPointer, seed: UInt64) -> UInt64 {
         guard let base = name.baseAddress, name.count > 0 else { return 0 }
         let count = name.count
         var state = mix(seed ^ first, UInt64(truncatingIfNeeded: count) ^ third)
@@ -39,8 +44,7 @@ enum NameHash {
             a = word(base + (count - 16))
             b = word(base + (count - 8))
         }
-        let folded = mix(mix(a ^ second, b ^ state), state ^ first)
-        return UInt32(truncatingIfNeeded: folded ^ folded >> 32)
+        return mix(mix(a ^ second, b ^ state), state ^ first)
     }
 
     /// The 128-bit product of two words, folded to 64.

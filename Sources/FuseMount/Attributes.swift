@@ -1,7 +1,8 @@
 // Attributes between the wire and the kernel: fos_attributes to struct stat, to the kernel's fuse_attr, and back.
 //
 // Invariant: timeouts are as good as infinite, because the file service records what the kernel may have cached at
-// the moment it answers, and revokes it with a notice before a change by anyone else is acknowledged.
+// the moment it answers, and revokes it with a notice before a change by anyone else is acknowledged. But for the absence of
+// names, of which the service knows for some time only (`AbsentNames`).
 
 import CFosWire
 import CFuse
@@ -11,6 +12,8 @@ enum CacheTimeout {
     /// Seconds for which the kernel may keep an entry or attributes: 31 years. The notice comes sooner.
     static let leased = 1e9
     static let leasedSeconds: UInt64 = 1_000_000_000
+    /// Seconds for which the kernel may believe that a name is absent.
+    static let absent = Double(FOS_ABSENT_SECONDS)
 }
 
 /// Preferred I/O size of a file, stat(2) st_blksize. It is what stdio and coreutils take for their buffers' unit.

@@ -13,8 +13,9 @@ extension Operation {
         guard let name = EntryName(name) else { return answer(-ENAMETOOLONG) }
         let message = message(FOS_OP_LOOKUP, parent)
         message.append(name)
+        let asked = AnswerClock.seconds
         let status = call()
-        if status == -ENOENT { return answerAbsent() }
+        if status == -ENOENT { return answerAbsent(asked: asked) }
         answerEntry(status)
     }
 

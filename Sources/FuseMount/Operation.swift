@@ -85,10 +85,12 @@ struct Operation {
         if fuse_reply_entry(request, &entry) == -ENOENT { worker.forget(attributes.inode, 1) }
     }
 
-    /// The name is absent, and the kernel may remember that.
-    func answerAbsent() {
+    /// The name is absent, and the kernel may remember that for as long as the service knows that it may; of an answer that was long
+    /// on its way it may not. `asked`: when the service was asked (`AnswerClock`).
+    func answerAbsent(asked: Int) {
+        guard AnswerClock.seconds &- asked < Int(FOS_ABSENT_SECONDS) else { return answer(-ENOENT) }
         var entry = fuse_entry_param()
-        entry.entry_timeout = CacheTimeout.leased
+        entry.entry_timeout = CacheTimeout.absent
         fuse_reply_entry(request, &entry)
     }
 
@@ -97,6 +99,15 @@ struct Operation {
         guard let attributes = payload(fos_attributes.self) else { return answer(-EIO) }
         var result = attributes.status
         fuse_reply_attr(request, &result, CacheTimeout.leased)
+    }
+}
+
+/// The time by which an answer is old: cheap, and right to some milliseconds.
+enum AnswerClock {
+    static var seconds: Int {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &time)
+        return time.tv_sec
     }
 }
 

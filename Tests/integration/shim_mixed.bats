@@ -117,3 +117,29 @@ except PermissionError: print("refused")'
         [ "$(mode 1 600)" = refused ] && [ "$(mode 2 664)" = done ]
     done
 }
+
+@test "names that a program without the shim missed: made by message it sees them at once, and for other names nobody waits for the kernel" {
+    only_fos
+    local d=$MOUNT/missed i name before
+    revoked() { "$FOS" status --json "$MOUNT" | jq '[.. | .leases_revoked? // empty] | add'; }
+    mkdir "$d" "$d/from"
+    for i in 1 2 3; do
+        touch "$d/from/moved" "$d/from/linked"
+        for name in made touched linked pointed moved; do refute [ -e "$d/$name" ]; done
+        "$FOS" run -- bash -c 'cd "$1"; mkdir made; : > touched; ln from/linked linked; ln -s from pointed; mv from/moved moved' - "$d"
+        [ -d "$d/made" ] && [ -f "$d/touched" ] && [ -f "$d/linked" ] && [ -d "$d/pointed" ] && [ -f "$d/moved" ]
+        "$FOS" run -- bash -c 'cd "$1"; rmdir made; rm touched linked pointed moved' - "$d"
+        for name in made touched linked pointed moved; do refute [ -e "$d/$name" ]; done
+        # The kernel has missed them all again; one at a time now, each looked for right after.
+        for name in made touched; do "$FOS" run -- touch "$d/$name"; [ -f "$d/$name" ]; done
+        rm "$d/made" "$d/touched"
+    done
+    before=$(revoked)
+    "$FOS" run -- python3 -c 'import os, sys
+os.chdir(sys.argv[1])
+for i in range(100):
+    os.mkdir("d"); os.rmdir("d"); open("f", "w").close(); os.link("f", "g"); os.rename("g", "h"); os.unlink("h"); os.unlink("f")' "$d"
+    echo "$(($(revoked) - before)) notices"
+    # Of the directory, and of what python3 itself looks at through the kernel.
+    [ $(($(revoked) - before)) -lt 20 ]
+}

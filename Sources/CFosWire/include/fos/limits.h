@@ -40,6 +40,7 @@ enum {
     FOS_MAP_BYTES_MAX = 16777216,  // of a file that can be mapped: what a server copies in one turn
     FOS_INODE_EPOCH_BITS = 16,
     FOS_INODE_EPOCHS = 1 << FOS_INODE_EPOCH_BITS,  // words of the board that count changes of inodes
+    FOS_ABSENT_SECONDS = 30,  // for which the kernel behind a FUSE mount believes that a name is absent
     FOS_SERVICE_NAME_BYTES_MAX = 127,  // a symbolic mailbox name
 };
 
