@@ -156,7 +156,7 @@ extension FileServer {
         if sizeChanges { revokeData(inode, kernel) } else { revokeAttributes(inode, kernel) }
         let decides = FOS_SET_UID.rawValue | FOS_SET_GID.rawValue | FOS_SET_MODE.rawValue
         if !turn.isKernel, inode.pointee.kernelReferences > 0, valid & decides != 0 { turn.looksAgain = true }
-        answer(attributesOf: inode, kernel)
+        answer(attributesOf: inode, delegates: sizeChanges, kernel)
     }
 
     /// The error of a SETATTR that the rules refuse; 0 if they do not (setattr_prepare in Linux).

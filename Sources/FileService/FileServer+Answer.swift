@@ -22,12 +22,14 @@ extension FileServer {
 
     /// An answer with the attributes of an inode. The kernel may keep them. Those of a sharded directory come when its shards
     /// have been asked: the request runs again from its beginning, and ends here once more.
-    mutating func answer<K: Kernel>(attributesOf inode: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+    /// `delegates`: whose data has just been changed, and will be again.
+    mutating func answer<K: Kernel>(attributesOf inode: InodePointer, flags: UInt16 = 0, delegates: Bool = false, _ kernel: K) {
         guard knowsAttributes(of: inode, kernel) else { return }
         if turn.isKernel { inode.pointee.leases.insert(.attributes) }
         let message = kernel.scratch()
         message.setBody(attributes(of: inode, kernel))
         message.pointee.flags = flags
+        if delegates, delegate(inode, writes: true, kernel) { message.pointee.flags |= UInt16(FOS_REPLY_DELEGATED.rawValue) }
         deliver(message, kernel)
     }
 

@@ -61,10 +61,10 @@ extension FileServer {
     }
 
     /// An answer that gives the client an inode to refer to.
-    mutating func answerEntry<K: Kernel>(_ inode: InodePointer, flags: UInt16 = 0, _ kernel: K) {
+    mutating func answerEntry<K: Kernel>(_ inode: InodePointer, flags: UInt16 = 0, delegates: Bool = false, _ kernel: K) {
         guard knowsAttributes(of: inode, kernel) else { return }
         if turn.isKernel { inode.pointee.kernelReferences &+= 1 }
-        answer(attributesOf: inode, flags: flags, kernel)
+        answer(attributesOf: inode, flags: flags, delegates: delegates, kernel)
     }
 
     /// The same of a name that was just made; with the directory's attributes, so that who keeps them need not ask again. A shard does

@@ -160,9 +160,10 @@ extension FileServer {
             revokeData(inode, kernel)
         }
         if takeReference { self.takeReference(inode, flags, kernel) }
-        if countLookup { return answerEntry(inode, kernel) }
+        let rewrites = truncates && writes && takeReference
+        if countLookup { return answerEntry(inode, delegates: rewrites, kernel) }
         if room > 0, mayBring(inode, flags, room) { return answerBringing(inode, kernel) }
-        answer(attributesOf: inode, kernel)
+        answer(attributesOf: inode, delegates: rewrites, kernel)
     }
 
     /// Whether the content may come along with an OPEN: it cannot change unseen, and the reading can be left to the client.

@@ -176,7 +176,9 @@ long fos_set_attributes(struct fos_context *context, struct fos_mount *mount, ui
     fos_put_fixed(request, set, sizeof *set);
     int status = fos_send(context, mount);
     struct fos_attributes attributes;
-    return status == 0 ? fos_take_attributes(mount, fos_answer(context, mount), &attributes) : status;
+    if (status == 0) status = fos_take_attributes(mount, fos_answer(context, mount), &attributes);
+    if (status == 0) fos_take_delegation(context, mount, fos_answer(context, mount), &attributes, 1);
+    return status;
 }
 
 // 1: the change needs no message.

@@ -51,10 +51,8 @@ static long open_found(struct opening *open) {
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
     const struct fos_message *reply = fos_answer(open->context, mount);
     int result = fos_take_attributes(mount, reply, &open->place.attributes);
-    if (result == 0 && wanted.room != 0) {
-        fos_take_delegation(open->context, mount, reply, &open->place.attributes, 0);
-        fos_take_brought(open->context, mount, reply, &open->place.attributes);
-    }
+    if (result == 0) fos_take_delegation(open->context, mount, reply, &open->place.attributes, writes);
+    if (result == 0 && wanted.room != 0) fos_take_brought(open->context, mount, reply, &open->place.attributes);
     return result;
 }
 

@@ -3,7 +3,8 @@
 // Why: who writes a new file and then sets its times, owner and mode would wait for five messages, of which nobody else needs to
 // know before somebody asks for the file. The name is NFSv4's for the same thing (RFC 8881, section 10.4).
 //
-// Granting: the reply to a CREATE that made a file, to a WRITE, or to an OPEN that brings a small file's content whose reading would
+// Granting: the reply to a CREATE that made a file, to what truncated one (OPEN or CREATE for writing, SETATTR), to a WRITE that asks
+// for attributes, or to an OPEN that brings a small file's content whose reading would
 // move the access time, has FOS_REPLY_DELEGATED. After the last of these only attributes and the reading may be left. From then on the file is delegated to the
 // channel, as long as its epoch is the one in the reply: nobody else keeps anything of it, the kernel does not know it, and memory
 // for two records is set aside. A channel has one delegation at a time at each file server; the next replaces it.

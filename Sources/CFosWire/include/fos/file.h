@@ -73,7 +73,7 @@ enum fos_reply_flag {
     FOS_REPLY_CHANGED_FROM = 64,  // header.pid is the epoch that the inode had before this request, and from there to the one that the
                                   // reply tells of it, nothing of it changed but what was asked for. So who knew all of a directory's
                                   // entries under the one epoch knows them under the other too, but for the names in the request
-    FOS_REPLY_DELEGATED = 128,  // CREATE of a new file, WRITE, OPEN: the file is delegated to the channel while its epoch is the reply's
+    FOS_REPLY_DELEGATED = 128,  // CREATE, WRITE, OPEN, SETATTR of the size: the file is delegated to the channel while its epoch is the reply's
     FOS_REPLY_NOTHING_TO_SYNC = 32,  // FSYNC: no server of this instance has anything that outlives it, so no FSYNC of any file
                                      // does anything, and none needs to be sent while the instance lives
 };
