@@ -33,18 +33,6 @@ static int stands(const struct fos_mount *mount, const struct fos_attributes *at
     return fos_inode_epoch(mount->client.board, attributes->inode) == attributes->epoch;
 }
 
-void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
-                         const struct fos_attributes *attributes, int writes) {
-    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) return;
-    struct delegated *mine = &delegations[context->index];
-    mine->inode = 0;
-    if (!is_of(context, mount)) mine->cell = 0;
-    context->delegation = fos_connection_tag(mount);
-    mine->attributes = *attributes;
-    mine->writes = (uint64_t)writes;
-    mine->inode = attributes->inode;
-}
-
 int fos_delegation_pending(const struct fos_context *context, struct fos_mount *mount) {
     if (__builtin_expect(!is_of(context, mount), 0)) return 0;
     return is_pending(fos_delegation_state(&area_of(context, mount)->cell[delegations[context->index].cell]));
@@ -60,6 +48,27 @@ void fos_delegation_settle(struct fos_context *context, struct fos_mount *mount)
     if (!fos_delegation_pending(context, mount)) return;
     const struct fos_delegation_cell *cell = &area_of(context, mount)->cell[delegations[context->index].cell];
     ask_owner(context, mount, cell->line[fos_delegation_line(fos_delegation_state(cell))].record.inode);
+}
+
+// A context has to do with one connection at a time: what is left on the channel of another one is taken first.
+static void leave_other(struct fos_context *context) {
+    struct fos_mount *other = &fos_mounts[(context->delegation - 1) & 15];
+    if (other->state == FOS_MOUNT_CONNECTED) fos_delegation_settle(context, other);
+}
+
+void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
+                         const struct fos_attributes *attributes, int writes) {
+    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) return;
+    struct delegated *mine = &delegations[context->index];
+    mine->inode = 0;
+    if (!is_of(context, mount)) {
+        if (context->delegation != 0) leave_other(context);
+        mine->cell = 0;
+        context->delegation = fos_connection_tag(mount);
+    }
+    mine->attributes = *attributes;
+    mine->writes = (uint64_t)writes;
+    mine->inode = attributes->inode;
 }
 
 // ---- changes --------------------------------------------------------------------------------------------------------
@@ -186,7 +195,9 @@ uint8_t *fos_delegated_room(struct fos_context *context, struct fos_mount *mount
 
 int fos_delegated_write(struct fos_context *context, struct fos_mount *mount, struct fos_left_change *change, uint64_t bytes) {
     if (!finish(context, mount, change)) return 0;
+    // What was read of it before is read under the same epoch still.
     fos_forget_pages(mount, change->record.inode, change->end - bytes, bytes);
+    if (context->brought == change->record.inode) fos_drop_brought(context);
     return 1;
 }
 
