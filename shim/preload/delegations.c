@@ -30,7 +30,8 @@ static int is_of(const struct fos_context *context, const struct fos_mount *moun
 static int is_pending(uint64_t state) { return fos_delegation_changes(state) != 0; }
 static int is_empty(uint64_t state) { return !is_pending(state) && !fos_delegation_is_taken(state); }
 static int stands(const struct fos_mount *mount, const struct fos_attributes *attributes) {
-    return fos_inode_epoch(mount->client.board, attributes->inode) == attributes->epoch;
+    const struct fos_board *board = mount->client.board;
+    return fos_inode_epoch(board, attributes->inode) == attributes->epoch && fos_load_relaxed_u32(&board->down) == 0;
 }
 
 int fos_delegation_pending(const struct fos_context *context, struct fos_mount *mount) {
