@@ -85,6 +85,12 @@ final class Delegate {
     }
     func isDelegated(_ flags: UInt16) -> Bool { UInt32(flags) & FOS_REPLY_DELEGATED.rawValue != 0 }
 
+    /// What the cell for the next record is full with: a file whose owner has not taken it.
+    var inTheWay: UInt64? {
+        let next = cell(1 - cell)
+        guard fos_delegation_changes(fos_delegation_state(next)) != 0 else { return nil }
+        return (UnsafeRawPointer(next) + Int(fos_delegation_line(fos_delegation_state(next))) * 64 + 8).load(as: UInt64.self)
+    }
     /// Leaves a record, in the cell after the last one's. The epoch must be the delegation's: the caller knows.
     func leave(_ change: Leaving, of inode: UInt64, in chosen: Int? = nil, sourceLocation: SourceLocation = #_sourceLocation) {
         cell = chosen ?? 1 - cell
