@@ -96,7 +96,8 @@ final class Delegate {
         cell = chosen ?? 1 - cell
         order &+= 1
         let before = fos_delegation_state(cell(cell))
-        #expect(fos_delegation_changes(before) == 0 && fos_delegation_is_taken(before) == 0, "the cell is not empty", sourceLocation: sourceLocation)
+        let isEmpty = fos_delegation_changes(before) == 0 && fos_delegation_is_taken(before) == 0
+        #expect(isEmpty, "the cell is not empty", sourceLocation: sourceLocation)
         put(change, of: inode, line: 0)
         let after = fos_delegation_next(before, change.changes, 0, UInt32(change.data.count))
         #expect(fos_delegation_swap(cell(cell), before, after) != 0, sourceLocation: sourceLocation)

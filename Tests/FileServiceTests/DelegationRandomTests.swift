@@ -31,7 +31,8 @@ import Testing
         print("delegation seed \(seed)")
         let members = 1 + Int(seed % 4)
         let fleet = FileFleet(
-            members: members, pagesPerMember: 16384, rootMode: 0o777, hasMemory: seed % 3 == 0, sharding: .never, options: RandomTests.options(seed))
+            members: members, pagesPerMember: 16384, rootMode: 0o777, hasMemory: seed % 3 == 0, sharding: .never,
+            options: RandomTests.options(seed))
         var random = LoopRandom(seed: seed &* 313)
         var players = (0..<3).map { _ in Player(delegate: Delegate(fleet)) }
         let kernel = fleet.frontEnd()

@@ -325,3 +325,64 @@ print(total)
     diff <(cd "$BASE/packed/d" && stat -c '%n %a %U %s %Y' *) <(cd "$MOUNT/unpacked/packed/d" && stat -c '%n %a %U %s %Y' *)
     awk '/^messages/ { gsub(",", "", $2); if ($2 > 1500) exit 1; found = 1 } END { exit !found }' "$BASE/figures" || { cat "$BASE/figures"; return 1; }
 }
+
+# An open that would replace what is left to the thread is left by a jump: the file that it had before is asked for again.
+@test "calls that a signal handler jumps out of" {
+    need gcc
+    cat > "$BASE/jump.c" <<'C'
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <unistd.h>
+static sigjmp_buf back;
+static volatile sig_atomic_t armed, jumps;
+static void jump(int signal) {
+    (void)signal;
+    if (armed) armed = 0, jumps++, siglongjmp(back, 1);
+}
+int main(int count, char **arguments) {
+    int down[2], up[2], wrong = 0;
+    if (count != 2 || chdir(arguments[1]) != 0 || pipe(down) != 0 || pipe(up) != 0) return 2;
+    if (fork() == 0) {
+        dup2(down[0], 0);
+        dup2(up[1], 1);
+        unsetenv("LD_PRELOAD");
+        execlp("sh", "sh", "-c", "while read -r name; do stat -c %s \"$name\"; done", (char *)NULL);
+        _exit(127);
+    }
+    FILE *said = fdopen(up[0], "r");
+    signal(SIGALRM, jump);
+    for (int turn = 0; turn < 300; turn++) {
+        char name[32], other[32], line[64];
+        snprintf(name, sizeof name, "y%d", turn);
+        int fd = open(name, O_CREAT | O_EXCL | O_WRONLY, 0644);
+        if (fd < 0 || write(fd, "a", 1) != 1) return 3;
+        static volatile int made;
+        if (sigsetjmp(back, 1) == 0) {
+            armed = 1;
+            setitimer(ITIMER_REAL, &(struct itimerval){.it_value.tv_usec = 100 + turn % 37 * 10}, NULL);
+            for (;;) {
+                snprintf(other, sizeof other, "x%d", made++ % 50);
+                close(open(other, O_CREAT | O_WRONLY, 0644));
+                unlink(other);
+            }
+        }
+        if (write(fd, "b", 1) != 1) return 4;
+        dprintf(down[1], "%s\n", name);
+        if (fgets(line, sizeof line, said) == NULL) return 5;
+        if (atoi(line) != 2) wrong++;
+        close(fd);
+    }
+    printf("%d jumps, %d wrong\n", (int)jumps, wrong);
+    return wrong != 0;
+}
+C
+    gcc -O1 -o "$BASE/jump" "$BASE/jump.c"
+    mkdir "$MOUNT/jumps"
+    timeout 30 "$FOS" run -- "$BASE/jump" "$MOUNT/jumps"
+}

@@ -15,6 +15,7 @@ enum { NS = 1000000000, AHEAD_NS = NS };
 
 static struct delegated {
     uint64_t inode;  // 0: none
+    uint64_t before;  // what `inode` was before a request that may have it replaced
     uint32_t cell;   // that the last record is in, or was
     uint32_t order;  // of the last record
     struct fos_attributes attributes;  // as they are now, under the epoch of the delegation
@@ -32,10 +33,19 @@ static int stands(const struct fos_mount *mount, const struct fos_attributes *at
     return fos_inode_epoch(mount->client.board, attributes->inode) == attributes->epoch;
 }
 
+void fos_delegation_may_go(struct fos_context *context) {
+    struct delegated *mine = &delegations[context->index];
+    mine->before = mine->inode;
+    mine->inode = 0;
+}
+
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
                          const struct fos_attributes *attributes) {
-    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) return;
     struct delegated *mine = &delegations[context->index];
+    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) {
+        mine->inode = mine->before;
+        return;
+    }
     mine->inode = 0;
     if (!is_of(context, mount)) mine->cell = 0;
     context->delegation = fos_connection_tag(mount);
