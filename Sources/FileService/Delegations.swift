@@ -135,7 +135,8 @@ extension FileServer {
         guard UInt32(request.envelope.pointee.sender_kind) == FOS_SENDER_CLIENT.rawValue, delegations[place].isOf(request.envelope) else {
             return endDelegation(at: place, kernel)
         }
-        if bringsRecord(request) { takeRecords(at: place, kernel) }
+        // Whether it says that it brings one or not: a program that took over its predecessor's connection does not know.
+        takeRecords(at: place, kernel)
     }
 
     /// Before an operation that a delegation does not outlast, whoever asks.
@@ -266,8 +267,12 @@ extension FileServer {
             let modified = bounded(record.when, from: inode.pointee.modified, now)
             pool.letGo(Limits.pagesOfRecord)
             delegation.held -= Limits.pagesOfRecord
+            // What is held is there, whatever this server owes for inodes that have moved here.
+            let debt = min(pool.credits - Limits.pagesOfRecord, 0)
+            pool.credits -= debt
             let data = UnsafeRawBufferPointer(start: fos_delegation_data(area, taken.cell), count: Int(taken.bytes))
             let written = writeBytes(inode, at: record.offset, data)
+            pool.credits += debt
             precondition(written == data.count, "a record found no room, though it is held")
             if pool.hold(Limits.pagesOfRecord) { delegation.held += Limits.pagesOfRecord }
             inode.pointee.modified = modified

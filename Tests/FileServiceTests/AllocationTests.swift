@@ -17,6 +17,7 @@ private final class QuietState {
     let scratch = UnsafeMutableRawPointer.allocate(byteCount: Int(FOS_MESSAGE_BYTES), alignment: 64)
     let bulk = UnsafeMutableRawPointer.allocate(byteCount: Int(FOS_BULK_BYTES), alignment: 64)
     let letter = UnsafeMutablePointer<fos_letter>.allocate(capacity: 1)
+    let delegation = UnsafeMutablePointer<fos_delegation>.allocate(capacity: 1)
     var epochs: [UInt32] = Array(repeating: 0, count: Int(FOS_INODE_EPOCHS))
     var random = SeededRandom(seed: 5)
     var clock: UInt64 = 1
@@ -24,8 +25,13 @@ private final class QuietState {
     var status: Int32 = 0
     var answers = 0
     var inode: UInt64 = 0
-    init() { letter.initialize(to: fos_letter()) }
+    var flags: UInt16 = 0
+    init() {
+        letter.initialize(to: fos_letter())
+        UnsafeMutableRawPointer(delegation).initializeMemory(as: UInt8.self, repeating: 0, count: Int(FOS_DELEGATION_BYTES))
+    }
     deinit {
+        delegation.deallocate()
         scratch.deallocate()
         bulk.deallocate()
         letter.deallocate()
@@ -52,12 +58,14 @@ private struct QuietKernel: Kernel {
     }
     func reply(to envelope: UnsafePointer<fos_envelope>, _ message: UnsafePointer<fos_message>) {
         state.status = message.pointee.status
+        state.flags = message.pointee.flags
         state.answers += 1
         if message.pointee.length >= 8 { state.inode = UnsafeRawPointer(message + 1).loadUnaligned(as: UInt64.self) }
     }
     func bulk(of envelope: UnsafePointer<fos_envelope>, offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
         UnsafeMutableRawBufferPointer(start: state.bulk + Int(offset), count: Int(count))
     }
+    func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>? { state.delegation }
     func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> { UnsafeBufferPointer(start: nil, count: 0) }
     func client(ofProcess pid: UInt32, after client: UInt32?) -> UInt32? { nil }
     func generation(ofClient client: UInt32) -> UInt32 { 1 }
@@ -84,7 +92,7 @@ private final class ServerHolder {
     var server: MemoryFileServer
     init(_ kernel: QuietKernel) {
         server = MemoryFileServer(
-            member: 0, members: [kernel.mailbox], credits: 4096, root: RootAttributes(uid: 0, gid: 0, mode: 0o755, born: kernel.now),
+            member: 0, members: [kernel.mailbox], credits: 16384, root: RootAttributes(uid: 0, gid: 0, mode: 0o755, born: kernel.now),
             seed: 7, store: MemoryStore())
     }
 }
@@ -102,6 +110,7 @@ private final class ServerHolder {
         request.message.pointee.inode = call.inode
         request.message.pointee.length = UInt32(call.payload.count)
         request.message.pointee.bulk_length = call.bulkLength
+        request.message.pointee.given_for = call.givenFor
         call.payload.withUnsafeBytes { if let base = $0.baseAddress { request.message.body.copyMemory(from: base, byteCount: $0.count) } }
         call.bulk.withUnsafeBytes { if let base = $0.baseAddress { state.bulk.copyMemory(from: base, byteCount: $0.count) } }
         state.clock += 1_000
@@ -149,5 +158,51 @@ private final class ServerHolder {
             #expect(made == 0, "\(name) makes \(made) allocations in 100 rounds")
         }
         #expect(state.answers > 0)
+    }
+
+    /// Granting a delegation, and taking what was left: a write grants, and the request after it brings a record along.
+    @Test func delegationsAllocateNothing() {
+        let state = QuietState()
+        let kernel = QuietKernel(state: state)
+        let host = ServerHolder(kernel)
+        func run(_ call: LoopCall) -> UInt64 {
+            post(call, state)
+            let before = allocation_count()
+            host.server.receive(Request(letter: state.letter), kernel)
+            let made = allocation_count() - before
+            #expect(state.status == 0)
+            return made
+        }
+        var files: [UInt64] = []
+        for name in ["f", "g"] {
+            _ = run(Files.make(FOS_OP_CREATE, 1, name, mode: 0o644))
+            files.append(state.inode)
+        }
+        let cell = UnsafeMutableRawPointer(state.delegation)
+        func leave(_ inode: UInt64) {
+            let before = fos_delegation_state(cell.assumingMemoryBound(to: fos_delegation_cell.self))
+            let record = fos_delegation_record(
+                inode: inode, offset: 0, when: 0, accessed: 1, modified: 2, mode: 0o600, uid: 3, gid: 4, order: 1)
+            cell.storeBytes(of: record, toByteOffset: 8, as: fos_delegation_record.self)
+            cell.storeBytes(of: fos_delegation_next(before, 0x3f, 0, 60_000), as: UInt64.self)
+        }
+        let writes = files.map { Files.writeCall($0, 0, [UInt8](repeating: 1, count: 60_000), flags: FOS_IO_ATTRIBUTES.rawValue) }
+        var bringing = LoopCall(FOS_OP_GETATTR, inode: 1)
+        bringing.givenFor = UInt16(FOS_GIVEN_RECORD.rawValue)
+        var made: UInt64 = 0
+        for round in 0..<108 {
+            var here: UInt64 = 0
+            for (file, write) in zip(files, writes) {
+                // Each replaces the other's, which has a record.
+                here += run(write)
+                #expect(UInt32(state.flags) & FOS_REPLY_DELEGATED.rawValue != 0)
+                leave(file)
+                here += run(bringing)
+                #expect(fos_delegation_changes(fos_delegation_state(cell.assumingMemoryBound(to: fos_delegation_cell.self))) == 0)
+                leave(file)
+            }
+            if round >= 8 { made += here }
+        }
+        #expect(made == 0, "\(made) allocations in 100 rounds")
     }
 }

@@ -205,7 +205,7 @@ final class FileFleet {
                     server.waiters.count == 0 && server.owing == 0 && server.asking == 0 && !server.treeIsLocked, "\(note)",
                     sourceLocation: sourceLocation)
                 #expect(server.owedNotices.count == 0)
-                space += server.pool.credits + server.pool.used
+                space += server.pool.credits + server.pool.used + server.pool.held
             }
         }
         #expect(space == pages, "\(note): pages", sourceLocation: sourceLocation)

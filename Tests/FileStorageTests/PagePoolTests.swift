@@ -57,6 +57,43 @@ import Testing
         expect(pool.mappedPages == 0)
     }
 
+    /// Whatever is held cannot be had by others, and is there when it is let go.
+    @Test func whatIsHeldIsNobodyElses() {
+        var pool = PagePool(credits: 100)
+        expect(!pool.hold(101) && pool.held == 0 && pool.credits == 100)
+        expect(pool.hold(60) && pool.hold(20) && pool.held == 80 && pool.credits == 20 && pool.used == 0)
+        var pages: [UnsafeMutableRawPointer] = []
+        while let page = pool.allocate(zeroed: true) { pages.append(page) }
+        expect(pages.count == 20 && pool.shortfall == 1 && !pool.hold(1))
+        pool.letGo(30)
+        expect(pool.held == 50 && pool.credits == 30)
+        while let page = pool.allocate(zeroed: true) { pages.append(page) }
+        expect(pages.count == 50 && pool.credits == 0)
+        pool.letGo(50)
+        for page in pages { pool.release(page) }
+        expect(pool.held == 0 && pool.credits == 100 && pool.used == 0)
+    }
+
+    /// Where memory is granted by another server, held pages are there, however they are asked for; credits alone are not enough.
+    @Test func heldPagesAreThereWhereMemoryIsGranted() throws {
+        var pool = PagePool(credits: 1 << 20, growsByItself: false)
+        // Its first region, which it makes itself.
+        let first = try unwrap(pool.allocate(zeroed: true))
+        let free = pool.freePages
+        expect(pool.hold(20) && pool.available == free - 20 && !pool.hold(free - 19) && pool.hold(10) && pool.held == 30)
+        var pages: [UnsafeMutableRawPointer] = []
+        while let page = pool.allocate(zeroed: pages.count % 2 == 0) { pages.append(page) }
+        expect(pool.lacksMemory && pool.freePages == 30 && pool.available == 0 && pages.count == free - 30)
+        expect(pool.allocateRun(pages: 4, zeroed: false) == nil && pool.surplus(keeping: 0) == nil && !pool.hold(1))
+        pool.letGo(20)
+        var some: [UnsafeMutableRawPointer] = []
+        for _ in 0..<20 { some.append(try unwrap(pool.allocate(zeroed: true))) }
+        expect(pool.allocate(zeroed: true) == nil && pool.freePages == 10 && pool.available == 0)
+        pool.letGo(10)
+        for page in pages + some + [first] { pool.release(page) }
+        expect(pool.held == 0 && pool.credits == 1 << 20 && pool.used == 0)
+    }
+
     @Test func trimGivesBackAndKeepsWhatIsUsed() throws {
         var pool = PagePool(credits: 100_000)
         var pages: [UnsafeMutableRawPointer] = []

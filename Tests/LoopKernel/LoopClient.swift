@@ -26,12 +26,23 @@ final class LoopChannel {
     var discardsReply = false
     var reply: LoopReply?
     var request: LoopCall?
+    /// What the client may leave here of a file that is delegated to the channel; made when it is first asked for.
+    private(set) lazy var delegation: UnsafeMutablePointer<fos_delegation> = {
+        let area = UnsafeMutableRawPointer.allocate(byteCount: Int(FOS_DELEGATION_BYTES), alignment: 4096)
+        area.initializeMemory(as: UInt8.self, repeating: 0, count: Int(FOS_DELEGATION_BYTES))
+        hasDelegation = true
+        return area.assumingMemoryBound(to: fos_delegation.self)
+    }()
+    private var hasDelegation = false
 
     init(bulkBytes: Int) {
         storage = .allocate(byteCount: bulkBytes, alignment: 4096)
         storage.initializeMemory(as: UInt8.self, repeating: 0)
     }
-    deinit { storage.deallocate() }
+    deinit {
+        storage.deallocate()
+        if hasDelegation { UnsafeMutableRawPointer(delegation).deallocate() }
+    }
 
     func bulk(offset: UInt32, count: UInt32) -> UnsafeMutableRawBufferPointer? {
         guard UInt64(offset) + UInt64(count) <= UInt64(storage.count) else { return nil }
@@ -57,6 +68,8 @@ public final class LoopClient {
     public var noticePolicy = LoopNoticePolicy.acknowledge
     public var onNotice: ((fos_notice) -> Void)?
     var channels: [LoopChannel] = []
+    /// Servers that have been told of its death; to the others its memory is still there.
+    var forgottenBy: Set<MailboxAddress> = []
     private var onTheWay: [Int: Int] = [:]
 
     init(host: LoopHost, index: UInt32, generation: UInt32, rights: UInt16, uid: UInt32, gid: UInt32) {
@@ -150,6 +163,9 @@ public final class LoopClient {
 
     /// The bulk area of a posted request's channel, shared with the servers: a hostile client writes it any time.
     public func bulk(_ ticket: LoopTicket) -> UnsafeMutableRawBufferPointer { channels[Int(ticket.channel)].storage }
+
+    /// The area of a channel's delegation, shared with the servers.
+    public func delegation(channel: UInt32) -> UnsafeMutablePointer<fos_delegation> { channels[Int(channel)].delegation }
 
     // MARK: Notices
 

@@ -155,6 +155,9 @@ extension LoopHost {
             } else {
                 server.receive(Request(letter: letter), kernel)
             }
+            if letter.pointee.message.operation == UInt16(FOS_OP_CLIENT_GONE.rawValue), route.from == .kernel {
+                clients[Int(letter.pointee.envelope.client) - 1].forgottenBy.insert(address)
+            }
         }
     }
 

@@ -41,6 +41,13 @@ public struct LoopKernel: Kernel {
         return client.channels[Int(envelope.pointee.channel)].bulk(offset: offset, count: count)
     }
 
+    public func delegation(client: UInt32, generation: UInt32, channel: UInt32) -> UnsafeMutablePointer<fos_delegation>? {
+        guard client > 0, Int(client) <= host.clients.count else { return nil }
+        let holder = host.clients[Int(client) - 1]
+        guard holder.generation == generation, Int(channel) < holder.channels.count, !holder.forgottenBy.contains(mailbox) else { return nil }
+        return holder.channels[Int(channel)].delegation
+    }
+
     public func groups(of envelope: UnsafePointer<fos_envelope>) -> UnsafeBufferPointer<UInt32> {
         guard let client = host.client(of: envelope.pointee), UInt32(client.rights) & FOS_RIGHT_ACT_AS.rawValue == 0 else {
             return UnsafeBufferPointer(start: nil, count: 0)

@@ -534,7 +534,10 @@ struct fos_left_change {
     struct fos_delegation_record record;
     struct fos_attributes attributes;  // of the file afterwards
 };
-// After a reply that may delegate the file, which is like this, to the context's channel. `writes`: its data too.
+// Before a request whose reply may delegate a file: a call that never comes back to see it must not go on with the one before.
+void fos_delegation_may_go(struct fos_context *context);
+// After a reply that may delegate the file, which is like this, to the context's channel. `writes`: its data too. Only after fos_delegation_may_go; after
+// a failure nothing is delegated.
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
                          const struct fos_attributes *attributes, int writes);
 // 1: the next message must take a record along.

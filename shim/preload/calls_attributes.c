@@ -174,6 +174,7 @@ long fos_faccessat2(struct fos_call *call) {
 long fos_set_attributes(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const struct fos_setattr_request *set) {
     struct fos_message *request = fos_build(context, mount, FOS_OP_SETATTR, inode);
     fos_put_fixed(request, set, sizeof *set);
+    fos_delegation_may_go(context);
     int status = fos_send(context, mount);
     struct fos_attributes attributes;
     if (status == 0) status = fos_take_attributes(mount, fos_answer(context, mount), &attributes);

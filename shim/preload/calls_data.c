@@ -293,6 +293,7 @@ static long write_at(struct fos_use *use, struct pieces *pieces, uint64_t offset
         uint32_t tells = use->file->backing == FOS_BACKING_NONE ? FOS_IO_ATTRIBUTES : 0;
         build_transfer(use, FOS_OP_WRITE, offset + done, now, append ? FOS_IO_APPEND | tells : tells);
         copy_pieces(&here, fos_bulk_of(use->context, use->mount), now, 0);
+        if (tells != 0) fos_delegation_may_go(use->context);
         int status = fos_send(use->context, use->mount);
         if (status < 0) return done > 0 ? (long)done : status;
         const struct fos_message *reply = fos_answer(use->context, use->mount);

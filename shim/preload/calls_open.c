@@ -46,6 +46,7 @@ static long open_found(struct opening *open) {
         .open_flags = (uint32_t)(open->flags & ~(O_CREAT | O_EXCL)), .room = fos_room_to_bring(&open->place.attributes, open->flags)};
     fos_put_fixed(request, &wanted, sizeof wanted);
     request->bulk_length = wanted.room;
+    fos_delegation_may_go(open->context);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;
@@ -84,6 +85,7 @@ static long create(struct opening *open) {
     struct fos_make_request make = {
         .mode = open->mode & 07777, .umask = fos_umask, .open_flags = (uint32_t)open->flags, .name_length = place->name_length, .take_reference = 1};
     fos_put_named(request, &make, sizeof make, place->name, place->name_length);
+    fos_delegation_may_go(open->context);
     int status = fos_send(open->context, mount);
     if (status < 0) return status;
     open->resized = (fos_answer(open->context, mount)->flags & FOS_REPLY_LOOK_AGAIN) != 0;

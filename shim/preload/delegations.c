@@ -15,6 +15,7 @@ enum { NS = 1000000000, AHEAD_NS = NS };
 
 static struct delegated {
     uint64_t inode;  // 0: none
+    uint64_t before;  // what `inode` was before a request that may have it replaced
     uint32_t cell;   // that the last record is in, or was
     uint32_t order;  // of the last record
     uint64_t writes; // 1: data may be left too
@@ -57,10 +58,20 @@ static void leave_other(struct fos_context *context) {
     if (other->state == FOS_MOUNT_CONNECTED) fos_delegation_settle(context, other);
 }
 
+void fos_delegation_may_go(struct fos_context *context) {
+    if (context->delegation == 0) return;
+    struct delegated *mine = &delegations[context->index];
+    mine->before = mine->inode;
+    mine->inode = 0;
+}
+
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
                          const struct fos_attributes *attributes, int writes) {
-    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) return;
     struct delegated *mine = &delegations[context->index];
+    if ((reply->flags & FOS_REPLY_DELEGATED) == 0 || !fos_cache_enabled()) {
+        if (context->delegation != 0) mine->inode = mine->before;
+        return;
+    }
     mine->inode = 0;
     if (!is_of(context, mount)) {
         if (context->delegation != 0) leave_other(context);
