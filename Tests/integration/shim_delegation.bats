@@ -349,6 +349,8 @@ int main(int count, char **arguments) {
     int down[2], up[2], wrong = 0;
     if (count != 2 || chdir(arguments[1]) != 0 || pipe(down) != 0 || pipe(up) != 0) return 2;
     if (fork() == 0) {
+        close(down[1]);
+        close(up[0]);
         dup2(down[0], 0);
         dup2(up[1], 1);
         unsetenv("LD_PRELOAD");
