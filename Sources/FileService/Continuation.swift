@@ -19,6 +19,8 @@ struct Rerun: OptionSet, BitwiseCopyable {
     static var begun: Rerun { Rerun(rawValue: 4) }
     /// The shards of a directory have said what the server's `gathered` holds.
     static var gathered: Rerun { Rerun(rawValue: 8) }
+    /// Delegations have been ended for what they held. Once, or new ones would put it off again and again.
+    static var undelegated: Rerun { Rerun(rawValue: 16) }
 }
 
 /// Messages that a transaction must still send, because a mailbox was full after the point of no return.

@@ -85,7 +85,7 @@ extension FileServer {
     /// Keeps the turn's request until there are so many more pages, and runs it again then.
     mutating func waitForPages<K: Kernel>(_ pages: Int, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace) else { return answer(-ENOSPC, kernel) }
-        if endAllDelegations(kernel) { return goOnLater(adding: Rerun(), kernel) }
+        if !turn.rerun.contains(.undelegated), endAllDelegations(kernel) { return goOnLater(adding: .undelegated, kernel) }
         var state = Continuation(.pages)
         state.rerun = turn.rerun
         guard let id = keep(state, kernel) else { return answer(Status.retry, kernel) }

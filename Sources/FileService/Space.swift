@@ -20,7 +20,7 @@ extension FileServer {
     /// `wanted`: how many to ask each peer for; `atLeast`: how many more make another try worth it.
     mutating func needCredits<K: Kernel>(_ wanted: UInt64, atLeast: UInt64? = nil, _ kernel: K) {
         guard !turn.rerun.contains(.outOfSpace), let letter = turn.letter else { return answer(-ENOSPC, kernel) }
-        if endAllDelegations(kernel) { return goOnLater(adding: Rerun(), kernel) }
+        if !turn.rerun.contains(.undelegated), endAllDelegations(kernel) { return goOnLater(adding: .undelegated, kernel) }
         if reclaimDiscarded(wanted) { return goOnLater(adding: Rerun(), kernel) }
         // Who says how many credits are wanting has counted them; else an allocation failed, for want of either.
         if atLeast == nil, pool.lacksMemory, memory != nil { return waitForPages(1, kernel) }
