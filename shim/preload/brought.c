@@ -27,7 +27,8 @@ int fos_is_access_due(const struct fos_attributes *file) {
 }
 
 uint32_t fos_room_to_bring(const struct fos_attributes *attributes, int open_flags) {
-    if (!fos_cache_enabled() || (attributes->mode & S_IFMT) != S_IFREG || attributes->size == 0 || attributes->size > LARGEST_BYTES) return 0;
+    if (!fos_cache_enabled() || (attributes->mode & S_IFMT) != S_IFREG) return 0;
+    if (attributes->size == 0 || attributes->size > LARGEST_BYTES) return 0;
     if ((open_flags & (O_ACCMODE | O_TRUNC | O_NOATIME | O_PATH | O_DIRECT)) != O_RDONLY) return 0;
     if (unread < UNREAD_MOST) return LARGEST_BYTES;
     if (++skipped < ASK_AGAIN_AFTER) return 0;
@@ -35,7 +36,8 @@ uint32_t fos_room_to_bring(const struct fos_attributes *attributes, int open_fla
     return LARGEST_BYTES;
 }
 
-void fos_take_brought(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply, const struct fos_attributes *attributes) {
+void fos_take_brought(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
+                      const struct fos_attributes *attributes) {
     if (reply->bulk_length == 0 || reply->bulk_length > LARGEST_BYTES || reply->bulk_length != attributes->size) return;
     context->brought = attributes->inode;
     context->brought_epoch = attributes->epoch;
@@ -47,7 +49,8 @@ void fos_take_brought(struct fos_context *context, const struct fos_mount *mount
 int fos_read_brought(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const uint8_t **content, uint32_t *bytes) {
     if (context->brought != inode || context->brought_by != fos_connection_tag(mount)) return 0;
     struct fos_attributes now;
-    if (!fos_epoch_stands(mount, inode, context->brought_epoch) || !fos_cached_attributes(mount, inode, &now) || now.size != context->brought_bytes) return 0;
+    if (!fos_epoch_stands(mount, inode, context->brought_epoch) || !fos_cached_attributes(mount, inode, &now)) return 0;
+    if (now.size != context->brought_bytes) return 0;
     *bytes = context->brought_bytes;
     *content = fos_bulk_of(context, mount);
     unread = 0;

@@ -517,7 +517,8 @@ int fos_listing_stands(const struct fos_listing *listing);
 // Before an OPEN of a file that is like this: how many bytes of it are welcome; 0: none.
 uint32_t fos_room_to_bring(const struct fos_attributes *attributes, int open_flags);
 // After its reply, of which attributes and a delegation have been taken.
-void fos_take_brought(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply, const struct fos_attributes *attributes);
+void fos_take_brought(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
+                      const struct fos_attributes *attributes);
 // 1: all that a file holds is at `content`, and may be read now; the reading has been noted where it must be.
 int fos_read_brought(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const uint8_t **content, uint32_t *bytes);
 // Before a request in the context's channel: what was brought is no more.

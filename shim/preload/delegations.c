@@ -11,14 +11,14 @@
 #include <time.h>
 #include "calls.h"
 
-enum { NS = 1000000000, AHEAD_NS = NS };
+enum { NS = 1000000000, AHEAD_NS = 20000000 };
 
 static struct delegated {
-    uint64_t inode;  // 0: none
+    uint64_t inode;   // 0: none
     uint64_t before;  // what `inode` was before a request that may have it replaced
-    uint32_t cell;   // that the last record is in, or was
-    uint32_t order;  // of the last record
-    uint64_t writes; // 1: data may be left too
+    uint32_t cell;    // that the last record is in, or was
+    uint32_t order;   // of the last record
+    uint64_t writes;  // 1: data may be left too
     struct fos_attributes attributes;  // as they are now, under the epoch of the delegation
 } delegations[FOS_CONTEXTS_MAX] FOS_LARGE;
 
@@ -86,7 +86,7 @@ void fos_take_delegation(struct fos_context *context, const struct fos_mount *mo
 // ---- changes --------------------------------------------------------------------------------------------------------
 
 static uint64_t in_ns(const struct fos_time *time) { return (uint64_t)time->seconds * NS + time->nanoseconds; }
-// 1: the time has such a number, and is not in the future. The owner's clock is ahead of the coarse one by some milliseconds.
+// 1: the time has such a number, and is not in the future. The owner's clock is ahead of the coarse one, by ten milliseconds at most.
 static int is_past(const struct fos_time *time, uint64_t now) {
     return time->seconds >= 0 && time->seconds < INT64_MAX / NS - 1 && in_ns(time) <= now + AHEAD_NS;
 }

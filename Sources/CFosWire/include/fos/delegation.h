@@ -86,6 +86,9 @@ static inline int fos_delegation_swap(struct fos_delegation_cell *cell, uint64_t
 
 // ---- the owner's side, as Swift cannot take these addresses ----
 
+// A client that changes a record so often while it is read is no proxy of ours: the owner goes on without it.
+enum { FOS_DELEGATION_TRIES = 64 };
+
 struct fos_delegated {  // what was taken
     struct fos_delegation_record record;
     uint32_t changes;
@@ -96,7 +99,7 @@ struct fos_delegated {  // what was taken
 };
 // Copies the record of a cell that is about this inode. Its state; 0: there is none.
 static inline uint64_t fos_delegation_read(const struct fos_delegation_cell *cell, uint64_t inode, struct fos_delegation_record *record) {
-    for (int tries = 0; tries < 1000; tries++) {
+    for (int tries = 0; tries < FOS_DELEGATION_TRIES; tries++) {
         uint64_t state = fos_delegation_state(cell);
         if (fos_delegation_changes(state) == 0 || fos_delegation_is_taken(state)) return 0;
         memcpy(record, &cell->line[fos_delegation_line(state)].record, sizeof *record);
@@ -105,10 +108,9 @@ static inline uint64_t fos_delegation_read(const struct fos_delegation_cell *cel
     }
     return 0;
 }
-// Takes the older record of this inode. 0: there is none. A client that keeps changing it is given up on after some tries: it is no
-// proxy of ours.
+// Takes the older record of this inode. 0: there is none.
 static inline int fos_delegation_take(struct fos_delegation *area, uint64_t inode, struct fos_delegated *taken) {
-    for (int tries = 0; tries < 1000; tries++) {
+    for (int tries = 0; tries < FOS_DELEGATION_TRIES; tries++) {
         struct fos_delegation_record other;
         uint64_t state = fos_delegation_read(&area->cell[0], inode, &taken->record);
         uint64_t second = fos_delegation_read(&area->cell[1], inode, &other);
