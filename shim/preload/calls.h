@@ -523,7 +523,7 @@ void fos_take_brought(struct fos_context *context, const struct fos_mount *mount
 int fos_read_brought(struct fos_context *context, struct fos_mount *mount, uint64_t inode, const uint8_t **content, uint32_t *bytes);
 // Before a request in the context's channel: what was brought is no more.
 void fos_drop_brought(struct fos_context *context);
-// 1: a read of the file at `now` would move its access time, as the server's own rule has it (relatime).
+// 1: a read of the file now would move its access time, as the server's own rule has it (relatime).
 int fos_is_access_due(const struct fos_attributes *attributes);
 
 // ---- changes that are left to be found (delegations.c) -----------------------------------------------------------------------
@@ -537,8 +537,8 @@ struct fos_left_change {
 };
 // Before a request whose reply may delegate a file: a call that never comes back to see it must not go on with the one before.
 void fos_delegation_may_go(struct fos_context *context);
-// After a reply that may delegate the file, which is like this, to the context's channel. `writes`: its data too. Only after fos_delegation_may_go; after
-// a failure nothing is delegated.
+// After a reply that may delegate the file, which is like this, to the context's channel. `writes`: its data too. Only after
+// fos_delegation_may_go; after a failure nothing is delegated.
 void fos_take_delegation(struct fos_context *context, const struct fos_mount *mount, const struct fos_message *reply,
                          const struct fos_attributes *attributes, int writes);
 // 1: the next message must take a record along.

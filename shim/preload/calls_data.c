@@ -4,7 +4,6 @@
 // its lock; calls that name their own offset need none. An appending write happens at the end of the file, as the
 // server sees it, and the answer says where that was.
 #define _GNU_SOURCE
-#include <time.h>
 #include "calls.h"
 
 enum { IOVECS_MAX = 1024 };

@@ -2,7 +2,8 @@
 //
 // Segment: one memfd a client process, sealed against any change of size, written by both sides. A client can
 // corrupt only its own segment. Its parts: header, doorbells (a line a core), notice rings (one a core), channels, bulk
-// areas with what was delegated (fos/delegation.h); the header says where each begins. A channel carries one request at a time: a thread owns one or more channels.
+// areas with what was delegated (fos/delegation.h); the header says where each begins. A channel carries one request at
+// a time: a thread owns one or more channels.
 //
 //   request:  client builds the request in memory of its own, writes it into channel.request in one go (and bulk), with
 //             request.sequence = n (release) as the very last word to change, sets its bit in bell[core] (seq_cst),

@@ -4,10 +4,10 @@
 // know before somebody asks for the file. The name is NFSv4's for the same thing (RFC 8881, section 10.4).
 //
 // Granting: the reply to a CREATE that made a file, to what truncated one (OPEN or CREATE for writing, SETATTR), to a WRITE that asks
-// for attributes, or to an OPEN that brings a small file's content whose reading would
-// move the access time, has FOS_REPLY_DELEGATED. After the last of these only attributes and the reading may be left. From then on the file is delegated to the
-// channel, as long as its epoch is the one in the reply: nobody else keeps anything of it, the kernel does not know it, and memory
-// for two records is set aside. A channel has one delegation at a time at each file server; the next replaces it.
+// for attributes, or to an OPEN that brings a small file's content whose reading would move the access time, has
+// FOS_REPLY_DELEGATED. After the last of these only attributes and the reading may be left. From then on the file is delegated to
+// the channel, as long as its epoch is the one in the reply: nobody else keeps anything of it, the kernel does not know it, and
+// memory for two records is set aside. A channel has one delegation at a time at each file server; the next replaces it.
 //
 // Records: the client writes what it changes into the channel's area, where the owner finds it. The area has two cells; a record is
 // in one of them, the next one in the other. A client that fills one sends the owner for it, and goes on with the other.
