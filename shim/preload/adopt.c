@@ -11,11 +11,11 @@
 // mount), so that it has to look at each change of size, the description is the kernel's again. If it may be shared before that (a fork, passing it on) or is closed, it stays the kernel's.
 // Descriptors of others (a shell without the shim, a parent) are not adopted: nothing tells that nobody shares their offset.
 // Invariants: while a call of the kernel's uses the offset, it is counted, and the description is not adopted; so the offset that
-// is taken over is the last one. Who changes the list holds `changing`, with signals blocked: a handler that met a description
+// is taken over is the last one. Who changes the list holds `changing`, with signals put off: a handler that met a description
 // half adopted could neither wait for it nor go on without it. It is for some microseconds, once a description.
 #define _GNU_SOURCE
-#include <signal.h>
 #include "mounts.h"
+#include "signals.h"
 
 // What going over costs a reader: the connection is taken up, and the first pages come again.
 enum { ADOPTION_NS = 150000 };
@@ -37,14 +37,14 @@ static uint32_t changing;
 
 // ---- one at a time --------------------------------------------------------------------------------------------------
 
-static void claim(uint64_t *signals) {
-    const uint64_t all = UINT64_MAX;
-    fos_raw(SYS_rt_sigprocmask, SIG_BLOCK, &all, signals, sizeof all);
+static uint64_t claim(void) {
+    uint64_t signals = fos_put_signals_off();
     while (!fos_compare_exchange_u32(&changing, 0, 1)) fos_sleep(20000);
+    return signals;
 }
-static void unclaim(const uint64_t *signals) {
+static void unclaim(uint64_t signals) {
     fos_store_release_u32(&changing, 0);
-    fos_raw(SYS_rt_sigprocmask, SIG_SETMASK, signals, NULL, sizeof *signals);
+    fos_let_signals_in(signals);
 }
 
 // ---- the list -------------------------------------------------------------------------------------------------------
@@ -94,19 +94,17 @@ static void forget_description(uint32_t place) {
 
 void fos_handed_forget(long fd) {
     if (place_of(fd) == FOS_HANDED_MAX) return;
-    uint64_t signals;
-    claim(&signals);
+    uint64_t signals = claim();
     uint32_t place = place_of(fd);
     if (place != FOS_HANDED_MAX) forget_place(place);
-    unclaim(&signals);
+    unclaim(signals);
 }
 
 void fos_handed_forget_all(void) {
     if (fos_load_relaxed_u32(&fos_handed_count) == 0) return;
-    uint64_t signals;
-    claim(&signals);
+    uint64_t signals = claim();
     while (fos_handed_count > 0) forget_place(fos_handed_count - 1);
-    unclaim(&signals);
+    unclaim(signals);
 }
 
 void fos_handed_after_fork(void) {
@@ -172,18 +170,16 @@ static int adopt(uint32_t place) {
 
 int fos_handed_take(long fd) {
     if (place_of(fd) == FOS_HANDED_MAX) return 0;
-    uint64_t signals;
-    claim(&signals);
+    uint64_t signals = claim();
     uint32_t place = place_of(fd);
     if (place != FOS_HANDED_MAX && !adopt(place) && (place = place_of(fd)) != FOS_HANDED_MAX) forget_description(place);
-    unclaim(&signals);
+    unclaim(signals);
     return fos_ours(fd);
 }
 
 // 1: it is counted from now on as in flight. 0: it is the kernel's alone, or ours.
 static int begin_call(long fd, uint32_t *description) {
-    uint64_t signals;
-    claim(&signals);
+    uint64_t signals = claim();
     uint32_t place = place_of(fd);
     int writes = 0;
     if (place != FOS_HANDED_MAX) {
@@ -193,7 +189,7 @@ static int begin_call(long fd, uint32_t *description) {
         else place = place_of(fd);
         if (place != FOS_HANDED_MAX) __atomic_add_fetch(&descriptions[*description].in_flight, 1, __ATOMIC_SEQ_CST);
     }
-    unclaim(&signals);
+    unclaim(signals);
     return place != FOS_HANDED_MAX;
 }
 

@@ -1,6 +1,6 @@
 // From a system call that changes memory to its handler; the lock; and when nothing more is served.
 //
-// The lock is the process's. It is held for a few system calls, with all signals blocked, so that no handler of this thread
+// The lock is the process's. It is held for a few system calls, with signals put off, so that no handler of this thread
 // finds it taken; a child of vfork may have it too, in its parent's name. A holder that was killed is not waited for
 // for ever.
 // Withdrawing: what the program does next may keep frames beyond its mappings (pipes, io_uring, zero copy), or forbid the
@@ -8,12 +8,12 @@
 // nothing new is served.
 #define _GNU_SOURCE
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include "calls_numbers.h"
 #include "memory.h"
+#include "signals.h"
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
@@ -45,9 +45,8 @@ static void wait_for_lock(void) {
 }
 
 void fos_memory_lock(struct fos_memory_lock *lock) {
-    uint64_t all = ~UINT64_C(0);
     lock->more_follows = 0;
-    fos_raw(SYS_rt_sigprocmask, SIG_SETMASK, &all, &lock->mask, sizeof all);
+    lock->mask = fos_put_signals_off();
     uint32_t none = 0;
     if (!__atomic_compare_exchange_n(&word, &none, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) wait_for_lock();
 }
@@ -55,7 +54,7 @@ void fos_memory_lock(struct fos_memory_lock *lock) {
 void fos_memory_unlock(const struct fos_memory_lock *lock) {
     if (!lock->more_follows) fos_regions_settle();
     if (__atomic_exchange_n(&word, 0, __ATOMIC_RELEASE) == 2) fos_raw(SYS_futex, &word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
-    fos_raw(SYS_rt_sigprocmask, SIG_SETMASK, &lock->mask, 0, sizeof lock->mask);
+    fos_let_signals_in(lock->mask);
 }
 
 // ---- what is not served ----------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@
 // a daemon was lost. A mount that is missed costs speed only: its files are reached through the kernel.
 // Standing aside: a mount with another one mounted inside it, or for an identity that the servers cannot judge as the
 // kernel does (capabilities that do not go with the user), is left to the kernel as a whole.
-// Invariant: one thread at a time changes the list; a signal handler or another thread that meets it uses what is there.
+// Invariant: one thread at a time changes the list, with signals put off (signals.h). Who waits for it too long, or in the handler of
+// a fault, uses what is there.
 #define _GNU_SOURCE
 #include <linux/capability.h>
 #include <sys/mman.h>
 #include <time.h>
 #include "mounts.h"
+#include "signals.h"
 #include "../proxy/proxy.h"
 
 enum { LOOK_AGAIN_NS = 200000000 };
@@ -22,6 +24,7 @@ uint32_t fos_mounts_used, fos_mounts_served, fos_umask, fos_mounts_doubtful = 1,
 
 static uint32_t busy;           // 1 while a thread reads the table or connects
 static uintptr_t busy_owner;
+static uint64_t busy_signals;   // what the owner had blocked
 static uint64_t looked_at;      // coarse ns
 static uint64_t numbers_hash;   // of the mount numbers when the table was read
 static char line[FOS_MOUNT_LINE_BYTES] FOS_LARGE;
@@ -34,18 +37,23 @@ static char cwd_path[FOS_PATH_BYTES] FOS_LARGE;
 int fos_mounts_claim(void) {
     uintptr_t self = (uintptr_t)__builtin_thread_pointer();
     for (int attempt = 0; attempt < 50000; attempt++) {
+        uint64_t signals = fos_put_signals_off();
         if (fos_compare_exchange_u32(&busy, 0, 1)) {
             busy_owner = self;
+            busy_signals = signals;
             return 1;
         }
+        fos_let_signals_in(signals);
         if (busy_owner == self) return 0;
         fos_sleep(100000);
     }
     return 0;
 }
 void fos_mounts_unclaim(void) {
+    uint64_t signals = busy_signals;
     busy_owner = 0;
     fos_store_release_u32(&busy, 0);
+    fos_let_signals_in(signals);
 }
 
 // ---- the mount table ------------------------------------------------------------------------------------------------

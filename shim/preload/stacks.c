@@ -8,9 +8,9 @@
 // anything but a server. Calls that may wait for other programs (F_SETLKW) are left where they are, for a signal to end them.
 #define _GNU_SOURCE
 #include "shim.h"
+#include "signals.h"
 
 #include <fcntl.h>
-#include <signal.h>
 
 enum { STACKS = 4, STACK_BYTES = 32768, ENOUGH = 16384 };
 static uint8_t stacks[STACKS][STACK_BYTES] FOS_LARGE __attribute__((aligned(64)));
@@ -45,15 +45,11 @@ static int may_wait(const struct fos_call *call) {
 }
 
 long fos_answer_on_own_stack(struct fos_call *call) {
-    // Those that a fault raises stay: blocked, the kernel would end the program instead of telling it.
-    static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
     if (may_wait(call)) return fos_answer_call(call);
-    uint64_t blocked = ~UINT64_C(0), before;
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) blocked &= ~(UINT64_C(1) << (faults[i] - 1));
-    if (fos_raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, &before, sizeof before) != 0) return fos_answer_call(call);
+    uint64_t before = fos_put_signals_off();
     int which = take();
     long result = fos_on_stack(call, stacks[which] + STACK_BYTES);
     __atomic_store_n(&taken[which], 0, __ATOMIC_RELEASE);
-    fos_raw(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, sizeof before);
+    fos_let_signals_in(before);
     return result;
 }

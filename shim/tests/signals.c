@@ -126,6 +126,8 @@ static void *to_be_cancelled(void *argument) {
         read(shared_fd, text, 1);
         fsync(fd);
         close(fd);
+        // A child that was waited for may have mounted something: the next path is looked for in the mount table.
+        waitpid(-1, NULL, WNOHANG);
     }
     pthread_cleanup_pop(0);
     return argument;
