@@ -41,7 +41,7 @@ struct DelegationTable: ~Copyable {
     private let places: UnsafeMutablePointer<Delegation>
     private(set) var count = 0
     /// What the answer that is about to leave has replaced: the holder's own earlier one.
-    var replaced = Delegation()
+    private(set) var replaced = Delegation()
 
     init() {
         places = .allocate(capacity: Limits.delegations)
@@ -68,6 +68,14 @@ struct DelegationTable: ~Copyable {
         count -= 1
         return delegation
     }
+    /// The answer that is about to leave replaces the one in this place.
+    mutating func replace(_ place: Int) { replaced = remove(place) }
+    /// Takes it out for good.
+    mutating func takeReplaced() -> Delegation {
+        let delegation = replaced
+        replaced = Delegation()
+        return delegation
+    }
     mutating func setHeld(_ place: Int, _ pages: Int) { places[place].held = pages }
     mutating func letWrite(_ place: Int) { places[place].writes = true }
 }
@@ -76,8 +84,15 @@ extension FileServer {
     // MARK: Granting
 
     /// Leaves the next changes of a file to the channel whose request has just made, written or opened it; what it is told of the file
-    /// must be in the answer already. `writes`: of the data too. False: it sends messages as before.
-    mutating func delegate<K: Kernel>(_ inode: InodePointer, writes: Bool, _ kernel: K) -> Bool {
+    /// must be in the answer already, which is marked. `writes`: of the data too. False: it sends messages as before.
+    @discardableResult
+    mutating func delegate<K: Kernel>(_ inode: InodePointer, writes: Bool = true, in message: UnsafeMutablePointer<fos_message>, _ kernel: K) -> Bool {
+        guard delegate(inode, writes: writes, kernel) else { return false }
+        message.pointee.flags |= UInt16(FOS_REPLY_DELEGATED.rawValue)
+        return true
+    }
+
+    private mutating func delegate<K: Kernel>(_ inode: InodePointer, writes: Bool, _ kernel: K) -> Bool {
         guard let letter = turn.letter, mayDelegate(inode) else { return false }
         let envelope = Request(letter: letter).envelope
         let rights = FOS_RIGHT_KERNEL_CACHE.rawValue | FOS_RIGHT_ACT_AS.rawValue
@@ -98,7 +113,7 @@ extension FileServer {
         else { return false }
         if before.inode != 0 {
             // The holder replaces its own when it reads the answer; until then it waits, and adds nothing to its record.
-            if before.isOf(envelope) { delegations.replaced = delegations.remove(place) } else { endDelegation(at: place, kernel) }
+            if before.isOf(envelope) { delegations.replace(place) } else { endDelegation(at: place, kernel) }
         }
         delegations.set(
             place,
@@ -181,8 +196,7 @@ extension FileServer {
     }
 
     mutating func endReplaced<K: Kernel>(_ kernel: K) {
-        var delegation = delegations.replaced
-        delegations.replaced = Delegation()
+        var delegation = delegations.takeReplaced()
         finish(&delegation, kernel)
     }
 
@@ -199,9 +213,7 @@ extension FileServer {
         guard inode.pointee.flags.contains(.delegated) else { return }
         inode.pointee.flags.remove(.delegated)
         let number = inode.pointee.number
-        let isReplaced = delegations.replaced.inode == number
-        let delegation = isReplaced ? delegations.replaced : delegations.remove(place(of: number))
-        if isReplaced { delegations.replaced = Delegation() }
+        let delegation = delegations.replaced.inode == number ? delegations.takeReplaced() : delegations.remove(place(of: number))
         pool.letGo(delegation.held)
         guard let area = area(of: delegation, kernel) else { return }
         var taken = fos_delegated()

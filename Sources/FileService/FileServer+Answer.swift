@@ -29,7 +29,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.setBody(attributes(of: inode, kernel))
         message.pointee.flags = flags
-        if delegates, delegate(inode, writes: true, kernel) { message.pointee.flags |= UInt16(FOS_REPLY_DELEGATED.rawValue) }
+        if delegates { delegate(inode, in: message, kernel) }
         deliver(message, kernel)
     }
 

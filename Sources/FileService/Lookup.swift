@@ -75,7 +75,7 @@ extension FileServer {
         let message = kernel.scratch()
         message.setBody(fos_made(made: attributes(of: inode, kernel), directory: attributes(of: directory, kernel)))
         message.pointee.flags = flags
-        if delegates, delegate(inode, writes: true, kernel) { message.pointee.flags |= UInt16(FOS_REPLY_DELEGATED.rawValue) }
+        if delegates { delegate(inode, in: message, kernel) }
         deliver(message, kernel)
     }
 

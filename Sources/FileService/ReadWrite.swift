@@ -91,7 +91,7 @@ extension FileServer {
         message.setBody(fos_io_reply(offset: offset, size: inode.pointee.size))
         if tells {
             add(attributesOf: inode, to: message, kernel)
-            if delegate(inode, writes: true, kernel) { message.pointee.flags = UInt16(FOS_REPLY_DELEGATED.rawValue) }
+            delegate(inode, in: message, kernel)
         }
         message.pointee.bulk_length = count
         deliver(message, kernel)

@@ -184,10 +184,7 @@ extension FileServer {
         if isDue { kernel.changed(inode: inode.pointee.number) }
         let message = kernel.scratch()
         message.setBody(attributes(of: inode, kernel))
-        if isDue {
-            guard delegate(inode, writes: false, kernel) else { return deliver(message, kernel) }
-            message.pointee.flags = UInt16(FOS_REPLY_DELEGATED.rawValue)
-        }
+        guard !isDue || delegate(inode, writes: false, in: message, kernel) else { return deliver(message, kernel) }
         readBytes(inode, at: 0, into: room)
         message.pointee.bulk_length = count
         deliver(message, kernel)

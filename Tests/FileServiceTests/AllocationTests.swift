@@ -88,18 +88,28 @@ private struct QuietKernel: Kernel {
     func trace(kind: UInt16, operation: UInt16, status: Int32, inode: UInt64, client: UInt32, detail: UInt32) {}
 }
 
-private final class ServerHolder {
+/// A server, and the letter that it is handed.
+private final class CountedServer {
+    let state = QuietState()
+    let kernel: QuietKernel
     var server: MemoryFileServer
-    init(_ kernel: QuietKernel) {
+
+    init() {
+        kernel = QuietKernel(state: state)
         server = MemoryFileServer(
             member: 0, members: [kernel.mailbox], credits: 16384, root: RootAttributes(uid: 0, gid: 0, mode: 0o755, born: kernel.now),
             seed: 7, store: MemoryStore())
     }
-}
 
-@Suite struct AllocationTests {
-    /// Puts a call into the letter that the server is handed.
-    private func post(_ call: LoopCall, _ state: QuietState) {
+    /// How often the server allocates for a call.
+    func run(_ call: LoopCall) -> UInt64 {
+        post(call)
+        let before = allocation_count()
+        server.receive(Request(letter: state.letter), kernel)
+        return allocation_count() - before
+    }
+
+    private func post(_ call: LoopCall) {
         let request = Request(letter: state.letter)
         request.envelope.pointee = fos_envelope()
         request.envelope.pointee.sender_kind = UInt8(FOS_SENDER_CLIENT.rawValue)
@@ -115,18 +125,12 @@ private final class ServerHolder {
         call.bulk.withUnsafeBytes { if let base = $0.baseAddress { state.bulk.copyMemory(from: base, byteCount: $0.count) } }
         state.clock += 1_000
     }
+}
 
+@Suite struct AllocationTests {
     @Test func requestsAllocateNothing() {
-        let state = QuietState()
-        let kernel = QuietKernel(state: state)
-        let host = ServerHolder(kernel)
-        func run(_ call: LoopCall) -> UInt64 {
-            post(call, state)
-            let before = allocation_count()
-            host.server.receive(Request(letter: state.letter), kernel)
-            return allocation_count() - before
-        }
-        _ = run(Files.make(FOS_OP_CREATE, 1, "f", mode: 0o644))
+        let host = CountedServer(), state = host.state
+        _ = host.run(Files.make(FOS_OP_CREATE, 1, "f", mode: 0o644))
         #expect(state.status == 0)
         let f = state.inode
         let rounds: [(name: String, calls: [LoopCall])] = [
@@ -147,11 +151,11 @@ private final class ServerHolder {
         #expect(allocation_count() > here)
         for (name, calls) in rounds {
             // Pages and tables are taken by the first ones.
-            for _ in 0..<8 { for call in calls { _ = run(call) } }
+            for _ in 0..<8 { for call in calls { _ = host.run(call) } }
             var made: UInt64 = 0
             for _ in 0..<100 {
                 for call in calls {
-                    made += run(call)
+                    made += host.run(call)
                     #expect(state.status == 0 || state.status == -ENOENT && name.contains("missing"), "\(name): \(state.status)")
                 }
             }
@@ -162,14 +166,9 @@ private final class ServerHolder {
 
     /// Granting a delegation, and taking what was left: a write grants, and the request after it brings a record along.
     @Test func delegationsAllocateNothing() {
-        let state = QuietState()
-        let kernel = QuietKernel(state: state)
-        let host = ServerHolder(kernel)
+        let host = CountedServer(), state = host.state
         func run(_ call: LoopCall) -> UInt64 {
-            post(call, state)
-            let before = allocation_count()
-            host.server.receive(Request(letter: state.letter), kernel)
-            let made = allocation_count() - before
+            let made = host.run(call)
             #expect(state.status == 0)
             return made
         }
