@@ -13,6 +13,7 @@
 // Nothing of an older connection is used: generations differ.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "sequence.h"
 #include "words.h"
 
 enum {
@@ -81,19 +82,8 @@ static uint64_t entry_epoch(const struct fos_mount *mount, uint64_t directory, c
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
 
-static uint32_t begin_read(const uint32_t *sequence) { return fos_load_acquire_u32(sequence); }
-static int end_read(const uint32_t *sequence, uint32_t before) {
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return (before & 1) == 0 && fos_load_relaxed_u32(sequence) == before;
-}
 // `fresh`: the slot was never used. Then its memory is not read before it is written, which would be two faults.
-static int begin_write(uint32_t *sequence, int fresh) {
-    uint32_t before = fresh ? 0 : fos_load_relaxed_u32(sequence);
-    if ((before & 1) != 0 || !fos_own_compare_exchange_u32(sequence, before, before + 1)) return 0;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    return 1;
-}
-static void end_write(uint32_t *sequence) { fos_store_release_u32(sequence, fos_load_relaxed_u32(sequence) + 1); }
+static int begin_slot(uint32_t *sequence, int fresh) { return fresh ? fos_begin_write_at(sequence, 0) : fos_begin_write(sequence); }
 
 static uint64_t mix(uint64_t key) { return key * UINT64_C(0x9e3779b97f4a7c15); }
 // The places of a hash, which share a cache line, and its mark in them. A slot is looked at only if it has the mark: for most names
@@ -118,7 +108,7 @@ static int slot_at(struct ways ways, int way) {
 }
 
 // A slot for something new, whose places these are: it takes the first place that is free, or the one whose slot is oldest. So a
-// place that is free ends a search: there is nothing behind it. `fresh`: see begin_write.
+// place that is free ends a search: there is nothing behind it. `fresh`: see begin_slot.
 static uint32_t take_slot(struct ways ways, uint32_t *next, uint32_t slots, int *fresh) {
     uint32_t count = fos_own_fetch_add_u32(next, 1), number = count % slots, oldest = 0;
     *fresh = count < slots;
@@ -154,9 +144,9 @@ static int kept_attributes(struct fos_mount *mount, uint64_t inode, struct fos_a
     uint32_t owner = fos_connection_tag(mount);
     struct attribute_slot *slot = attributes_about(owner, inode, places_of(places.attributes, mix(inode), PLACE_BITS));
     if (slot == NULL) return 0;
-    uint32_t sequence = begin_read(&slot->sequence), found = slot->owner;
+    uint32_t sequence = fos_begin_read(&slot->sequence), found = slot->owner;
     *attributes = slot->attributes;
-    if (!end_read(&slot->sequence, sequence) || found != owner || attributes->inode != inode) return 0;
+    if (!fos_end_read(&slot->sequence, sequence) || found != owner || attributes->inode != inode) return 0;
     return epoch_now(mount, inode) == attributes->epoch;
 }
 
@@ -171,10 +161,10 @@ void fos_keep_attributes(const struct fos_mount *mount, const struct fos_attribu
     struct attribute_slot *slot = attributes_about(owner, attributes->inode, ways);
     int fresh = 0;
     if (slot == NULL) slot = &attribute_slots[take_slot(ways, &next_attribute, SLOTS, &fresh)];
-    if (!begin_write(&slot->sequence, fresh)) return;
+    if (!begin_slot(&slot->sequence, fresh)) return;
     slot->owner = owner;
     slot->attributes = *attributes;
-    end_write(&slot->sequence);
+    fos_end_write(&slot->sequence);
 }
 
 int fos_take_attributes(const struct fos_mount *mount, const struct fos_message *reply, struct fos_attributes *attributes) {
@@ -261,13 +251,13 @@ static int may_search(struct fos_mount *mount, uint64_t directory) {
     const struct attribute_slot *slot = attributes_about(owner, directory, places_of(places.attributes, mix(directory), PLACE_BITS));
     if (slot == NULL) return 0;
     // Of all of them only what is needed, with every name.
-    uint32_t sequence = begin_read(&slot->sequence), found = slot->owner, epoch = slot->attributes.epoch;
+    uint32_t sequence = fos_begin_read(&slot->sequence), found = slot->owner, epoch = slot->attributes.epoch;
     uint64_t inode = slot->attributes.inode;
     struct fos_attributes needed;
     needed.mode = slot->attributes.mode;
     needed.uid = slot->attributes.uid;
     needed.gid = slot->attributes.gid;
-    if (!end_read(&slot->sequence, sequence) || found != owner || inode != directory) return 0;
+    if (!fos_end_read(&slot->sequence, sequence) || found != owner || inode != directory) return 0;
     return epoch_now(mount, directory) == epoch && fos_may(1, &needed);
 }
 
@@ -286,11 +276,11 @@ FOS_WITH_EACH_CALL int find_entry(struct fos_mount *mount, uint64_t directory, c
     uint32_t owner = fos_connection_tag(mount);
     struct entry_slot *slot = entry_about(owner, directory, name, length, entry_places_of(directory, name, length));
     if (slot == NULL) return 0;
-    uint32_t sequence = begin_read(&slot->sequence);
+    uint32_t sequence = fos_begin_read(&slot->sequence);
     if (!is_about(slot, owner, directory, name, length)) return 0;
     uint64_t epoch = slot->epoch;
     *child = slot->child;
-    if (!end_read(&slot->sequence, sequence)) return 0;
+    if (!fos_end_read(&slot->sequence, sequence)) return 0;
     uint64_t now = entry_epoch(mount, directory, name, length);
     return (now == epoch || is_own_change(owner, directory, epoch, now)) && may_search(mount, directory);
 }
@@ -311,14 +301,14 @@ static int write_entry(uint32_t owner, uint64_t directory, uint64_t epoch, const
     struct entry_slot *slot = entry_about(owner, directory, name, length, ways);
     int fresh = 0;
     if (slot == NULL) slot = &entry_slots[take_slot(ways, &next_entry, SLOTS, &fresh)];
-    if (!begin_write(&slot->sequence, fresh)) return 0;
+    if (!begin_slot(&slot->sequence, fresh)) return 0;
     slot->owner = owner;
     slot->directory = directory;
     slot->child = child;
     slot->epoch = epoch;
     slot->length = length;
     memcpy(slot->name, name, length);
-    end_write(&slot->sequence);
+    fos_end_write(&slot->sequence);
     return 1;
 }
 
@@ -475,14 +465,14 @@ long fos_cached_page(struct fos_mount *mount, uint64_t inode, uint64_t index, ui
     int number = page_about(owner, inode, index, places_of(places.pages, page_hash(inode, index), PAGE_PLACE_BITS));
     if (number < 0) return -1;
     struct page_slot *slot = &page_slots[number];
-    uint32_t sequence = begin_read(&slot->sequence);
+    uint32_t sequence = fos_begin_read(&slot->sequence);
     if (slot->owner != owner || slot->inode != inode || slot->index != index) return -1;
     uint32_t epoch = slot->epoch, bytes = slot->bytes;
     if (bytes > FOS_PAGE_BYTES || epoch_now(mount, inode) != epoch) return -1;
     size_t left = within < bytes ? bytes - within : 0;
     if (most > left) most = left;
     memcpy(to, pages[number] + within, most);
-    return end_read(&slot->sequence, sequence) ? (long)most : -1;
+    return fos_end_read(&slot->sequence, sequence) ? (long)most : -1;
 }
 
 // Whether a page was read before, as far as its mark has not been overwritten.
@@ -497,9 +487,9 @@ void fos_forget_pages(struct fos_mount *mount, uint64_t inode, uint64_t offset, 
     uint32_t owner = fos_connection_tag(mount);
     for (uint64_t index = offset / FOS_PAGE_BYTES; bytes > 0 && index <= (offset + bytes - 1) / FOS_PAGE_BYTES; index++) {
         int number = page_about(owner, inode, index, places_of(places.pages, page_hash(inode, index), PAGE_PLACE_BITS));
-        if (number < 0 || !begin_write(&page_slots[number].sequence, 0)) continue;
+        if (number < 0 || !fos_begin_write(&page_slots[number].sequence)) continue;
         page_slots[number].owner = 0;
-        end_write(&page_slots[number].sequence);
+        fos_end_write(&page_slots[number].sequence);
     }
 }
 
@@ -512,12 +502,12 @@ void fos_keep_page(struct fos_mount *mount, uint64_t inode, uint64_t index, uint
     int fresh = 0;
     if (number < 0) number = (int)take_slot(ways, &next_page, PAGE_SLOTS, &fresh);
     struct page_slot *slot = &page_slots[number];
-    if (!begin_write(&slot->sequence, fresh)) return;
+    if (!begin_slot(&slot->sequence, fresh)) return;
     slot->owner = owner;
     slot->inode = inode;
     slot->index = index;
     slot->epoch = epoch;
     slot->bytes = bytes;
     memcpy(pages[number], from, bytes);
-    end_write(&slot->sequence);
+    fos_end_write(&slot->sequence);
 }

@@ -7,6 +7,7 @@
 // writer that never comes back leaves it to nobody.
 #define _GNU_SOURCE
 #include "calls.h"
+#include "sequence.h"
 
 enum { MOST_BYTES = 65536 };
 
@@ -20,19 +21,17 @@ static uint8_t kept_records[MOST_BYTES] FOS_LARGE;
 
 void fos_keep_listing(const struct fos_mount *mount, uint64_t directory, uint32_t epoch, const uint8_t *records, size_t bytes) {
     if (!fos_cache_enabled() || bytes > MOST_BYTES) return;
-    uint32_t before = fos_load_relaxed_u32(&kept.sequence);
-    if ((before & 1) != 0 || !fos_own_compare_exchange_u32(&kept.sequence, before, before + 1)) return;
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    if (!fos_begin_write(&kept.sequence)) return;
     kept.owner = fos_connection_tag(mount);
     kept.directory = directory;
     kept.epoch = epoch;
     kept.bytes = (uint32_t)bytes;
     memcpy(kept_records, records, bytes);
-    fos_store_release_u32(&kept.sequence, before + 2);
+    fos_end_write(&kept.sequence);
 }
 
 int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t cookie, struct fos_listing *listing) {
-    listing->sequence = fos_load_acquire_u32(&kept.sequence);
+    listing->sequence = fos_begin_read(&kept.sequence);
     if ((listing->sequence & 1) != 0 || kept.directory != directory || kept.owner != fos_connection_tag(mount)) return 0;
     listing->epoch = kept.epoch;
     listing->bytes = kept.bytes;
@@ -48,7 +47,4 @@ int fos_kept_listing(const struct fos_mount *mount, uint64_t directory, uint64_t
     return fos_listing_stands(listing);
 }
 
-int fos_listing_stands(const struct fos_listing *listing) {
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return fos_load_relaxed_u32(&kept.sequence) == listing->sequence;
-}
+int fos_listing_stands(const struct fos_listing *listing) { return fos_end_read(&kept.sequence, listing->sequence); }

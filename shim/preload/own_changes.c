@@ -11,8 +11,8 @@
 // Who does not get its turn writes nothing, and its step ends the run: a handler that interrupts a call, and a thread beside another.
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include "alone.h"
 #include "calls.h"
+#include "sequence.h"
 
 enum { RUNS = 64 };
 
@@ -47,19 +47,17 @@ static int is_of(const struct run *run, uint32_t owner, uint64_t directory) { re
 
 void fos_changes_add(uint32_t owner, uint64_t directory, uint32_t before, uint32_t after) {
     struct run *run = run_of(directory);
-    uint32_t sequence = run->sequence;
     // A step that comes to this late, after one that followed it.
     if (is_of(run, owner, directory) && (int32_t)(after - run->to) <= 0) return;
     int goes_on = is_of(run, owner, directory) && run->to == before;
-    fos_store_relaxed_u32(&run->sequence, sequence + 1);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
+    if (!fos_begin_write(&run->sequence)) return;
     if (!goes_on) {
         run->owner = owner;
         run->directory = directory;
         run->from = before;
     }
     run->to = after;
-    fos_store_release_u32(&run->sequence, sequence + 2);
+    fos_end_write(&run->sequence);
 }
 
 int fos_changes_passed(uint32_t owner, uint64_t directory, uint32_t epoch) {
@@ -69,8 +67,7 @@ int fos_changes_passed(uint32_t owner, uint64_t directory, uint32_t epoch) {
 
 int fos_changes_cover(uint32_t owner, uint64_t directory, uint32_t known, uint32_t now) {
     const struct run *run = run_of(directory);
-    uint32_t sequence = fos_load_acquire_u32(&run->sequence);
+    uint32_t sequence = fos_begin_read(&run->sequence);
     int covers = is_of(run, owner, directory) && run->to == now && known - run->from <= now - run->from;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return covers && (sequence & 1) == 0 && fos_load_relaxed_u32(&run->sequence) == sequence;
+    return fos_end_read(&run->sequence, sequence) && covers;
 }
