@@ -7,7 +7,7 @@
 #                               (default: all three parts)
 #
 #   --smoke       the smallest run: shows that it works, its figures mean nothing
-#   -r            rounds of single operations (default 9); whole programs take half as many
+#   -r            rounds (default 9)
 #   --only        whole programs whose name contains TEXT
 #   --operations  single operations, one client
 #   --programs    whole programs
@@ -102,13 +102,14 @@ run_program() {
     rm -rf "$directory"
 }
 median() { sort -n | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }'; }
-program_rounds=$(((rounds + 1) / 2))
 if [[ $parts == *programs* ]]; then
     for ((p = 0; p < ${#programs[@]}; p += 2)); do
         [[ ${programs[p]} == *"$only"* ]] || continue
         : > "$BASE/fos.times"; : > "$BASE/tmpfs.times"
-        for round in $(seq "$program_rounds"); do
-            for system in fos tmpfs; do (run_program "${programs[p + 1]}" "$system") >> "$BASE/$system.times"; done
+        for round in $(seq "$rounds"); do
+            # Each is the first one as often as the other, so that what the one before it leaves to the machine hits both.
+            [ $((round % 2)) = 1 ] && order="fos tmpfs" || order="tmpfs fos"
+            for system in $order; do (run_program "${programs[p + 1]}" "$system") >> "$BASE/$system.times"; done
         done
         printf '%s\t%s\t%s\n' "${programs[p]}" "$(median < "$BASE/fos.times")" "$(median < "$BASE/tmpfs.times")"
     done | table "whole programs"
