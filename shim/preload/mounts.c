@@ -5,8 +5,8 @@
 // a daemon was lost. A mount that is missed costs speed only: its files are reached through the kernel.
 // Standing aside: a mount with another one mounted inside it, or for an identity that the servers cannot judge as the
 // kernel does (capabilities that do not go with the user), is left to the kernel as a whole.
-// Invariant: one thread at a time changes the list, with signals put off (signals.h). Who waits for it too long, or in the handler of
-// a fault, uses what is there.
+// Invariant: one thread at a time changes the list, with signals put off (signals.h). Who waits for it too long, or has it already,
+// uses what is there.
 #define _GNU_SOURCE
 #include <linux/capability.h>
 #include <sys/mman.h>

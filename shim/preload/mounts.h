@@ -11,8 +11,8 @@
 
 #pragma GCC visibility push(hidden)
 
-// One thread at a time changes the list, with signals put off until it unclaims. 0: this thread is at it already (a fault's handler),
-// or another one does not come out.
+// One thread at a time changes the list, with signals put off until it unclaims. 0: this thread is at it already, or another one
+// does not come out.
 int fos_mounts_claim(void);
 void fos_mounts_unclaim(void);
 // 1: servers see this process as the kernel does. Fills fos_identity.

@@ -12,16 +12,23 @@
 #include "shim.h"
 
 static inline uint64_t fos_signal_bit(int signal) { return UINT64_C(1) << (signal - 1); }
+// Those that a fault raises: blocked, the kernel ends the program instead of telling it.
+static inline uint64_t fos_fault_signals(void) {
+    return fos_signal_bit(SIGSEGV) | fos_signal_bit(SIGBUS) | fos_signal_bit(SIGILL) | fos_signal_bit(SIGFPE) | fos_signal_bit(SIGTRAP) |
+           fos_signal_bit(SIGSYS);
+}
 
-// What was blocked before, for fos_let_signals_in. Those that a fault raises stay: blocked, the kernel would end the program instead
-// of telling it.
-static inline uint64_t fos_put_signals_off(void) {
-    const uint64_t faults = fos_signal_bit(SIGSEGV) | fos_signal_bit(SIGBUS) | fos_signal_bit(SIGILL) | fos_signal_bit(SIGFPE) |
-                            fos_signal_bit(SIGTRAP) | fos_signal_bit(SIGSYS);
-    uint64_t blocked = ~faults, before = 0;
-    fos_raw(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, &before, sizeof before);
-    return before;
+// Blocks these signals too; `before`: what was blocked, for fos_let_signals_in. 0 or -errno (a system call filter).
+static inline long fos_block_signals(uint64_t signals, uint64_t *before) {
+    return fos_raw(SYS_rt_sigprocmask, SIG_BLOCK, &signals, before, sizeof signals);
 }
 static inline void fos_let_signals_in(uint64_t before) { fos_raw(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, sizeof before); }
+
+// For a lock: all of them, a fault's too, which another process may send and whose handler may jump. What to let in afterwards.
+static inline uint64_t fos_put_signals_off(void) {
+    uint64_t before = 0;
+    fos_block_signals(~UINT64_C(0), &before);
+    return before;
+}
 
 #endif

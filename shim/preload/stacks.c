@@ -46,7 +46,8 @@ static int may_wait(const struct fos_call *call) {
 
 long fos_answer_on_own_stack(struct fos_call *call) {
     if (may_wait(call)) return fos_answer_call(call);
-    uint64_t before = fos_put_signals_off();
+    uint64_t before;
+    if (fos_block_signals(~fos_fault_signals(), &before) != 0) return fos_answer_call(call);
     int which = take();
     long result = fos_on_stack(call, stacks[which] + STACK_BYTES);
     __atomic_store_n(&taken[which], 0, __ATOMIC_RELEASE);
